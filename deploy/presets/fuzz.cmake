@@ -1,0 +1,4 @@
+set(CMAKE_C_COMPILER clang CACHE STRING "")
+set(CMAKE_BUILD_TYPE RelWithDebInfo CACHE STRING "")
+set(ROCMFORGE_SANITIZE "address,undefined,fuzzer-no-link" CACHE STRING "")
+set(ROCMFORGE_FUZZ ON CACHE BOOL "")

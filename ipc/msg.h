@@ -1,0 +1,318 @@
+/* The payloads of msg.def. All little-endian, naturally aligned, no padding (asserted in msg.c).
+ * Strings in fixed arrays are always terminated; the checks in msg.c enforce it on arrival.
+ *
+ * The life of a request, as the gateway sees it:
+ *   GENERATE -> STARTED -> PREFILLED* -> (TOKEN* FINISH) per choice -> DONE
+ *   or, at any moment, FAIL. DONE or FAIL is the one terminal event. After CANCEL the worker still
+ *   sends its terminal event (DONE with what was made), after which the id is free.
+ *   TEXT -> RESULT* (the last one flagged) or FAIL.
+ * PAUSE stops computing for one request (its reader is slow) and RESUME goes on. */
+#ifndef IPC_MSG_H
+#define IPC_MSG_H
+
+#include "shared/base.h"
+#include "shared/limits.h"
+
+enum msg_peer {
+    MSG_SUPERVISOR = 1,
+    MSG_GATEWAY = 2,
+    MSG_WORKER = 4,
+    MSG_PROBE = 8,
+};
+
+enum msg_state { /* of a channel, as its owner sees it */
+    MSG_STATE_NEW = 1,     /* nothing said yet */
+    MSG_STATE_GREETED = 2, /* HELLO seen */
+    MSG_STATE_RUNNING = 4, /* attached to an epoch */
+};
+
+enum msg_way { MSG_CONTROL, MSG_RING };
+
+enum msg_type {
+#define MSG(name, type, way, from, to, payload, min_fds, max_fds, states) MSG_##name = type,
+#include "ipc/msg.def"
+#undef MSG
+    MSG_TYPE_END = 64
+};
+
+enum { MSG_PROTOCOL_VERSION = 1, MSG_NAME_BYTES = 64, MSG_DETAIL_BYTES = 320 };
+
+/* ---- control ---- */
+struct msg_empty {
+    uint64_t reserved;
+};
+
+struct msg_hello {
+    uint32_t protocol; /* MSG_PROTOCOL_VERSION */
+    uint32_t pid;
+    uint64_t epoch;    /* as given on the command line; 0 for the gateway */
+    char version[32];  /* ROCMFORGE_VERSION */
+};
+
+/* fd 0: configuration (sealed memfd, config_decode); fd 1, if any: the API key file, open. */
+struct msg_config {
+    uint64_t generation; /* +1 at every reload */
+};
+
+/* fds: listening sockets, TCP first. */
+struct msg_listen {
+    uint32_t n_tcp;
+    uint32_t n_unix;
+};
+
+/* fds: request ring, event ring, request bell, event bell, status page. The worker gets the status
+ * page writable; the gateway read-only. */
+struct msg_attach {
+    uint64_t epoch;
+    uint32_t ring_bytes; /* capacity of each */
+    uint32_t flags;
+};
+
+/* The worker of that epoch is gone; its rings will bring nothing more (drain up to tail, then drop). */
+struct msg_detach {
+    uint64_t epoch;
+    int32_t err;              /* ERR_* for requests that now fail or wait */
+    uint32_t retry_after_ms;  /* expected time to the next epoch's READY; 0 unknown */
+    char detail[MSG_DETAIL_BYTES];
+};
+
+/* fd: a const memfd of `bytes` holding a request's payload; announced on the ring by BULK_NOTE. The
+ * supervisor passes it on unopened. */
+struct msg_bulk {
+    uint64_t request;
+    uint64_t bytes;
+};
+
+struct msg_preflight {
+    uint32_t device; /* index */
+    uint32_t reserved;
+};
+
+struct msg_verdict {
+    int32_t err; /* 0: the GPU may be used */
+    uint32_t reserved;
+    char detail[MSG_DETAIL_BYTES];
+};
+
+struct msg_ready {
+    uint64_t epoch;
+    uint64_t load_ns; /* from exec to here */
+};
+
+struct msg_drain {
+    uint64_t deadline_ms; /* from now */
+};
+
+/* One preflight stage's result. */
+struct msg_stage {
+    uint32_t stage;
+    int32_t status; /* 0 ok, 1 skipped, negative ERR_* or -errno */
+    uint64_t ns;
+    char name[16];
+    char detail[MSG_DETAIL_BYTES];
+    char remedy[MSG_DETAIL_BYTES];
+};
+
+/* ---- ring ---- */
+
+/* One per served model, after it is loaded; index counts from 0. */
+struct msg_model {
+    uint32_t index;
+    uint32_t n_models; /* how many there will be */
+    uint32_t n_vocab;
+    uint32_t n_ctx;       /* tokens a request may have */
+    uint32_t n_ctx_train;
+    uint32_t has_template;
+    uint64_t n_params;
+    uint64_t bytes;     /* of tensors */
+    int64_t created;    /* unix time: the file's mtime */
+    char name[MSG_NAME_BYTES * 2];
+    char arch[32];
+    char quant[32];     /* "Q4_K - Medium", ... as the file says */
+    char device[64];    /* "cpu avx512, 2 threads" */
+};
+
+struct msg_request {
+    uint64_t request;
+};
+
+enum msg_generate_flags {
+    MSG_CHAT = 1,          /* MESSAGES through the template, with a generation prompt */
+    MSG_LOGPROBS = 2,      /* report the chosen token's and top_logprobs alternatives */
+    MSG_ECHO = 4,          /* (completions) report the prompt's ids, text and logprobs first */
+    MSG_PARSE_SPECIAL = 8, /* special tokens in PROMPT_TEXT become their ids */
+    MSG_IGNORE_EOS = 16,
+};
+
+/* Followed by sections (msg_section). Exactly one of PROMPT_TEXT, PROMPT_IDS, MESSAGES. */
+struct msg_generate {
+    uint64_t request;
+    uint64_t seed;      /* always given: the gateway draws one where the client does not */
+    uint32_t model;     /* index of msg_model */
+    uint32_t flags;     /* enum msg_generate_flags */
+    uint32_t max_tokens; /* 0: to the end of the context */
+    uint32_t n_choices;
+    uint32_t choice_base; /* number of the first choice in the client's answer and in Philox keys */
+    uint32_t top_logprobs;
+    int32_t top_k; /* 0: off */
+    float temperature;
+    float top_p;
+    float min_p;
+    float typical_p;
+    float presence_penalty;
+    float frequency_penalty;
+    float repeat_penalty;
+    int32_t repeat_last_n; /* -1: whole context */
+    uint32_t n_sections;
+};
+
+enum msg_section_kind {
+    MSG_PROMPT_TEXT = 1,  /* UTF-8 */
+    MSG_PROMPT_IDS = 2,   /* int32[] */
+    MSG_MESSAGES = 3,     /* JSON array, validated by the gateway */
+    MSG_TEMPLATE_ARGS = 4, /* JSON object: tools, chat_template_kwargs */
+    MSG_STOP = 5,         /* one stop sequence; repeated */
+    MSG_LOGIT_BIAS = 6,   /* struct msg_logit_bias[] */
+    MSG_RESUME_IDS = 7,   /* int32[]: ids already sent for choice `index` (replay) */
+};
+
+struct msg_section {
+    uint32_t kind;
+    uint32_t index;
+    uint64_t bytes; /* what follows, padded with zeros to 8 */
+};
+
+struct msg_logit_bias {
+    int32_t id;
+    float bias;
+};
+
+/* A GENERATE or TEXT whose payload travels in a memfd on the control channel. */
+struct msg_bulk_note {
+    uint64_t request;
+    uint64_t bytes;
+    uint32_t type; /* MSG_GENERATE or MSG_TEXT */
+    uint32_t reserved;
+};
+
+enum msg_text_op {
+    MSG_TOKENIZE = 1,       /* section PROMPT_TEXT -> RESULT: int32[] */
+    MSG_DETOKENIZE = 2,     /* section PROMPT_IDS -> RESULT: UTF-8 text */
+    MSG_APPLY_TEMPLATE = 3, /* sections MESSAGES, TEMPLATE_ARGS -> RESULT: UTF-8 text */
+};
+
+/* Followed by sections. */
+struct msg_text {
+    uint64_t request;
+    uint32_t model;
+    uint32_t op;         /* enum msg_text_op */
+    uint32_t add_special; /* add BOS/EOS as the model wants */
+    uint32_t parse_special;
+    uint32_t n_sections;
+    uint32_t reserved;
+};
+
+struct msg_started {
+    uint64_t request;
+    uint32_t n_prompt; /* prompt tokens after tokenizing */
+    uint32_t n_cached; /* of these, taken from the prefix cache */
+    uint64_t queue_ns; /* time waited */
+};
+
+struct msg_prefilled { /* progress of a long prompt */
+    uint64_t request;
+    uint32_t n_done;
+    uint32_t n_prompt;
+};
+
+/* One sampled token (or, with ECHO, one prompt token). Followed by n_top struct msg_logprob (the
+ * chosen token first when n_top > 0), then text_bytes of text that may be shown now: complete
+ * UTF-8, nothing that could still become part of a stop sequence. text_bytes may be 0 and may cover
+ * earlier tokens. Then, when n_top > 0, the pieces' bytes, in order. */
+struct msg_token {
+    uint64_t request;
+    uint32_t choice;
+    uint32_t position; /* index among the choice's sampled tokens; prompt tokens with is_prompt */
+    int32_t id;
+    uint16_t n_top;
+    uint16_t is_prompt;
+    uint32_t text_bytes;
+    uint32_t reserved;
+};
+
+struct msg_logprob {
+    int32_t id;
+    float logprob; /* natural log; of the distribution before sampling filters */
+    uint32_t piece_bytes; /* its text's length */
+};
+
+enum msg_finish_reason { MSG_FINISH_STOP = 1, MSG_FINISH_LENGTH = 2, MSG_FINISH_CANCEL = 3 };
+
+/* A choice ended; followed by text_bytes of text that was held back and may be shown. */
+struct msg_finish {
+    uint64_t request;
+    uint32_t choice;
+    uint32_t reason;     /* enum msg_finish_reason */
+    uint32_t n_tokens;   /* sampled, the end-of-generation id included */
+    int32_t stop_index;  /* which stop sequence matched, -1 none (eos, length) */
+    uint32_t text_bytes;
+    uint32_t reserved;
+};
+
+struct msg_done {
+    uint64_t request;
+    uint32_t n_prompt;
+    uint32_t n_cached;
+    uint32_t n_completion; /* over all choices */
+    uint32_t reserved;
+    uint64_t queue_ns;
+    uint64_t prefill_ns;
+    uint64_t decode_ns; /* from first to last token */
+};
+
+struct msg_fail {
+    uint64_t request;
+    int32_t err; /* ERR_* */
+    uint32_t reserved;
+    char detail[MSG_DETAIL_BYTES];
+};
+
+/* Followed by bytes of the answer. */
+struct msg_result {
+    uint64_t request;
+    uint32_t is_last;
+    uint32_t bytes;
+};
+
+/* ---- the table ---- */
+struct msg_info {
+    const char *name; /* NULL: no such type */
+    enum msg_way way;
+    unsigned from, to;   /* bits of enum msg_peer */
+    size_t fixed_bytes;  /* of the payload struct */
+    int min_fds, max_fds;
+    unsigned states;
+};
+
+const struct msg_info *msg_info(uint32_t type); /* never NULL */
+
+/* May a message of this type, size and number of fds go this way in this state, and are its fixed
+ * fields sane (strings terminated, counts within limits, variable parts inside len)? On a private
+ * copy. 0 or ERR_PROTOCOL. */
+MUST_CHECK int msg_check(uint32_t type, enum msg_way way, unsigned from, unsigned to,
+                         unsigned state, const void *payload, size_t len, int n_fds);
+
+/* Writing sections into a growing payload; reading them back. */
+struct buf;
+void msg_put_section(struct buf *b, enum msg_section_kind kind, uint32_t index, const void *data,
+                     size_t n);
+
+struct msg_cursor {
+    const uint8_t *at, *end;
+};
+/* payload + fixed struct -> cursor over what follows. */
+struct msg_cursor msg_sections(const void *payload, size_t len, size_t fixed_bytes);
+/* 1 and the next section, 0 at the end, ERR_PROTOCOL. data is borrowed, aligned to 8. */
+MUST_CHECK int msg_next_section(struct msg_cursor *c, struct msg_section *ret, const void **ret_data);
+
+#endif

@@ -1,0 +1,50 @@
+/* The status page: one small shared page per worker epoch, written by the worker's token loop, read
+ * by the supervisor (watchdog, crash report) and the gateway (/ready). One writer; readers take
+ * torn values for what they are: `beat` is the only field that decides anything alone.
+ *
+ * Order: the worker stores step, phase and since_ns, then beat (release). Last words are written
+ * once, before _exit, words_len last (release); the supervisor reads them after the worker is reaped. */
+#ifndef IPC_STATUS_H
+#define IPC_STATUS_H
+
+#include "shared/base.h"
+#include <stdatomic.h>
+
+enum status_phase {
+    STATUS_STARTING,
+    STATUS_PREFLIGHT,
+    STATUS_LOADING,
+    STATUS_IDLE, /* nothing to do: no progress is expected */
+    STATUS_PREFILL,
+    STATUS_DECODE,
+    STATUS_DRAINING,
+    STATUS_PHASE_COUNT
+};
+
+enum { STATUS_WORDS_BYTES = 1024, STATUS_PAGE_BYTES = 4096 };
+
+struct status_page {
+    uint64_t magic;
+    uint64_t epoch;              /* constant after init */
+    _Atomic uint64_t beat;       /* +1 at every step of progress */
+    _Atomic uint64_t beat_ns;    /* CLOCK_MONOTONIC of the last beat */
+    _Atomic uint64_t step;       /* engine steps done */
+    _Atomic uint32_t phase;      /* enum status_phase */
+    _Atomic uint32_t n_active;   /* sequences being computed */
+    _Atomic uint32_t n_queued;   /* requests waiting */
+    _Atomic uint32_t op;         /* op being run: breadcrumb */
+    _Atomic uint64_t load_done_bytes;
+    _Atomic uint64_t load_total_bytes;
+    _Atomic uint32_t words_len;
+    char words[STATUS_WORDS_BYTES]; /* last words: text of what went wrong */
+};
+_Static_assert(sizeof(struct status_page) <= STATUS_PAGE_BYTES, "one page");
+
+void status_format(void *map, uint64_t epoch);
+/* NULL if the page is not of this epoch. */
+struct status_page *status_attach(void *map, size_t bytes, uint64_t epoch);
+void status_beat(struct status_page *s, enum status_phase phase);
+void status_last_words(struct status_page *s, const char *fmt, ...) PRINTF_LIKE(2, 3);
+const char *status_phase_name(uint32_t phase);
+
+#endif

@@ -1,0 +1,57 @@
+/* Matrix multiplication y[t][r] = sum_k w[r][k] * x[t][k] over quantized weights.
+ *
+ * Invariance: each y[t][r] is computed in one fixed order that depends on the type and the ISA only:
+ * not on n_tokens, not on which rows a thread got, not on neighbours. One token and a hundred use
+ * the same micro-kernel family.
+ *
+ * Activations: with ISA_SCALAR they stay F32 (the reference). The SIMD paths take the form that
+ * matmul_act_type names (an int8 form for quantized weights), made once per op by matmul_act. */
+#ifndef KERNELS_MATMUL_H
+#define KERNELS_MATMUL_H
+
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/pool.h"
+#include "shared/err.h"
+#include "shared/type.h"
+
+enum matmul_act { MATMUL_ACT_F32, MATMUL_ACT_Q8_32, MATMUL_ACT_Q8_256, MATMUL_ACT_COUNT };
+
+struct matmul_weight {   /* a matrix ready to multiply */
+    enum type type;
+    enum isa isa;
+    int64_t n_rows;      /* outputs */
+    int64_t n_cols;      /* inputs; a multiple of the type's block length */
+    const void *data;    /* borrowed: the file's bytes, or the packed form */
+    size_t row_bytes;    /* of the file's form */
+    void *packed;        /* owned, or NULL where the kernel reads the file's form */
+    enum matmul_act act; /* what x must be */
+};
+
+/* Prepares a weight for the ISA (packs where that pays). Errors: -ENOMEM, -ENOTSUP (no such type). */
+MUST_CHECK int matmul_prepare(struct matmul_weight *w, enum type type, enum isa isa, int64_t n_rows,
+                              int64_t n_cols, const void *data, struct pool *pool);
+void matmul_finish(struct matmul_weight *w);
+
+/* Bytes of one activation row of n_cols, a multiple of 64. */
+size_t matmul_act_bytes(enum matmul_act act, int64_t n_cols);
+/* Converts rows of F32 (stride n_cols) to that form. One row's result depends on that row only. */
+void matmul_act(enum isa isa, enum matmul_act act, const float *x, void *y, int64_t n_rows,
+                int64_t n_cols, struct pool *pool);
+
+/* y (stride y_stride floats) = w * x; x as matmul_act made it (MATMUL_ACT_F32: stride n_cols floats).
+ * bias (n_rows) and add (like y, may alias y) may be NULL: y = w*x + bias + add. */
+struct matmul {
+    const struct matmul_weight *w;
+    const void *x;
+    float *y;
+    int64_t y_stride;
+    int64_t n_tokens;
+    const float *bias;
+    const float *add;
+};
+void matmul_run(const struct matmul *m, struct pool *pool);
+
+/* One row of the weight as F32 (embedding lookup); works from the file's form. */
+void matmul_row(enum type type, const void *data, int64_t row, int64_t n_cols, float *y);
+
+#endif

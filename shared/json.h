@@ -1,0 +1,22 @@
+/* JSON with limits (jansson beneath). Reading: depth, item and byte limits checked before and while
+ * parsing, duplicate keys refused, errors that name line and column. Writing: straight into a buf. */
+#ifndef SHARED_JSON_H
+#define SHARED_JSON_H
+
+#include "shared/base.h"
+#include "shared/buf.h"
+#include "shared/err.h"
+#include <jansson.h>
+
+/* One JSON value and nothing after it but white space. *ret is a new reference.
+ * Errors: ERR_BAD_JSON with place; -ENOMEM. */
+MUST_CHECK int json_parse(const char *text, size_t n, json_t **ret, struct err *e);
+
+/* Appends a JSON string literal with quotes. Bytes that are not UTF-8 become U+FFFD. */
+void json_put_string(struct buf *b, const char *s, size_t n);
+/* Appends the shortest decimal that reads back as the same double; null for NaN and infinities. */
+void json_put_number(struct buf *b, double v);
+/* Appends a parsed value, compact. */
+void json_put_value(struct buf *b, const json_t *v);
+
+#endif

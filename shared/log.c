@@ -1,0 +1,99 @@
+/* Logging to stderr, one write(2) a line. Any thread; blocks only as stderr does. */
+#include "shared/log.h"
+#include "shared/utf8.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { LOG_LINE_BYTES = 2048 };
+
+static const char *log_who = "rocmforge";
+static enum log_level log_threshold = LOG_LEVEL_INFO;
+static enum log_format log_form = LOG_FORMAT_TEXT;
+static bool log_is_journal;
+
+void log_init(const char *who, enum log_level level, enum log_format format)
+{
+    log_who = who;
+    log_threshold = level;
+    log_form = format;
+    log_is_journal = getenv("JOURNAL_STREAM") != NULL;
+}
+
+bool log_enabled(enum log_level level)
+{
+    return level <= log_threshold;
+}
+
+/* Appends s as the inside of a JSON string; a line is at most LOG_LINE_BYTES. */
+static size_t put_json(char *out, size_t at, size_t cap, const char *s)
+{
+    char fixed[LOG_LINE_BYTES * 3];
+    size_t n = utf8_repair(s, strnlen(s, LOG_LINE_BYTES), fixed);
+    for (size_t i = 0; i < n && at + 8 < cap; i++) {
+        unsigned char c = (unsigned char)fixed[i];
+        if (c == '"' || c == '\\') {
+            out[at++] = '\\';
+            out[at++] = (char)c;
+        } else if (c < 0x20) {
+            at += (size_t)snprintf(out + at, 7, "\\u%04x", c);
+        } else {
+            out[at++] = (char)c;
+        }
+    }
+    return at;
+}
+
+void log_event(enum log_level level, const char *fmt, ...)
+{
+    static const char *const names[] = {"error", "warn", "info", "debug"};
+    static const int priority[] = {3, 4, 6, 7}; /* sd-daemon(3) */
+    if (!log_enabled(level)) {
+        return;
+    }
+    int saved_errno = errno;
+    char message[LOG_LINE_BYTES];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(message, sizeof(message), fmt, ap);
+    va_end(ap);
+
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    struct tm tm;
+    char line[LOG_LINE_BYTES * 2];
+    size_t n;
+    if (log_form == LOG_FORMAT_JSON) {
+        gmtime_r(&now.tv_sec, &tm);
+        n = strftime(line, sizeof(line), "{\"time\":\"%Y-%m-%dT%H:%M:%S", &tm);
+        n += (size_t)snprintf(line + n, sizeof(line) - n,
+                              ".%03ldZ\",\"level\":\"%s\",\"who\":\"%s\",\"pid\":%d,\"message\":\"",
+                              now.tv_nsec / 1000000, names[level], log_who, (int)getpid());
+        n = put_json(line, n, sizeof(line) - 4, message);
+        n += (size_t)snprintf(line + n, sizeof(line) - n, "\"}\n");
+    } else {
+        for (char *p = message; *p; p++) { /* one event, one line */
+            if (*p == '\n' || *p == '\r') {
+                *p = ' ';
+            }
+        }
+        if (log_is_journal) {
+            n = (size_t)snprintf(line, sizeof(line), "<%d>%s: %s\n", priority[level], log_who,
+                                 message);
+        } else {
+            localtime_r(&now.tv_sec, &tm);
+            n = strftime(line, sizeof(line), "%H:%M:%S", &tm);
+            n += (size_t)snprintf(line + n, sizeof(line) - n, ".%03ld %-5s %s: %s\n",
+                                  now.tv_nsec / 1000000, names[level], log_who, message);
+        }
+    }
+    n = MIN(n, sizeof(line) - 1);
+    ssize_t ignored = write(STDERR_FILENO, line, n);
+    (void)ignored;
+    errno = saved_errno;
+}

@@ -1,0 +1,82 @@
+/* The engine: one loaded model, its program of ops, its KV pool, and steps over batches of rows.
+ *
+ * A model is compiled at load into a program (worker/program.h): a flat list of ops over named
+ * buffers, the same for prefill and decode. Nothing here or above knows architectures.
+ *
+ * Not thread-safe: the token loop owns it. Compute runs on the engine's thread pool. */
+#ifndef WORKER_ENGINE_H
+#define WORKER_ENGINE_H
+
+#include "kernels/cpu/isa.h"
+#include "shared/err.h"
+#include "shared/gguf.h"
+
+struct engine;
+struct engine_seq; /* one sequence: its block table, its recurrent state */
+
+struct engine_options {
+    int n_threads;          /* 0: automatic */
+    enum isa isa;
+    enum type kv_type;      /* TYPE_F32, TYPE_F16, TYPE_BF16 */
+    int64_t n_ctx;          /* 0: the model's, as far as memory allows */
+    int64_t n_seqs;         /* sequences that may be computed together */
+    int64_t max_rows;       /* rows of one step (chunk size) */
+    double kv_memory_share; /* of free memory */
+    /* Called during load with bytes done of total; may be NULL. */
+    void (*progress)(void *arg, uint64_t done, uint64_t total);
+    void *progress_arg;
+};
+
+struct engine_info {
+    const char *arch;     /* borrowed from the engine */
+    const char *name;     /* general.name or "" */
+    char quant[32];       /* file type in words: "Q4_K - Medium" */
+    int64_t n_vocab, n_ctx, n_ctx_train, n_embd, n_layer;
+    uint64_t n_params, weight_bytes, kv_bytes, scratch_bytes;
+    int64_t n_blocks;     /* KV blocks of ENGINE_BLOCK_TOKENS in the pool */
+    char device[64];      /* "cpu avx512, 2 threads" */
+    uint8_t fingerprint[32]; /* of metadata and tensor table: keys caches */
+};
+
+enum { ENGINE_BLOCK_TOKENS = 16 };
+
+/* Opens and checks the file, builds the program, allocates everything that steps will need. */
+MUST_CHECK int engine_open(const char *path, const struct engine_options *o, struct engine **ret,
+                           struct err *e);
+void engine_close(struct engine **en);
+const struct engine_info *engine_info(const struct engine *en);
+const struct gguf *engine_gguf(const struct engine *en);
+
+/* What a model would take, without loading tensors (inspect). */
+MUST_CHECK int engine_estimate(const struct gguf *g, const struct engine_options *o,
+                               struct engine_info *ret, struct err *e);
+
+/* Sequences. A sequence holds blocks only for the tokens it has; fork shares all full blocks (copy
+ * on write for the last) and copies recurrent state. -ENOSPC: no sequence slot is free. */
+MUST_CHECK int engine_seq_create(struct engine *en, struct engine_seq **ret);
+MUST_CHECK int engine_seq_fork(struct engine *en, const struct engine_seq *from,
+                               struct engine_seq **ret);
+void engine_seq_destroy(struct engine *en, struct engine_seq **s);
+int64_t engine_seq_length(const struct engine_seq *s); /* tokens whose KV stands */
+
+/* Blocks are taken ahead of a step, so a step cannot fail for want of memory. Makes room for n more
+ * tokens; -ENOSPC leaves everything as it was. */
+MUST_CHECK int engine_seq_reserve(struct engine *en, struct engine_seq *s, int64_t n);
+int64_t engine_free_blocks(const struct engine *en);
+
+/* One row of a step: a token to append to a sequence. Rows of one sequence stand together, in order.
+ * Room for them was reserved. */
+struct engine_row {
+    struct engine_seq *seq;
+    int32_t token;
+    bool want_logits;
+};
+
+/* Computes n rows (1..max_rows), appends them to their sequences, and writes for each row with
+ * want_logits, in order, a pointer to n_vocab floats, valid until the next step. Results of a row
+ * depend on its sequence's tokens only (design: invariance).
+ * Errors: ERR_NUMERIC (logits not finite; e says which row), ERR_BAD_TOKEN. */
+MUST_CHECK int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
+                           const float **ret_logits, struct err *e);
+
+#endif

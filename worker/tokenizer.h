@@ -1,0 +1,43 @@
+/* Tokenizers, built from a GGUF file's metadata: byte-level BPE with its pre-tokenizers,
+ * SentencePiece ("llama"), WordPiece ("bert"), unigram ("t5"). Immutable after creation, so any
+ * thread may use it. Time is linear (n log n in a word) whatever the input. */
+#ifndef WORKER_TOKENIZER_H
+#define WORKER_TOKENIZER_H
+
+#include "shared/buf.h"
+#include "shared/err.h"
+#include "shared/gguf.h"
+
+struct tokenizer;
+
+/* ERR_NO_TOKENIZER when the file has no vocabulary ("no_vocab"), ERR_MODEL_TOKENIZER when damaged.
+ * The gguf must outlive the tokenizer (token texts are borrowed). warn: a sentence for the log, such
+ * as an unknown pre-tokenizer's name; empty when there is nothing to say. */
+MUST_CHECK int tokenizer_create(const struct gguf *g, struct tokenizer **ret, char warn[160],
+                                struct err *e);
+void tokenizer_destroy(struct tokenizer **t);
+
+enum { /* flags */
+    TOKENIZER_ADD_SPECIAL = 1,   /* BOS/EOS as the model wants; never a second BOS */
+    TOKENIZER_PARSE_SPECIAL = 2, /* control tokens written as text become their ids */
+};
+/* Appends int32 ids to *ret (a buf of int32). Errors: -ENOMEM. Text need not be valid UTF-8. */
+MUST_CHECK int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n,
+                                unsigned flags, struct buf *ret);
+
+/* Appends the bytes of one token. show_special: control tokens give their text, else nothing. is_first: the
+ * token begins the text (SentencePiece drops the space it put there). */
+MUST_CHECK int tokenizer_piece(const struct tokenizer *t, int32_t id, bool is_first,
+                               bool show_special, struct buf *ret);
+/* The whole text of ids; with the space that SentencePiece put before it removed. */
+MUST_CHECK int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n,
+                                bool show_special, struct buf *ret);
+
+int32_t tokenizer_size(const struct tokenizer *t);
+int32_t tokenizer_bos(const struct tokenizer *t); /* -1: none */
+int32_t tokenizer_eos(const struct tokenizer *t);
+/* eos, eot, eom and the end tokens known by text (<|im_end|>, <|eot_id|>, <end_of_turn>, ...). */
+bool tokenizer_is_end(const struct tokenizer *t, int32_t id);
+bool tokenizer_is_control(const struct tokenizer *t, int32_t id);
+
+#endif
