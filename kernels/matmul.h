@@ -34,7 +34,8 @@ void matmul_finish(struct matmul_weight *w);
 
 /* Bytes of one activation row of n_cols, a multiple of 64. */
 size_t matmul_act_bytes(enum matmul_act act, int64_t n_cols);
-/* Converts rows of F32 (stride n_cols) to that form. One row's result depends on that row only. */
+/* Converts rows of F32 (stride n_cols) to that form. One row's result depends on that row only.
+ * pool NULL: the calling thread alone. */
 void matmul_act(enum isa isa, enum matmul_act act, const float *x, void *y, int64_t n_rows,
                 int64_t n_cols, struct pool *pool);
 
@@ -50,6 +51,12 @@ struct matmul {
     const float *add;
 };
 void matmul_run(const struct matmul *m, struct pool *pool);
+
+/* The part of matmul_run for outputs [lo, hi), on the calling thread: for jobs that join several
+ * products in one pool_run (Q, K and V; gate and up; the experts of a step). lo is a multiple of
+ * MATMUL_GRAIN; hi too, or n_rows. The same results as matmul_run. */
+enum { MATMUL_GRAIN = 16 };
+void matmul_slice(const struct matmul *m, int64_t lo, int64_t hi);
 
 /* One row of the weight as F32 (embedding lookup); works from the file's form. */
 void matmul_row(enum type type, const void *data, int64_t row, int64_t n_cols, float *y);
