@@ -8,15 +8,19 @@
 #include "shared/err.h"
 #include <jansson.h>
 
-/* One JSON value and nothing after it but white space. *ret is a new reference.
- * Errors: ERR_BAD_JSON with place; -ENOMEM. */
+/* One JSON value and nothing after it but white space. *ret is a new reference. Strings may hold NUL
+ * (written \u0000), so their length is json_string_length; keys may not. Integers beyond 64 bits and
+ * reals beyond double are refused. e never quotes the text.
+ * Errors: ERR_BAD_JSON with place; -ENOMEM.
+ * Jansson reads /dev/urandom when it makes its first object: a process that is to be sandboxed calls
+ * json_object_seed(0) before. */
 MUST_CHECK int json_parse(const char *text, size_t n, json_t **ret, struct err *e);
 
 /* Appends a JSON string literal with quotes. Bytes that are not UTF-8 become U+FFFD. */
 void json_put_string(struct buf *b, const char *s, size_t n);
-/* Appends the shortest decimal that reads back as the same double; null for NaN and infinities. */
+/* Appends the fewest digits that read back as the same double; null for NaN and infinities. */
 void json_put_number(struct buf *b, double v);
-/* Appends a parsed value, compact. */
+/* Appends a value, compact, keys in order of insertion. */
 void json_put_value(struct buf *b, const json_t *v);
 
 #endif

@@ -92,6 +92,16 @@ size_t utf8_complete_prefix(const char *s, size_t n)
     return n;
 }
 
+size_t utf8_invalid_part(const char *s, size_t n)
+{
+    uint32_t cp;
+    size_t bad = 1;
+    while (bad < n && bad < 3 && utf8_decode(s, bad + 1, &cp) == 0) {
+        bad++;
+    }
+    return bad;
+}
+
 size_t utf8_repair(const char *s, size_t n, char *out)
 {
     size_t o = 0;
@@ -104,14 +114,8 @@ size_t utf8_repair(const char *s, size_t n, char *out)
             i += (size_t)len;
             continue;
         }
-        /* A maximal invalid part: the longest beginning of a character that stands here. */
-        size_t bad = 1;
-        while (i + bad < n && bad < 4 && utf8_decode(s + i, bad, &cp) == 0 &&
-               utf8_decode(s + i, bad + 1, &cp) == 0) {
-            bad++;
-        }
         o += (size_t)utf8_encode(0xFFFD, out + o);
-        i += bad;
+        i += utf8_invalid_part(s + i, n - i);
     }
     return o;
 }
