@@ -4,9 +4,16 @@
  * The life of a request, as the gateway sees it:
  *   GENERATE -> STARTED -> PREFILLED* -> (TOKEN* FINISH) per choice -> DONE
  *   or, at any moment, FAIL. DONE or FAIL is the one terminal event. After CANCEL the worker still
- *   sends its terminal event (DONE with what was made), after which the id is free.
- *   TEXT -> RESULT* (the last one flagged) or FAIL.
- * PAUSE stops computing for one request (its reader is slow) and RESUME goes on. */
+ *   sends its terminal event (FINISH with MSG_FINISH_CANCEL for choices that were going on, then
+ *   DONE with what was made), after which the id is free.
+ *   TEXT -> RESULT* (the last one flagged) or FAIL. Cancelled, it ends with an empty last RESULT.
+ * PAUSE stops computing for one request (its reader is slow) and RESUME goes on. CANCEL, PAUSE and
+ * RESUME of an id that is not (or no longer) known mean nothing: they may have crossed its end.
+ *
+ * Choices are numbered choice_base .. choice_base + n_choices - 1 in every message. The text of
+ * TOKEN k of a choice depends on the choice's ids 0..k alone, so a replay (MSG_RESUME_IDS) goes on
+ * exactly where the received TOKENs ended. The end-of-generation id is counted (n_tokens) but has
+ * no TOKEN. */
 #ifndef IPC_MSG_H
 #define IPC_MSG_H
 
@@ -35,7 +42,12 @@ enum msg_type {
     MSG_TYPE_END = 64
 };
 
-enum { MSG_PROTOCOL_VERSION = 1, MSG_NAME_BYTES = 64, MSG_DETAIL_BYTES = 320 };
+enum {
+    MSG_PROTOCOL_VERSION = 1,
+    MSG_NAME_BYTES = 64,
+    MSG_DETAIL_BYTES = 320,
+    MSG_PIECE_BYTES = 128,
+};
 
 /* ---- control ---- */
 struct msg_empty {
@@ -137,9 +149,9 @@ struct msg_request {
 };
 
 enum msg_generate_flags {
-    MSG_CHAT = 1,          /* MESSAGES through the template, with a generation prompt */
-    MSG_LOGPROBS = 2,      /* report the chosen token's and top_logprobs alternatives */
-    MSG_ECHO = 4,          /* (completions) report the prompt's ids, text and logprobs first */
+    MSG_CHAT = 1,     /* MESSAGES through the template, with a generation prompt */
+    MSG_LOGPROBS = 2, /* n_top = 1 + top_logprobs: the chosen token, then the best */
+    MSG_ECHO = 4,     /* (completions) every choice begins with the prompt's ids, text, logprobs */
     MSG_PARSE_SPECIAL = 8, /* special tokens in PROMPT_TEXT become their ids */
     MSG_IGNORE_EOS = 16,
 };
@@ -167,13 +179,15 @@ struct msg_generate {
 };
 
 enum msg_section_kind {
-    MSG_PROMPT_TEXT = 1,  /* UTF-8 */
-    MSG_PROMPT_IDS = 2,   /* int32[] */
-    MSG_MESSAGES = 3,     /* JSON array, validated by the gateway */
+    MSG_PROMPT_TEXT = 1,   /* UTF-8 */
+    MSG_PROMPT_IDS = 2,    /* int32[] */
+    MSG_MESSAGES = 3,      /* JSON array, validated by the gateway */
     MSG_TEMPLATE_ARGS = 4, /* JSON object: tools, chat_template_kwargs */
-    MSG_STOP = 5,         /* one stop sequence; repeated */
-    MSG_LOGIT_BIAS = 6,   /* struct msg_logit_bias[] */
-    MSG_RESUME_IDS = 7,   /* int32[]: ids already sent for choice `index` (replay) */
+    MSG_STOP = 5,          /* one stop sequence; repeated */
+    MSG_LOGIT_BIAS = 6,    /* struct msg_logit_bias[] */
+    /* int32[]: ids already sent for choice `index` (replay): they are fed, not drawn, and neither
+     * they nor an ECHO are sent again; a choice that had ended ends again. */
+    MSG_RESUME_IDS = 7,
 };
 
 struct msg_section {
@@ -226,9 +240,10 @@ struct msg_prefilled { /* progress of a long prompt */
 };
 
 /* One sampled token (or, with ECHO, one prompt token). Followed by n_top struct msg_logprob (the
- * chosen token first when n_top > 0), then text_bytes of text that may be shown now: complete
- * UTF-8, nothing that could still become part of a stop sequence. text_bytes may be 0 and may cover
- * earlier tokens. Then, when n_top > 0, the pieces' bytes, in order. */
+ * chosen token first when n_top > 0; the first prompt token has none), then text_bytes of text that
+ * may be shown now: complete UTF-8, nothing that could still become part of a stop sequence.
+ * text_bytes may be 0 and may cover earlier tokens. Then, when n_top > 0, the pieces' bytes, in
+ * order: raw, so perhaps not UTF-8, and cut at MSG_PIECE_BYTES. */
 struct msg_token {
     uint64_t request;
     uint32_t choice;

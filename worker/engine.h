@@ -21,6 +21,7 @@ struct engine_options {
     int64_t n_ctx;          /* 0: the model's, as far as memory allows */
     int64_t n_seqs;         /* sequences that may be computed together */
     int64_t max_rows;       /* rows of one step (chunk size) */
+    int64_t max_logits;     /* rows of one step that may want logits */
     double kv_memory_share; /* of free memory */
     /* Called during load with bytes done of total; may be NULL. */
     void (*progress)(void *arg, uint64_t done, uint64_t total);
@@ -69,7 +70,7 @@ int64_t engine_free_blocks(const struct engine *en);
 struct engine_row {
     struct engine_seq *seq;
     int32_t token;
-    bool want_logits;
+    bool want_logits; /* at most max_logits rows of a step */
 };
 
 /* Computes n rows (1..max_rows), appends them to their sequences, and writes for each row with

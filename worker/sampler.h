@@ -18,10 +18,14 @@ void sampler_destroy(struct sampler **s);
 /* Tells it of a token of the prompt or of the answer (for the penalties). */
 void sampler_accept(struct sampler *s, int32_t id, bool is_prompt);
 
-/* Draws the token at answer position `position`. logits (n_vocab) are left unchanged. With n_top > 0
- * writes n_top + 1 entries: the chosen token first, then the best, from the unfiltered
- * distribution. No allocation. */
-int32_t sampler_draw(struct sampler *s, const float *logits, uint32_t position, uint32_t n_top,
-                     struct msg_logprob *ret_top);
+/* Draws the token at answer position `position`. logits (n_vocab) are left unchanged. With n_ret >
+ * 0 writes n_ret entries: the drawn token first, then the best, from the unfiltered distribution
+ * (piece_bytes 0). No allocation. */
+int32_t sampler_draw(struct sampler *s, const float *logits, uint32_t position, uint32_t n_ret,
+                     struct msg_logprob *ret);
+
+/* The same report for a given token (prompt logprobs). n_ret <= LIMIT_TOP_LOGPROBS + 1. */
+void sampler_report(const float *logits, int64_t n_vocab, int32_t id, uint32_t n_ret,
+                    struct msg_logprob *ret);
 
 #endif
