@@ -23,6 +23,7 @@ static const struct msg_info infos[MSG_TYPE_END] = {
 /* Two programs built from one source agree on the layouts; these catch hidden padding. */
 _Static_assert(sizeof(struct msg_hello) == 48, "msg_hello");
 _Static_assert(sizeof(struct msg_detach) == 16 + MSG_DETAIL_BYTES, "msg_detach");
+_Static_assert(sizeof(struct msg_breach) == 8 + MSG_DETAIL_BYTES, "msg_breach");
 _Static_assert(sizeof(struct msg_stage) == 32 + 2 * MSG_DETAIL_BYTES, "msg_stage");
 _Static_assert(sizeof(struct msg_model) == 48 + 2 * MSG_NAME_BYTES + 128, "msg_model");
 _Static_assert(sizeof(struct msg_generate) == 80, "msg_generate");
@@ -100,6 +101,11 @@ static bool fields_ok(uint32_t type, const void *payload, size_t len)
     }
     case MSG_DETACH: {
         struct msg_detach m;
+        memcpy(&m, payload, sizeof(m));
+        return len == sizeof(m) && IS_TERMINATED(m.detail);
+    }
+    case MSG_BREACH: {
+        struct msg_breach m;
         memcpy(&m, payload, sizeof(m));
         return len == sizeof(m) && IS_TERMINATED(m.detail);
     }

@@ -106,9 +106,18 @@ struct msg_verdict {
     char detail[MSG_DETAIL_BYTES];
 };
 
+/* From the worker: its models stand and it takes requests. From the gateway: it has seen every MODEL
+ * of the epoch and sends it requests. */
 struct msg_ready {
     uint64_t epoch;
     uint64_t load_ns; /* from exec to here */
+};
+
+/* The worker of that epoch broke the ring's protocol: the gateway reads no more of it, its requests
+ * wait or fail, and the supervisor ends that worker as for a crash of its own. */
+struct msg_breach {
+    uint64_t epoch;
+    char detail[MSG_DETAIL_BYTES];
 };
 
 struct msg_drain {
