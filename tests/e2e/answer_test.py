@@ -1,0 +1,127 @@
+"""The main job, as a user does it: the demo model answers over every path of the API."""
+import json
+import sys
+
+from server import Server, chat, check, check_equal, stream_text
+
+PROMPT = '<|im_start|>user\nWhat is 17 + 25?<|im_end|>\n<|im_start|>assistant\n'
+
+
+def answers(s):
+    status, r = s.post('/v1/chat/completions', chat('What is 17 + 25?'))
+    check_equal(status, 200, 'status')
+    answer = r['choices'][0]['message']
+    check_equal(answer['role'], 'assistant', 'role')
+    check('42' in answer['content'], f'the sum in {answer["content"]!r}')
+    check_equal(r['choices'][0]['finish_reason'], 'stop', 'finish reason')
+    check_equal(r['object'], 'chat.completion', 'object')
+    check_equal(r['model'], 'forge-tiny', 'model')
+    u = r['usage']
+    check_equal(u['total_tokens'], u['prompt_tokens'] + u['completion_tokens'], 'usage')
+    check(r['timings']['predicted_n'] == u['completion_tokens'], 'timings')
+    print('  17 + 25:', answer['content'])
+
+    text, reason, done, error = stream_text(s.stream('/v1/chat/completions',
+                                                     chat('What is 17 + 25?')))
+    check_equal((text, reason, done, error), (answer['content'], 'stop', True, None), 'stream')
+
+    status, c = s.post('/v1/completions', {'prompt': PROMPT, 'temperature': 0, 'max_tokens': 64})
+    check_equal(c['choices'][0]['text'], answer['content'], 'completion of the same prompt')
+    check_equal(c['usage'], u, 'usage of both paths')
+
+    ids = s.post('/tokenize', {'content': PROMPT, 'parse_special': True})[1]['tokens']
+    check_equal(len(ids), u['prompt_tokens'], 'token count')
+    check_equal(s.post('/detokenize', {'tokens': ids})[1]['content'], PROMPT, 'detokenize')
+    status, c = s.post('/v1/completions', {'prompt': ids, 'temperature': 0, 'max_tokens': 64})
+    check_equal(c['choices'][0]['text'], answer['content'], 'completion of token ids')
+    for question in ['What is rocmforge?', 'What is the capital of France?',
+                     'Tell me a story about a brave mouse.']:
+        r = s.post('/v1/chat/completions', chat(question, max_tokens=200))[1]
+        print(f'  {question} {r["choices"][0]["message"]["content"]}')
+        check_equal(r['choices'][0]['finish_reason'], 'stop', question)
+
+
+def fields(s):
+    path = '/v1/completions'
+    base = {'prompt': PROMPT, 'temperature': 0, 'max_tokens': 64}
+    whole = s.post(path, base)[1]['choices'][0]['text']
+
+    r = s.post(path, {**base, 'max_tokens': 3})[1]
+    check_equal(r['choices'][0]['finish_reason'], 'length', 'length')
+    check_equal(r['usage']['completion_tokens'], 3, 'three tokens')
+    check(whole.startswith(r['choices'][0]['text']), 'prefix of the whole')
+
+    stop = whole[4:8]
+    r = s.post(path, {**base, 'stop': stop})[1]['choices'][0]
+    check_equal((r['text'], r['finish_reason']), (whole[:whole.index(stop)], 'stop'), 'stop')
+    r = s.post(path, {**base, 'stop': ['never there', stop]})[1]['choices'][0]
+    check_equal(r['text'], whole[:whole.index(stop)], 'stop list')
+
+    r = s.post(path, {**base, 'echo': True})[1]['choices'][0]['text']
+    check(r.endswith(whole) and len(r) > len(whole), f'echo: {r!r}')
+
+    warm = {**base, 'temperature': 1.3, 'max_tokens': 24}
+    a = s.post(path, {**warm, 'seed': 5, 'n': 3})[1]['choices']
+    b = s.post(path, {**warm, 'seed': 5, 'n': 3})[1]['choices']
+    check_equal(a, b, 'the same seed')
+    check_equal([c['index'] for c in a], [0, 1, 2], 'indices')
+    texts = {s.post(path, {**warm, 'seed': i})[1]['choices'][0]['text'] for i in range(8)}
+    check(len(texts) > 3, f'different seeds differ: {texts}')
+    free = {s.post(path, warm)[1]['choices'][0]['text'] for _ in range(8)}
+    check(len(free) > 3, 'without a seed answers differ')
+
+    r = s.post(path, {**base, 'logprobs': 3, 'max_tokens': 4})[1]['choices'][0]['logprobs']
+    check_equal(len(r['tokens']), 4, 'logprob tokens')
+    check(all(len(t) >= 3 for t in r['top_logprobs']), 'top logprobs')
+    check(all(x <= 0 for x in r['token_logprobs']), 'log probabilities')
+    r = s.post('/v1/chat/completions', chat('What is 17 + 25?', logprobs=True, top_logprobs=2))[1]
+    content = r['choices'][0]['logprobs']['content']
+    check_equal(''.join(c['token'] for c in content if c['token'] != '<|im_end|>'),
+                r['choices'][0]['message']['content'], 'chat logprobs spell the answer')
+    check(all(len(c['top_logprobs']) == 2 for c in content), 'chat top logprobs')
+
+    first = s.post('/tokenize', {'content': whole})[1]['tokens'][0]
+    r = s.post(path, {**base, 'logit_bias': {str(first): -100}})[1]['choices'][0]['text']
+    check(r != whole, 'logit bias')
+
+    r = s.post(path, {**base, 'prompt': ['One, two,', 'Once upon a time'], 'n': 2,
+                      'max_tokens': 5})[1]['choices']
+    check_equal([c['index'] for c in r], [0, 1, 2, 3], 'prompts x n')
+    events = list(s.stream(path, {**base, 'stream_options': {'include_usage': True}}))
+    check(events[-1] == '[DONE]' and events[-2]['choices'] == [] and 'usage' in events[-2],
+          'usage chunk')
+    r = s.post('/v1/chat/completions', {
+        'messages': [{'role': 'user', 'content': [{'type': 'text', 'text': 'What is '},
+                                                  {'type': 'text', 'text': '17 + 25?'}]}],
+        'temperature': 0})[1]
+    check('42' in r['choices'][0]['message']['content'], 'content parts')
+
+
+def errors(s):
+    def expect(status, code, path, body, param=None):
+        got, r = s.post(path, body)
+        check_equal((got, r['error']['code']), (status, code), f'{body!r:.80}')
+        check(r['error']['message'], 'a message')
+        if param:
+            check_equal(r['error']['param'], param, 'param')
+    path = '/v1/completions'
+    expect(404, 'model_not_found', path, {'model': 'gpt-4', 'prompt': 'x'})
+    expect(400, 'invalid_field', path, {'prompt': 'x', 'temperature': 9}, 'temperature')
+    expect(400, 'invalid_field', path, {'prompt': 'x', 'n': 0}, 'n')
+    expect(400, 'invalid_field', path, {'prompt': 'x', 'stop': [1]}, 'stop')
+    expect(400, 'invalid_field', '/v1/chat/completions', {'messages': 'hello'}, 'messages')
+    expect(400, 'invalid_json', path, b'{"prompt": ')
+    expect(400, 'invalid_token', path, {'prompt': [1, 999999]})
+    expect(400, 'context_length_exceeded', path, {'prompt': 'one two three ' * 2000})
+    check_equal(s.get('/nowhere')[0], 404, 'unknown path')
+    check_equal(s.get('/v1/completions')[0], 405, 'method')
+    check_equal(s.get('/health')[0], 200, 'health')
+    check_equal(json.loads(s.get('/v1/models')[1])['data'][0]['id'], 'forge-tiny', 'models')
+    check(b'rocmforge_' in s.get('/metrics')[1], 'metrics')
+
+
+with Server(sys.argv[1]) as server:
+    answers(server)
+    fields(server)
+    errors(server)
+print('ok')
