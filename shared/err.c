@@ -88,8 +88,16 @@ int err_exit_code(int code)
         return EXIT_GPU_LOCK;
     case ERR_CONFIG:
         return EXIT_CONFIG;
+    case ERR_GPU_ACCESS:
+        return EXIT_GPU_ACCESS;
     case ERR_NO_GPU:
+    case ERR_GPU_STALLED:
+    case ERR_GPU_LEFTOVER:
         return EXIT_GPU_DEVICE;
+    case ERR_GPU_COPY:
+        return EXIT_GPU_MEMORY;
+    case -EADDRINUSE:
+        return EXIT_ALREADY_RUNNING;
     case ERR_GGUF_MAGIC:
     case ERR_GGUF_VERSION:
     case ERR_GGUF_TRUNCATED:
