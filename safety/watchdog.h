@@ -1,0 +1,47 @@
+/* Has the worker made progress in time? Judged from samples of its status page (ipc/status.h),
+ * which the token loop itself writes: a thread that merely lives proves nothing. Pure: time comes
+ * with the sample.
+ *
+ * Progress is any change of phase, beat, step, op or bytes loaded. Deadlines by phase: idle has
+ * none, unless work is waiting or the request bell rings unheard. In prefill and decode a step may
+ * take WATCHDOG_FACTOR times as long as the longest one seen in this epoch, so a big model on a
+ * slow processor is no stall. Time in which the supervisor itself did not run (stopped, machine
+ * frozen) does not count. */
+#ifndef SAFETY_WATCHDOG_H
+#define SAFETY_WATCHDOG_H
+
+#include "ipc/status.h"
+
+struct watchdog_limits {
+    uint64_t start_ms;     /* from spawn to the first phase after STARTING */
+    uint64_t preflight_ms; /* the wait for the GPU lock included */
+    uint64_t load_ms;
+    uint64_t step_ms; /* prefill, decode, drain; and work waiting in idle */
+};
+
+struct watchdog_sample {
+    uint64_t beat, step, load_done_bytes;
+    uint32_t phase; /* enum status_phase, or any number: it comes from the worker */
+    uint32_t op;
+    bool is_work_waiting; /* requests queued, or the request bell rings and nobody answers */
+};
+
+struct watchdog {
+    struct watchdog_limits limits;
+    struct watchdog_sample last;
+    uint64_t change_ms;  /* when last changed */
+    uint64_t check_ms;   /* previous check */
+    uint64_t longest_ms; /* longest time without progress that did end, in prefill and decode */
+};
+
+enum { WATCHDOG_FACTOR = 8, WATCHDOG_MAX_MS = 10 * 60 * 1000, WATCHDOG_GAP_MS = 5000 };
+
+void watchdog_start(struct watchdog *w, const struct watchdog_limits *limits, uint64_t now_ms);
+
+/* The milliseconds without progress when the deadline is missed, else 0. */
+uint64_t watchdog_check(struct watchdog *w, const struct watchdog_sample *s, uint64_t now_ms);
+
+/* Copies from the page what a check needs. */
+void watchdog_read(const struct status_page *page, struct watchdog_sample *ret);
+
+#endif
