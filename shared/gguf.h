@@ -1,6 +1,6 @@
-/* GGUF reader. The file is hostile: every number is checked before it is used, sizes are summed with
- * checked arithmetic, and no pointer leaves the mapped bytes. Format: ggml's docs/gguf.md, v2 and v3,
- * little-endian.
+/* GGUF reader. The file is hostile: every number is checked before it is used, sizes are summed
+ * with checked arithmetic, and no pointer leaves the mapped bytes. Format: ggml's docs/gguf.md, v2
+ * and v3, little-endian.
  *
  * gguf_open maps the file (all parts of a split one) read-only; strings, arrays and tensor data are
  * borrowed from the mapping until gguf_close. The parser itself (gguf_parse) is a pure function of
@@ -36,10 +36,11 @@ struct gguf_str {
 struct gguf_kv {
     struct gguf_str key;
     enum gguf_kind kind;
-    enum gguf_kind elem_kind; /* of an array; arrays of arrays are refused */
+    enum gguf_kind elem_kind; /* of an array (never GGUF_ARRAY), else kind again */
     uint64_t n;               /* elements of an array, else 1 */
-    const uint8_t *data;      /* first value, unaligned, in the mapping */
-    struct gguf_str *strings; /* of a string or an array of strings; owned by the gguf */
+    const uint8_t *data;      /* first value as it stands in the file, unaligned, in the mapping */
+    size_t bytes;             /* of all values as they stand in the file */
+    struct gguf_str *strings; /* of a string or array of strings; owned by the gguf */
 };
 
 struct gguf_tensor {
@@ -48,7 +49,7 @@ struct gguf_tensor {
     uint32_t n_dims;   /* 1..4 */
     uint64_t ne[4];    /* elements per dimension, ne[0] contiguous; unused ones are 1 */
     uint64_t n_bytes;
-    const void *data;  /* borrowed from the mapping; inside the file, aligned to general.alignment */
+    const void *data;  /* borrowed from the mapping, at a multiple of the file's alignment */
     uint32_t part;     /* which file of a split */
 };
 
@@ -66,11 +67,13 @@ struct gguf {
     size_t n_kv, n_tensors, n_parts;
     struct gguf_kv *kv;          /* owned; of the first part */
     struct gguf_tensor *tensors; /* owned; of all parts, in file order */
-    struct gguf_part *parts;     /* owned */
-    void *index;                 /* owned; name lookup tables */
+    struct gguf_part *parts;     /* owned; none after gguf_parse */
+    struct gguf_index *index;    /* owned; name lookup tables */
 };
 
-/* Opens path; for "...-00001-of-0000N.gguf" the other parts beside it too (any part may be named).
+/* Opens path; of a split file (...-00001-of-0000N.gguf) any part may be named, and all are opened.
+ * The vocabulary's arrays (tokenizer.ggml.tokens, scores, token_type, merges) are checked for element
+ * type and equal counts, so readers of them may rely on it.
  * Errors: -errno (open, map), ERR_GGUF_*; e names file, key or tensor, and offset. */
 MUST_CHECK int gguf_open(const char *path, struct gguf *ret, struct err *e);
 void gguf_close(struct gguf *g);
@@ -78,7 +81,7 @@ void gguf_close(struct gguf *g);
 /* Parses one file's bytes, which the caller keeps mapped. No I/O. Same errors. */
 MUST_CHECK int gguf_parse(const uint8_t *data, size_t bytes, struct gguf *ret, struct err *e);
 
-/* -1 of 0: unchanged; ERR_MODEL_CHANGED when a part's size, time or inode differ from when opened. */
+/* 0: unchanged; ERR_MODEL_CHANGED when a part's size, time or inode differ from when opened. */
 MUST_CHECK int gguf_check_unchanged(const struct gguf *g, struct err *e);
 
 /* NULL when absent. */
@@ -96,8 +99,17 @@ MUST_CHECK int gguf_get_bool(const struct gguf *g, const char *key, bool def, bo
 /* {NULL,0} when absent. */
 MUST_CHECK int gguf_get_str(const struct gguf *g, const char *key, struct gguf_str *ret,
                             struct err *e);
-/* The i-th element of an array as a double, whatever its numeric kind; i must be below kv->n. */
+/* An array of min_n to max_n elements of that kind. NULL when absent. */
+MUST_CHECK int gguf_get_array(const struct gguf *g, const char *key, enum gguf_kind elem,
+                              uint64_t min_n, uint64_t max_n, const struct gguf_kv **ret,
+                              struct err *e);
+/* The i-th value, whatever its numeric kind; i must be below kv->n. Out of range of int64: the
+ * nearest; no number (a string; NaN as an integer): NaN, 0. */
 double gguf_elem_f64(const struct gguf_kv *kv, uint64_t i);
 int64_t gguf_elem_i64(const struct gguf_kv *kv, uint64_t i);
+
+/* "u32", "string", ...; "?" for no kind. Bytes of a value; 0 for strings, arrays and no kind. */
+const char *gguf_kind_name(uint32_t kind);
+size_t gguf_kind_bytes(uint32_t kind);
 
 #endif

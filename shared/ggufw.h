@@ -14,6 +14,9 @@ MUST_CHECK int ggufw_create(const char *path, struct ggufw **ret, struct err *e)
 /* Removes what was written unless ggufw_commit succeeded. NULL-safe; sets *w to NULL. */
 void ggufw_destroy(struct ggufw **w);
 
+/* The put calls and ggufw_declare keep the first failure (no memory, a name put twice, a bad
+ * general.alignment) for ggufw_begin_data to return. general.alignment is honoured; it comes before
+ * the first declaration, and is 32 without. */
 void ggufw_put_u32(struct ggufw *w, const char *key, uint32_t v);
 void ggufw_put_u64(struct ggufw *w, const char *key, uint64_t v);
 void ggufw_put_f32(struct ggufw *w, const char *key, float v);
@@ -26,6 +29,7 @@ void ggufw_put_array(struct ggufw *w, const char *key, enum gguf_kind elem, cons
                      uint64_t n);
 void ggufw_put_str_array(struct ggufw *w, const char *key, const struct gguf_str *s, uint64_t n);
 
+/* ne[0] is a multiple of the type's block length. */
 void ggufw_declare(struct ggufw *w, const char *name, enum type type, uint32_t n_dims,
                    const uint64_t *ne);
 /* Writes the header; after it come the tensors' bytes, in order of declaration, in pieces of any
