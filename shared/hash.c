@@ -23,15 +23,16 @@ __attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t crc, con
 }
 #endif
 
-static uint32_t crc32c_bits(uint32_t crc, const uint8_t *p, size_t n)
+uint32_t hash_crc32c_portable(uint32_t crc, const void *data, size_t bytes)
 {
-    for (; n; n--, p++) {
+    crc = ~crc;
+    for (const uint8_t *p = data; bytes; bytes--, p++) {
         crc ^= *p;
         for (int i = 0; i < 8; i++) {
             crc = crc >> 1 ^ (0x82F63B78u & (0u - (crc & 1u)));
         }
     }
-    return crc;
+    return ~crc;
 }
 
 uint32_t hash_crc32c(uint32_t crc, const void *data, size_t bytes)
@@ -41,7 +42,7 @@ uint32_t hash_crc32c(uint32_t crc, const void *data, size_t bytes)
         return ~crc32c_sse42(~crc, data, bytes);
     }
 #endif
-    return ~crc32c_bits(~crc, data, bytes);
+    return hash_crc32c_portable(crc, data, bytes);
 }
 
 static uint64_t mix(uint64_t h)

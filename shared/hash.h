@@ -7,6 +7,8 @@
 
 /* CRC-32C (Castagnoli, RFC 3720 appendix B.4); start with crc = 0. */
 uint32_t hash_crc32c(uint32_t crc, const void *data, size_t bytes);
+/* The same without special instructions: what other machines use, and what tests compare with. */
+uint32_t hash_crc32c_portable(uint32_t crc, const void *data, size_t bytes);
 uint64_t hash64(const void *data, size_t bytes, uint64_t seed);
 
 #define HASH_SHA256_BYTES 32

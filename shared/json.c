@@ -15,6 +15,10 @@
  */
 static int check_limits(const char *text, size_t n, struct err *e)
 {
+    const char *zero = n ? memchr(text, 0, n) : NULL;
+    if (zero) { /* jansson overlooks one after a number */
+        return err_set(e, ERR_BAD_JSON, "a zero byte at byte %td", zero - text);
+    }
     size_t depth = 0, items = 1;
     bool in_string = false;
     for (size_t i = 0; i < n; i++) {

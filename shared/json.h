@@ -18,7 +18,7 @@ MUST_CHECK int json_parse(const char *text, size_t n, json_t **ret, struct err *
 
 /* Appends a JSON string literal with quotes. Bytes that are not UTF-8 become U+FFFD. */
 void json_put_string(struct buf *b, const char *s, size_t n);
-/* Appends the fewest digits that read back as the same double; null for NaN and infinities. */
+/* Appends a short decimal that reads back as the same double; null for NaN and infinities. */
 void json_put_number(struct buf *b, double v);
 /* Appends a value, compact, keys in order of insertion. */
 void json_put_value(struct buf *b, const json_t *v);

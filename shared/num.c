@@ -25,10 +25,10 @@ bool num_parse_i64(const char *text, int64_t *ret)
 {
     bool is_negative = *text == '-';
     uint64_t v;
-    if (!num_parse_u64(text + is_negative, &v) || v > (uint64_t)INT64_MAX) {
+    if (!num_parse_u64(text + is_negative, &v) || v > (uint64_t)INT64_MAX + is_negative) {
         return false;
     }
-    *ret = is_negative ? -(int64_t)v : (int64_t)v;
+    *ret = is_negative ? (int64_t)(0 - v) : (int64_t)v;
     return true;
 }
 
