@@ -61,6 +61,11 @@ void matmul_run(const struct matmul *m, struct pool *pool)
     pool_run(pool, m->w->n_rows, 4, run_rows, (void *)(uintptr_t)m);
 }
 
+void matmul_slice(const struct matmul *m, int64_t lo, int64_t hi)
+{
+    matmul_scalar_rows(m, lo, hi);
+}
+
 void matmul_row(enum type type, const void *data, int64_t row, int64_t n_cols, float *y)
 {
     size_t row_bytes = type_row_bytes(type, (size_t)n_cols);

@@ -1,0 +1,327 @@
+/* The engine: opening a model, sizing its memory, closing. Worker process, the token loop's thread.
+ * May block: on page faults of the mapped file. Everything that steps need is allocated here. */
+#include "shared/buf.h"
+#include "shared/hash.h"
+#include "shared/num.h"
+#include "worker/engine_state.h"
+#include "worker/memory.h"
+#include "worker/model.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- what a file says about itself -----------------------------------------------------------------*/
+
+/* general.file_type; numbers and words are facts of the format. */
+static const char *const file_types[] = {
+    [0] = "F32",           [1] = "F16",           [2] = "Q4_0",          [3] = "Q4_1",
+    [7] = "Q8_0",          [8] = "Q5_0",          [9] = "Q5_1",          [10] = "Q2_K - Medium",
+    [11] = "Q3_K - Small", [12] = "Q3_K - Medium", [13] = "Q3_K - Large", [14] = "Q4_K - Small",
+    [15] = "Q4_K - Medium", [16] = "Q5_K - Small", [17] = "Q5_K - Medium", [18] = "Q6_K",
+    [19] = "IQ2_XXS",      [20] = "IQ2_XS",       [21] = "Q2_K - Small", [22] = "IQ3_XS",
+    [23] = "IQ3_XXS",      [24] = "IQ1_S",        [25] = "IQ4_NL",       [26] = "IQ3_S",
+    [27] = "IQ3_S mix",    [28] = "IQ2_S",        [29] = "IQ2_M",        [30] = "IQ4_XS",
+    [31] = "IQ1_M",        [32] = "BF16",         [36] = "TQ1_0",        [37] = "TQ2_0",
+    [38] = "MXFP4 MoE",
+};
+
+/* The words for the file type; without the key, the type that most bytes have. */
+static const char *quant_words(const struct gguf *g)
+{
+    uint64_t type = UINT64_MAX, bytes[TYPE_ID_END] = {0};
+    if (gguf_get_u64(g, "general.file_type", 0, UINT32_MAX, UINT64_MAX, &type, NULL) == 0 &&
+        type < COUNT_OF(file_types) && file_types[type]) {
+        return file_types[type];
+    }
+    uint32_t most = TYPE_F32;
+    for (size_t i = 0; i < g->n_tensors; i++) {
+        uint32_t t = (uint32_t)g->tensors[i].type;
+        if (t < TYPE_ID_END) {
+            bytes[t] += g->tensors[i].n_bytes;
+            most = bytes[t] > bytes[most] ? t : most;
+        }
+    }
+    return type_info(most)->name;
+}
+
+/* Of all metadata but arrays' contents, and of the tensor table. */
+static int fingerprint(const struct gguf *g, uint8_t ret[HASH_SHA256_BYTES])
+{
+    struct buf b;
+    buf_init(&b, 0);
+    for (size_t i = 0; i < g->n_kv; i++) {
+        const struct gguf_kv *kv = &g->kv[i];
+        buf_add(&b, kv->key.data, kv->key.len);
+        buf_printf(&b, "=%d:%d:%llu:", (int)kv->kind, (int)kv->elem_kind, (unsigned long long)kv->n);
+        if (kv->kind == GGUF_STRING) {
+            buf_add(&b, kv->strings[0].data, kv->strings[0].len);
+        } else if (kv->kind != GGUF_ARRAY) {
+            double v = gguf_elem_f64(kv, 0);
+            buf_add(&b, &v, sizeof v);
+        }
+    }
+    for (size_t i = 0; i < g->n_tensors; i++) {
+        const struct gguf_tensor *t = &g->tensors[i];
+        buf_printf(&b, "\n%s %d %llu %llu %llu", t->name, (int)t->type,
+                   (unsigned long long)t->ne[0], (unsigned long long)t->ne[1],
+                   (unsigned long long)t->n_bytes);
+    }
+    for (size_t i = 0; i < g->n_parts; i++) {
+        buf_printf(&b, "\n%zu %lld", g->parts[i].bytes, (long long)g->parts[i].mtime_ns);
+    }
+    bool failed = b.failed;
+    if (!failed) {
+        hash_sha256(b.data, b.len, ret);
+    }
+    buf_finish(&b);
+    return failed ? -ENOMEM : 0;
+}
+
+static void fill_info(const struct gguf *g, const struct program *p, struct engine_info *i)
+{
+    const struct gguf_tensor *embed = gguf_find_tensor(g, "token_embd.weight");
+    i->n_vocab = embed ? (int64_t)embed->ne[1] : 0;
+    i->n_embd = embed ? (int64_t)embed->ne[0] : 0;
+    i->n_layer = 0;
+    for (size_t k = 0; k < p->n_ops; k++) {
+        i->n_layer = MAX(i->n_layer, p->ops[k].layer + 1);
+    }
+    for (size_t k = 0; k < g->n_tensors; k++) {
+        const struct gguf_tensor *t = &g->tensors[k];
+        i->n_params += t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
+        i->weight_bytes += t->n_bytes;
+    }
+    snprintf(i->quant, sizeof i->quant, "%s", quant_words(g));
+}
+
+/* --- sizes -----------------------------------------------------------------------------------------*/
+
+static int64_t blocks_of(int64_t n_tokens)
+{
+    return (n_tokens + KV_BLOCK - 1) / KV_BLOCK;
+}
+
+static uint64_t states_bytes(const struct program *p, const struct engine_options *o)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < p->n_states; i++) {
+        n += (uint64_t)p->states[i].slot_floats * (uint64_t)o->n_seqs * sizeof(float);
+    }
+    return n;
+}
+
+/* How many blocks the pool gets and how long a context may be. */
+static int size_kv(const struct program *p, const struct engine_options *o, struct engine_info *i,
+                   struct err *e)
+{
+    uint64_t per_block = kv_bytes_per_block(p->kv, p->n_kv);
+    uint64_t avail = memory_available(), used = i->weight_bytes + i->scratch_bytes;
+    double room = avail > used ? (double)(avail - used) * o->kv_memory_share : 0;
+    int64_t n_ctx = o->n_ctx > 0 ? o->n_ctx : i->n_ctx_train;
+    int64_t per_seq = blocks_of(n_ctx), fit = INT32_MAX;
+    if (per_block > 0) {
+        fit = (int64_t)MIN(room / (double)per_block, (double)INT32_MAX);
+    }
+    if (o->n_ctx > 0 && fit < per_seq) {
+        return err_set(e, ERR_NO_MEMORY,
+                       "a context of %lld tokens takes %.1f MiB of KV cache, %.1f MiB may be used "
+                       "(%.0f %% of the memory that is free)",
+                       (long long)n_ctx, (double)per_block * (double)per_seq / 1048576,
+                       room / 1048576, o->kv_memory_share * 100);
+    }
+    if (fit < 1) {
+        return err_set(e, ERR_NO_MEMORY, "%.1f MiB are free, the model takes %.1f MiB",
+                       (double)avail / 1048576, (double)used / 1048576);
+    }
+    per_seq = MIN(per_seq, fit);
+    i->n_ctx = MIN(n_ctx, per_seq * KV_BLOCK);
+    i->n_blocks = MIN(fit, per_seq * o->n_seqs);
+    i->kv_bytes = per_block * (uint64_t)i->n_blocks + states_bytes(p, o);
+    return 0;
+}
+
+/* Builds the program and sizes everything. A program whose RoPE depends on the context length is built
+ * for the context that memory allows, hence the second round. */
+static int build(const struct gguf *g, const struct engine_options *o, int n_threads,
+                 struct program *p, struct engine_info *i, struct err *e)
+{
+    int err = model_context_train(g, &i->n_ctx_train, e);
+    int64_t n_ctx = o->n_ctx > 0 ? o->n_ctx : i->n_ctx_train;
+    char warn[160];
+    for (int round = 0; round < 2 && err == 0; round++) {
+        struct engine_info fresh = {.n_ctx_train = i->n_ctx_train};
+        program_finish(p);
+        program_init(p);
+        err = model_build(g, n_ctx, o->kv_type, p, warn, e);
+        if (err < 0) {
+            break;
+        }
+        fill_info(g, p, &fresh);
+        err = program_link(p, o->max_rows, o->max_logits, n_ctx, n_threads);
+        fresh.scratch_bytes = p->memory_bytes + p->scratch_bytes;
+        *i = fresh;
+        err = err < 0 ? err : size_kv(p, o, i, e);
+        if (err < 0 || i->n_ctx == n_ctx) {
+            break;
+        }
+        n_ctx = i->n_ctx;
+    }
+    return err;
+}
+
+/* --- opening ---------------------------------------------------------------------------------------*/
+
+static int allocate(struct engine *en, struct err *e)
+{
+    const struct engine_options *o = &en->options;
+    struct program *p = &en->program;
+    int err = kv_pool_init(&en->kv, p->kv, p->n_kv, en->info.n_blocks);
+    if (err < 0) {
+        return err_set(e, ERR_NO_MEMORY, "KV cache of %llu bytes",
+                       (unsigned long long)en->info.kv_bytes);
+    }
+    en->max_blocks = blocks_of(en->info.n_ctx);
+    en->memory_bytes = p->memory_bytes;
+    en->scratch_bytes = p->scratch_bytes;
+    en->states_bytes = states_bytes(p, o);
+    en->memory = memory_map(en->memory_bytes);
+    en->scratch = memory_map(en->scratch_bytes);
+    en->states = memory_map(en->states_bytes);
+    size_t n_seqs = (size_t)o->n_seqs, n_rows = (size_t)o->max_rows;
+    en->tables = calloc(n_seqs * (size_t)en->max_blocks, sizeof *en->tables);
+    en->seqs = calloc(n_seqs, sizeof *en->seqs);
+    en->tokens = calloc(n_rows, sizeof *en->tokens);
+    en->positions = calloc(n_rows, sizeof *en->positions);
+    en->out_rows = calloc(n_rows, sizeof *en->out_rows);
+    en->runs = calloc(n_rows, sizeof *en->runs);
+    if (!en->memory || !en->scratch || !en->states || !en->tables || !en->seqs || !en->tokens ||
+        !en->positions || !en->out_rows || !en->runs) {
+        return err_set(e, ERR_NO_MEMORY, "buffers of %zu bytes", en->memory_bytes);
+    }
+    float *state = en->states;
+    for (size_t i = 0; i < p->n_states; i++) {
+        p->states[i].data = state;
+        state += p->states[i].slot_floats * o->n_seqs;
+    }
+    for (int32_t i = 0; i < o->n_seqs; i++) {
+        en->seqs[i].slot = i;
+        en->seqs[i].blocks = en->tables + i * en->max_blocks;
+    }
+    program_place(p, en->memory);
+    return 0;
+}
+
+static int name_model(struct engine *en, struct err *e)
+{
+    struct gguf_str s = {0};
+    struct engine_info *i = &en->info;
+    int err = gguf_get_str(&en->gguf, "general.name", &s, NULL);
+    en->name = strndup(err == 0 && s.data ? s.data : "", err == 0 ? s.len : 0);
+    err = gguf_get_str(&en->gguf, "general.architecture", &s, e);
+    if (!en->name || err < 0) {
+        return en->name ? err : -ENOMEM;
+    }
+    i->name = en->name;
+    i->arch = arena_str(&en->program.arena, s.data, s.len);
+    snprintf(i->device, sizeof i->device, "cpu %s, %d thread%s", isa_name(en->options.isa),
+             pool_threads(en->pool), pool_threads(en->pool) == 1 ? "" : "s");
+    return i->arch ? fingerprint(&en->gguf, i->fingerprint) : -ENOMEM;
+}
+
+static int open_parts(struct engine *en, const char *path, struct err *e)
+{
+    const struct engine_options *o = &en->options;
+    int err = gguf_open(path, &en->gguf, e);
+    if (err < 0) {
+        return err;
+    }
+    err = pool_create(o->n_threads, &en->pool);
+    if (err < 0) {
+        return err_set(e, err, "thread pool");
+    }
+    int n_threads = pool_threads(en->pool);
+    err = build(&en->gguf, o, n_threads, &en->program, &en->info, e);
+    err = err < 0 ? err
+                  : program_prepare(&en->program, o->isa, en->pool, o->progress, o->progress_arg, e);
+    err = err < 0 ? err : program_compile(&en->program);
+    err = err < 0 ? err
+                  : program_link(&en->program, o->max_rows, o->max_logits, en->info.n_ctx, n_threads);
+    en->info.scratch_bytes = en->program.memory_bytes + en->program.scratch_bytes;
+    err = err < 0 ? err : allocate(en, e);
+    return err < 0 ? err : name_model(en, e);
+}
+
+int engine_open(const char *path, const struct engine_options *o, struct engine **ret,
+                struct err *e)
+{
+    ASSERT(o->n_seqs > 0 && o->max_rows > 0 && o->max_logits > 0);
+    struct engine *en = calloc(1, sizeof *en);
+    if (!en) {
+        return -ENOMEM;
+    }
+    en->options = *o;
+    en->options.max_logits = MIN(o->max_logits, o->max_rows);
+    program_init(&en->program);
+    int err = open_parts(en, path, e);
+    if (err < 0) {
+        if (err == -ENOMEM) {
+            err_set(e, err, "loading '%s'", path);
+        }
+        engine_close(&en);
+        return err;
+    }
+    *ret = en;
+    return 0;
+}
+
+void engine_close(struct engine **at)
+{
+    struct engine *en = *at;
+    if (!en) {
+        return;
+    }
+    *at = NULL;
+    kv_pool_finish(&en->kv);
+    memory_unmap(en->memory, en->memory_bytes);
+    memory_unmap(en->scratch, en->scratch_bytes);
+    memory_unmap(en->states, en->states_bytes);
+    free(en->tables);
+    free(en->seqs);
+    free(en->tokens);
+    free(en->positions);
+    free(en->out_rows);
+    free(en->runs);
+    free(en->name);
+    program_finish(&en->program);
+    pool_destroy(&en->pool);
+    gguf_close(&en->gguf);
+    free(en);
+}
+
+const struct engine_info *engine_info(const struct engine *en)
+{
+    return &en->info;
+}
+
+const struct gguf *engine_gguf(const struct engine *en)
+{
+    return &en->gguf;
+}
+
+int engine_estimate(const struct gguf *g, const struct engine_options *o, struct engine_info *ret,
+                    struct err *e)
+{
+    struct program p;
+    struct engine_info i = {.name = "", .arch = ""};
+    program_init(&p);
+    int err = build(g, o, MAX(o->n_threads, 1), &p, &i, e);
+    program_finish(&p);
+    if (err < 0) {
+        return err;
+    }
+    i.name = i.arch = "";
+    *ret = i;
+    return fingerprint(g, ret->fingerprint);
+}

@@ -1,0 +1,80 @@
+/* One step: rows of tokens through the program. The token loop's thread, which drives the pool; no
+ * allocation, no system call but the pool's waking and sleeping. */
+#include "worker/engine_state.h"
+
+#include <string.h>
+
+/* Gathers the rows into runs, one per sequence. */
+static int64_t find_runs(struct engine *en, const struct engine_row *rows, int64_t n)
+{
+    int64_t n_runs = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const struct engine_seq *s = rows[i].seq;
+        if (i == 0 || rows[i - 1].seq != s) {
+            en->runs[n_runs++] = (struct op_run){
+                .first = i, .pos = s->n_tokens, .blocks = s->blocks, .state = s->slot};
+        }
+        struct op_run *run = &en->runs[n_runs - 1];
+        en->positions[i] = (int32_t)(run->pos + run->n++);
+    }
+    return n_runs;
+}
+
+/* True when every value is a number; integer work, so that the compiler makes vectors of it. */
+static bool is_finite(const float *x, int64_t n)
+{
+    uint32_t bad = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    return bad == 0;
+}
+
+int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
+                const float **ret_logits, struct err *e)
+{
+    int64_t n_out = 0;
+    ASSERT(n >= 1 && n <= en->options.max_rows);
+    for (int64_t i = 0; i < n; i++) {
+        if (rows[i].token < 0 || rows[i].token >= en->info.n_vocab) {
+            return err_set(e, ERR_BAD_TOKEN, "row %lld: token %d, the vocabulary has %lld",
+                           (long long)i, rows[i].token, (long long)en->info.n_vocab);
+        }
+        en->tokens[i] = rows[i].token;
+        if (rows[i].want_logits) {
+            ASSERT(n_out < en->options.max_logits);
+            en->out_rows[n_out++] = (int32_t)i;
+        }
+    }
+    struct op_step step = {
+        .isa = en->options.isa,
+        .pool = en->pool,
+        .n_rows = n,
+        .tokens = en->tokens,
+        .positions = en->positions,
+        .out_rows = en->out_rows,
+        .runs = en->runs,
+        .n_runs = find_runs(en, rows, n),
+        .kv = en->program.kv,
+        .states = en->program.states,
+        .scratch = en->scratch,
+    };
+    for (int64_t i = 0; i < step.n_runs; i++) {
+        struct engine_seq *s = rows[en->runs[i].first].seq;
+        ASSERT(s->n_tokens == en->runs[i].pos); /* a sequence has one run in a step */
+        s->n_tokens += en->runs[i].n;
+        ASSERT(s->n_tokens <= s->n_blocks * KV_BLOCK);
+    }
+    program_run(&en->program, &step, n_out);
+
+    const struct op_rows *logits = &en->program.result;
+    for (int64_t i = 0; i < n_out; i++) {
+        ret_logits[i] = logits->data + i * logits->stride;
+        if (!is_finite(ret_logits[i], en->info.n_vocab)) {
+            return err_set(e, ERR_NUMERIC, "row %d of the step", en->out_rows[i]);
+        }
+    }
+    return 0;
+}

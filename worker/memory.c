@@ -1,0 +1,87 @@
+/* Memory of the machine and of this process's cgroup. Blocks only for reads of kernel files. */
+#include "worker/memory.h"
+
+#include "shared/num.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+static uint64_t meminfo_available(void)
+{
+    char line[128];
+    unsigned long long kb = 0;
+    FILE *f = fopen("/proc/meminfo", "re");
+    if (!f) {
+        return 0;
+    }
+    while (fgets(line, sizeof line, f)) {
+        if (sscanf(line, "MemAvailable: %llu kB", &kb) == 1) {
+            break;
+        }
+    }
+    fclose(f);
+    return (uint64_t)kb * 1024;
+}
+
+/* One number of a cgroup file; false for "max" and for what is not there. */
+static bool read_number(const char *group, const char *file, uint64_t *ret)
+{
+    char path[512], text[64];
+    snprintf(path, sizeof path, "/sys/fs/cgroup%s/%s", group, file);
+    FILE *f = fopen(path, "re");
+    if (!f) {
+        return false;
+    }
+    bool ok = fgets(text, sizeof text, f) != NULL;
+    fclose(f);
+    text[ok ? strcspn(text, "\n") : 0] = 0;
+    return ok && num_parse_u64(text, ret);
+}
+
+/* The tightest room of the cgroup (version 2) and its parents. */
+static uint64_t cgroup_room(void)
+{
+    char line[400], group[400] = "";
+    uint64_t room = UINT64_MAX;
+    FILE *f = fopen("/proc/self/cgroup", "re");
+    if (!f) {
+        return room;
+    }
+    while (fgets(line, sizeof line, f)) {
+        if (strncmp(line, "0::", 3) == 0) {
+            line[strcspn(line, "\n")] = 0;
+            memcpy(group, line + 3, strlen(line + 3) + 1);
+        }
+    }
+    fclose(f);
+    for (char *slash = group + strlen(group); slash; slash = strrchr(group, '/')) {
+        uint64_t max, now;
+        *slash = 0;
+        if (read_number(group, "memory.max", &max) && read_number(group, "memory.current", &now)) {
+            room = MIN(room, max > now ? max - now : 0);
+        }
+    }
+    return room;
+}
+
+uint64_t memory_available(void)
+{
+    uint64_t system = meminfo_available(), group = cgroup_room();
+    return MIN(system, group);
+}
+
+void *memory_map(size_t bytes)
+{
+    void *p = mmap(NULL, MAX(bytes, (size_t)1), PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+void memory_unmap(void *p, size_t bytes)
+{
+    if (p) {
+        munmap(p, MAX(bytes, (size_t)1));
+    }
+}
