@@ -46,6 +46,8 @@ enum {
     LIMIT_GGUF_SPLITS = 1024,
     LIMIT_VOCAB = 1024 * 1024,
     LIMIT_TOKEN_BYTES = 64 * 1024,
+    LIMIT_VOCAB_BYTES = 16 * 1024 * 1024, /* of all tokens' texts */
+    LIMIT_MERGES = 4 * 1024 * 1024,
     LIMIT_LAYERS = 4096,
     /* templates */
     LIMIT_TEMPLATE_BYTES = 1024 * 1024,

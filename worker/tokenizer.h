@@ -10,26 +10,34 @@
 
 struct tokenizer;
 
-/* ERR_NO_TOKENIZER when the file has no vocabulary ("no_vocab"), ERR_MODEL_TOKENIZER when damaged.
- * The gguf must outlive the tokenizer (token texts are borrowed). warn: a sentence for the log, such
- * as an unknown pre-tokenizer's name; empty when there is nothing to say. */
+enum { TOKENIZER_MAX_TEXT_BYTES = 256 * 1024 * 1024 };
+
+/* ERR_NO_TOKENIZER when the file has no vocabulary ("no_vocab"), ERR_MODEL_TOKENIZER when it is
+ * damaged or of another kind (e names key and token), ERR_GGUF_KEY when a key has the wrong type,
+ * -ENOMEM. Nothing of g is kept. warn: a sentence for the log, such as an unknown pre-tokenizer's
+ * name; empty when there is nothing to say. */
 MUST_CHECK int tokenizer_create(const struct gguf *g, struct tokenizer **ret, char warn[160],
                                 struct err *e);
 void tokenizer_destroy(struct tokenizer **t);
 
 enum { /* flags */
-    TOKENIZER_ADD_SPECIAL = 1,   /* BOS/EOS as the model wants; never a second BOS */
+    /* BOS, EOS, SEP as the model wants; never one that is there already. */
+    TOKENIZER_ADD_SPECIAL = 1,
     TOKENIZER_PARSE_SPECIAL = 2, /* control tokens written as text become their ids */
 };
-/* Appends int32 ids to *ret (a buf of int32). Errors: -ENOMEM. Text need not be valid UTF-8. */
+/* Appends int32 ids to *ret (a buf of int32), which is as before on failure. Text need not be valid
+ * UTF-8. User-defined tokens are taken literally with and without PARSE_SPECIAL; control tokens never
+ * come from text without it. Errors: -ENOMEM, -EFBIG (more than TOKENIZER_MAX_TEXT_BYTES). */
 MUST_CHECK int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n,
                                 unsigned flags, struct buf *ret);
 
-/* Appends the bytes of one token. show_special: control tokens give their text, else nothing. is_first: the
- * token begins the text (SentencePiece drops the space it put there). */
+/* Appends the bytes of one token, which may be part of a character. show_special: control, unknown and
+ * unused tokens give their text, else nothing. is_first: the token begins the text (SentencePiece
+ * drops the space it put there). Errors: ERR_BAD_TOKEN, -ENOMEM. */
 MUST_CHECK int tokenizer_piece(const struct tokenizer *t, int32_t id, bool is_first,
                                bool show_special, struct buf *ret);
-/* The whole text of ids; with the space that SentencePiece put before it removed. */
+/* The whole text of ids, without the spaces that SentencePiece puts at its beginning and behind
+ * special tokens: what tokenizer_encode made comes back as it was. Same errors. */
 MUST_CHECK int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n,
                                 bool show_special, struct buf *ret);
 

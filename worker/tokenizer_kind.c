@@ -1,0 +1,52 @@
+/* What several kinds of tokenizer do in the same way. */
+#include "worker/tokenizer_kind.h"
+
+#include <string.h>
+
+bool tokenizer_kind_put_unknown(const struct tokenizer_vocab *v, const char *s, size_t n,
+                                struct buf *ret)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (v->byte_id[(unsigned char)s[i]] < 0) {
+            if (v->unk >= 0) {
+                tokenizer_kind_put(ret, v->unk);
+            }
+            return true;
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        tokenizer_kind_put(ret, v->byte_id[(unsigned char)s[i]]);
+    }
+    return false;
+}
+
+void tokenizer_kind_mark_spaces(const struct tokenizer_vocab *v, const char *text, size_t n,
+                                struct buf *ret)
+{
+    buf_clear(ret);
+    if (v->merge_spaces) {
+        while (n > 0 && text[n - 1] == ' ') {
+            n--;
+        }
+        while (n > 0 && text[0] == ' ') {
+            text++;
+            n--;
+        }
+    }
+    if (v->add_space_prefix && n > 0) {
+        buf_str(ret, TOKENIZER_SPACE);
+    }
+    for (size_t i = 0; i < n;) {
+        const char *space = memchr(text + i, ' ', n - i);
+        size_t word = space ? (size_t)(space - (text + i)) : n - i;
+        buf_add(ret, text + i, word);
+        i += word;
+        if (i < n) {
+            buf_str(ret, TOKENIZER_SPACE);
+            i++;
+            while (v->merge_spaces && text[i] == ' ') { /* ends: the last byte is no space */
+                i++;
+            }
+        }
+    }
+}
