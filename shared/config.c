@@ -235,8 +235,7 @@ void config_variable(size_t k, char ret[CONFIG_VARIABLE_BYTES])
     }
 }
 
-/* --- to the children
- * ------------------------------------------------------------------------------ */
+/* --- to the children --- */
 
 void config_encode(const struct config *c, struct buf *ret)
 {
@@ -273,8 +272,7 @@ int config_decode(struct config *c, const char *text, size_t n, struct err *e)
     return 0;
 }
 
-/* --- a model argument
- * ----------------------------------------------------------------------------- */
+/* --- a model argument --- */
 
 /* Length of a file name without ".gguf" and "-00001-of-0000N". */
 static size_t stem_length(const char *file)

@@ -11,8 +11,7 @@
 
 enum { CONFIG_FILE_BYTES = 1024 * 1024 };
 
-/* --- file ----------------------------------------------------------------------------------------
- */
+/* --- file --- */
 
 static char *trim(char *s)
 {
@@ -161,8 +160,7 @@ static int load_user_file(struct config *c, struct err *e)
     return rc;
 }
 
-/* --- environment
- * ---------------------------------------------------------------------------------- */
+/* --- environment --- */
 
 static int set_items(struct config *c, size_t k, const char *text, struct err *e)
 {
@@ -220,8 +218,7 @@ int config_load(struct config *c, const char *path, struct err *e)
     return rc < 0 ? rc : load_environment(c, e);
 }
 
-/* --- command line
- * --------------------------------------------------------------------------------- */
+/* --- command line --- */
 
 int config_take_flag(struct config *c, int argc, char **argv, int i, struct err *e)
 {

@@ -46,8 +46,7 @@ PRINTF_LIKE(3, 4) static int fail(const struct reader *r, int code, const char *
     return err_set(r->e, code, "%s, byte %zu: %s", r->what, r->at, text);
 }
 
-/* --- primitives
- * ----------------------------------------------------------------------------------- */
+/* --- primitives --- */
 
 static int take(struct reader *r, void *ret, size_t n)
 {
@@ -121,8 +120,7 @@ static void *alloc(struct reader *r, struct gguf_index *index, uint64_t n, size_
     return p;
 }
 
-/* --- keys
- * ----------------------------------------------------------------------------------------- */
+/* --- keys --- */
 
 static int take_strings(struct reader *r, struct gguf_index *index, struct gguf_kv *kv)
 {
@@ -227,8 +225,7 @@ static int take_alignment(struct reader *r, struct gguf *g)
     return 0;
 }
 
-/* --- vocabulary
- * ----------------------------------------------------------------------------------- */
+/* --- vocabulary --- */
 
 /* Element type and count of the arrays that belong to the tokens: other programs read bytes as
  * floats here, or past the end. */
@@ -256,8 +253,7 @@ static int check_vocabulary(const struct gguf *g, struct err *e)
     return rc;
 }
 
-/* --- tensors
- * -------------------------------------------------------------------------------------- */
+/* --- tensors --- */
 
 /* Bytes of a tensor, and that every product on the way fits. */
 static int tensor_bytes(const struct reader *r, struct gguf_tensor *t)
@@ -414,8 +410,7 @@ static int take_tensors(struct reader *r, struct gguf *g)
     return check_overlap(r, g->index, g);
 }
 
-/* --- the whole
- * ------------------------------------------------------------------------------------ */
+/* --- the whole --- */
 
 /* What people give by mistake, by its first bytes. */
 static int bad_magic(const struct reader *r)
@@ -453,7 +448,7 @@ static int take_header(struct reader *r, struct gguf *g)
     uint64_t n_tensors = 0, n_kv = 0;
     int rc = take_u32(r, &g->version);
     if (rc == 0 && g->version != 2 && g->version != 3) {
-        if ((g->version & 0xffff) == 0) {
+        if (g->version != 0 && (g->version & 0xffff) == 0) {
             return fail(r, ERR_GGUF_VERSION, "the file is big-endian; convert it to little-endian");
         }
         return fail(r, ERR_GGUF_VERSION, "version %" PRIu32 ", supported are 2 and 3", g->version);

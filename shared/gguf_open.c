@@ -30,13 +30,12 @@ static const char *path_tail(const char *path)
 static void add_path(struct err *e, const char *path)
 {
     if (e) {
-        struct err inner = *e;
+        const struct err inner = *e;
         (void)err_set(e, inner.code, "%s: %.190s", path_tail(path), inner.detail);
     }
 }
 
-/* --- one file
- * ------------------------------------------------------------------------------------- */
+/* --- one file --- */
 
 static int map_part(const char *path, struct gguf_part *ret, struct err *e)
 {
@@ -85,8 +84,7 @@ static void unmap_part(struct gguf_part *p)
     *p = (struct gguf_part){0};
 }
 
-/* --- split files
- * ---------------------------------------------------------------------------------- */
+/* --- split files --- */
 
 struct split {
     uint64_t no, count, n_tensors;
@@ -116,28 +114,27 @@ static size_t split_prefix(const char *path, uint64_t no, uint64_t count)
     return n - (size_t)n_end;
 }
 
-/* Appends the tensors of a further part to those of g. */
-static int append_tensors(struct gguf *g, const struct gguf *part, uint32_t part_no, struct err *e)
-{
-    memcpy(g->tensors + g->n_tensors, part->tensors, part->n_tensors * sizeof(*part->tensors));
-    for (size_t i = 0; i < part->n_tensors; i++) {
-        struct gguf_tensor *t = &g->tensors[g->n_tensors + i];
-        t->part = part_no;
-        int rc = gguf_names_add(&g->index->tensors, (struct gguf_str){t->name, strlen(t->name)});
-        if (rc < 0) {
-            char name[64];
-            return err_set(e, ERR_GGUF_SPLIT, "tensor '%s' stands in two parts",
-                           gguf_printable((struct gguf_str){t->name, strlen(t->name)}, name));
-        }
-    }
-    g->n_tensors += part->n_tensors;
-    return 0;
-}
-
-static int open_part(struct gguf *g, uint64_t i, const struct split *whole, struct gguf *ret,
-                     struct err *e)
+/* Maps (unless it is) and parses part i; *where: the file to blame from then on. */
+static int open_part(struct gguf *g, uint64_t i, size_t n_prefix, const struct split *whole,
+                     struct gguf *ret, const char **where, struct err *e)
 {
     struct gguf_part *p = &g->parts[i];
+    if (!p->map) {
+        char *path;
+        if (asprintf(&path, "%.*s-%05" PRIu64 "-of-%05" PRIu64 ".gguf", (int)n_prefix,
+                     g->parts[whole->no].path, i + 1, whole->count) < 0) {
+            return err_set(e, -ENOMEM, "no memory for a file name");
+        }
+        int rc = map_part(path, p, e);
+        free(path);
+        if (rc < 0) {
+            return rc != -ENOENT
+                       ? rc
+                       : err_set(e, ERR_GGUF_SPLIT, "part %" PRIu64 " of %" PRIu64 " is not there",
+                                 i + 1, whole->count);
+        }
+    }
+    *where = p->path;
     struct split s = {0};
     int rc = gguf_parse_part(p->map, p->bytes, g->index, ret, e);
     if (rc == 0) {
@@ -152,81 +149,89 @@ static int open_part(struct gguf *g, uint64_t i, const struct split *whole, stru
     return rc;
 }
 
-/* Replaces g, which holds the one part that was named, by all parts. */
-static int open_split(struct gguf *g, const struct split *whole, struct err *e)
+/* The tensors of all parts in one list and one table. */
+static int join_tensors(struct gguf *g, const struct gguf *parts, struct err *e)
 {
-    const char *named = g->parts[0].path;
+    uint64_t n = 0;
+    for (size_t i = 0; i < g->n_parts; i++) {
+        n += parts[i].n_tensors; /* limits of limits.h multiplied at most */
+    }
+    struct gguf_names *names = &g->index->tensors;
+    g->tensors = arena_alloc(&g->index->arena, n * sizeof(*g->tensors));
+    if (!g->tensors || gguf_names_init(names, &g->index->arena, n) < 0) {
+        return err_set(e, -ENOMEM, "no memory for %" PRIu64 " tensors", n);
+    }
+    g->n_tensors = 0;
+    for (size_t i = 0; i < g->n_parts; i++) {
+        for (size_t j = 0; j < parts[i].n_tensors; j++) {
+            struct gguf_tensor *t = &g->tensors[g->n_tensors++];
+            *t = parts[i].tensors[j];
+            t->part = (uint32_t)i;
+            struct gguf_str name = {t->name, strlen(t->name)};
+            if (gguf_names_add(names, name) < 0) {
+                char printable[64];
+                return err_set(e, ERR_GGUF_SPLIT, "tensor '%s' stands in two parts",
+                               gguf_printable(name, printable));
+            }
+        }
+    }
+    return 0;
+}
+
+static int open_parts(struct gguf *g, const struct split *whole, struct gguf *parts,
+                      const char **where, struct err *e)
+{
+    const char *named = *where;
     size_t n_prefix = split_prefix(named, whole->no, whole->count);
-    if (n_prefix == 0 || whole->no >= whole->count) {
+    uint64_t n = 0;
+    for (uint64_t i = whole->count; i-- > 0;) { /* the first last: its keys stay in the index */
+        int rc = open_part(g, i, n_prefix, whole, &parts[i], where, e);
+        if (rc < 0) {
+            return rc;
+        }
+        n += parts[i].n_tensors;
+    }
+    *where = named;
+    if (n != whole->n_tensors) {
+        return err_set(e, ERR_GGUF_SPLIT,
+                       "the parts hold %" PRIu64 " tensors, expected are %" PRIu64, n,
+                       whole->n_tensors);
+    }
+    g->version = parts[0].version;
+    g->alignment = parts[0].alignment;
+    g->kv = parts[0].kv;
+    g->n_kv = parts[0].n_kv;
+    return join_tensors(g, parts, e);
+}
+
+/* Replaces g, which holds the one part that was named, by all parts. */
+static int open_split(struct gguf *g, const struct split *whole, const char **where, struct err *e)
+{
+    if (whole->no >= whole->count || split_prefix(*where, whole->no, whole->count) == 0) {
         return err_set(e, ERR_GGUF_SPLIT,
                        "it is part %" PRIu64 " of %" PRIu64 ", but not named so (-%05" PRIu64
                        "-of-%05" PRIu64 ".gguf)",
                        whole->no + 1, whole->count, whole->no + 1, whole->count);
     }
-    struct gguf_part *parts = calloc(whole->count, sizeof(*parts));
-    if (!parts) {
-        return err_set(e, -ENOMEM, "no memory for %" PRIu64 " parts", whole->count);
+    int rc;
+    struct gguf_part *maps = calloc(whole->count, sizeof(*maps));
+    struct gguf *parts = calloc(whole->count, sizeof(*parts));
+    if (!maps || !parts) {
+        rc = err_set(e, -ENOMEM, "no memory for %" PRIu64 " parts", whole->count);
+    } else {
+        maps[whole->no] = g->parts[0];
+        free(g->parts);
+        g->parts = maps;
+        g->n_parts = whole->count;
+        maps = NULL;
+        rc = open_parts(g, whole, parts, where, e);
     }
-    parts[whole->no] = g->parts[0];
-    free(g->parts);
-    g->parts = parts;
-    g->n_parts = whole->count;
-
-    struct gguf all = {.index = g->index, .parts = parts, .n_parts = whole->count};
-    struct gguf_names names;
-    all.tensors = arena_alloc(&g->index->arena, whole->n_tensors * sizeof(*all.tensors));
-    if (!all.tensors || gguf_names_init(&names, &g->index->arena, whole->n_tensors) < 0) {
-        return err_set(e, -ENOMEM, "no memory for %" PRIu64 " tensors", whole->n_tensors);
-    }
-    struct gguf_names keys = {0};
-    for (uint64_t i = 0; i < whole->count; i++) {
-        char *path = NULL;
-        if (asprintf(&path, "%.*s-%05" PRIu64 "-of-%05" PRIu64 ".gguf", (int)n_prefix,
-                     parts[whole->no].path, i + 1, whole->count) < 0) {
-            return err_set(e, -ENOMEM, "no memory for a file name");
-        }
-        int rc = parts[i].map ? 0 : map_part(path, &parts[i], e);
-        free(path);
-        if (rc == -ENOENT) {
-            return err_set(e, ERR_GGUF_SPLIT, "part %" PRIu64 " of %" PRIu64 " is not there", i + 1,
-                           whole->count);
-        }
-        struct gguf part = {0};
-        if (rc == 0) {
-            rc = open_part(g, i, whole, &part, e);
-        }
-        if (rc == 0 && all.n_tensors + part.n_tensors > whole->n_tensors) {
-            rc = err_set(e, ERR_GGUF_SPLIT, "the parts hold more than %" PRIu64 " tensors",
-                         whole->n_tensors);
-        }
-        if (rc < 0) {
-            return rc;
-        }
-        if (i == 0) {
-            all.version = part.version;
-            all.alignment = part.alignment;
-            all.kv = part.kv;
-            all.n_kv = part.n_kv;
-            keys = g->index->keys;
-        }
-        g->index->tensors = names;
-        rc = append_tensors(&all, &part, (uint32_t)i, e);
-        names = g->index->tensors;
-        if (rc < 0) {
-            return rc;
-        }
-    }
-    if (all.n_tensors != whole->n_tensors) {
-        return err_set(e, ERR_GGUF_SPLIT, "the parts hold %zu tensors, expected are %" PRIu64,
-                       all.n_tensors, whole->n_tensors);
-    }
-    g->index->keys = keys;
-    *g = all;
-    return 0;
+    free(maps);
+    free(parts);
+    return rc;
 }
 
-/* --- whole models
- * --------------------------------------------------------------------------------- */
+/* --- whole models --- */
 
 int gguf_open(const char *path, struct gguf *ret, struct err *e)
 {
@@ -245,15 +250,16 @@ int gguf_open(const char *path, struct gguf *ret, struct err *e)
     rc = gguf_parse(first.map, first.bytes, &g, e);
     g.parts = parts;
     g.n_parts = 1;
+    const char *where = first.path;
     struct split split = {0};
     if (rc == 0) {
         rc = read_split(&g, &split, e);
     }
     if (rc == 0 && split.count > 1) {
-        rc = open_split(&g, &split, e);
+        rc = open_split(&g, &split, &where, e);
     }
     if (rc < 0) {
-        add_path(e, path);
+        add_path(e, where);
         gguf_close(&g);
         return rc;
     }

@@ -85,8 +85,7 @@ void ggufw_destroy(struct ggufw **pw)
     *pw = NULL;
 }
 
-/* --- metadata
- * ------------------------------------------------------------------------------------- */
+/* --- metadata --- */
 
 static void put_u32(struct buf *b, uint32_t v)
 {
@@ -235,8 +234,7 @@ void ggufw_declare(struct ggufw *w, const char *name, enum type type, uint32_t n
     }
 }
 
-/* --- data
- * ----------------------------------------------------------------------------------------- */
+/* --- data --- */
 
 static int put(struct ggufw *w, const void *data, size_t n, struct err *e)
 {
