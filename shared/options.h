@@ -1,10 +1,9 @@
-/* Command lines of the tools: a tool's own options from a table, the settings of config.def besides
- * (those it names), and positional arguments. --help is made from the same table. */
-#ifndef WORKER_OPTIONS_H
-#define WORKER_OPTIONS_H
+/* Command lines: a command's own options from a table, the settings of
+ * config.def that it names besides, and positional arguments. --help is made from the same table. */
+#ifndef SHARED_OPTIONS_H
+#define SHARED_OPTIONS_H
 
 #include "shared/config.h"
-#include "worker/engine.h"
 
 enum option_kind { OPTION_STR, OPTION_INT, OPTION_NUM, OPTION_FLAG };
 
@@ -36,17 +35,5 @@ MUST_CHECK int options_parse(struct options *o, int argc, char **argv, struct co
 
 /* Prints "rocmforge TOOL: text; remedy" to stderr and returns the exit code for it. */
 int options_fail(const char *tool, const struct err *e);
-
-/* The settings that every tool with a model takes. */
-extern const enum config_key options_engine_keys[];
-extern const size_t options_n_engine_keys;
-
-/* The one model of the configuration; ERR_USAGE when there is none or more than one. */
-MUST_CHECK int options_model(const struct config *c, char **ret_name, char **ret_path,
-                             struct err *e);
-
-/* Engine options from the configuration. ERR_NO_GPU for --device gpu (the worker has no GPU engine
- * in this build), ERR_CONFIG for an instruction set this CPU has not. */
-MUST_CHECK int options_engine(const struct config *c, struct engine_options *ret, struct err *e);
 
 #endif

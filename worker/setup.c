@@ -1,0 +1,43 @@
+/* From configuration to an engine. Pure. */
+#include "worker/setup.h"
+
+#include <string.h>
+
+const enum config_key setup_keys[] = {
+    CONFIG_model,    CONFIG_device,   CONFIG_isa,        CONFIG_threads,        CONFIG_ctx_size,
+    CONFIG_kv_type,  CONFIG_parallel, CONFIG_chunk_size, CONFIG_kv_memory_share,
+};
+const size_t setup_n_keys = COUNT_OF(setup_keys);
+
+int setup_model(const struct config *c, char **ret_name, char **ret_path, struct err *e)
+{
+    const struct config_list *models = &c->v[CONFIG_model].list;
+    if (models->n != 1) {
+        return err_set(e, ERR_USAGE, "%zu models given, one is needed (-m FILE)", models->n);
+    }
+    return config_model(models->items[0], ret_name, ret_path, e);
+}
+
+int setup_engine(const struct config *c, struct engine_options *ret, struct err *e)
+{
+    static const enum type kv_types[] = {TYPE_F32, TYPE_F16, TYPE_BF16}; /* order of config.def */
+    if (strcmp(c->v[CONFIG_device].str, "gpu") == 0) {
+        return err_set(e, ERR_NO_GPU, "this build computes on the CPU only");
+    }
+    int isa = isa_by_name(c->v[CONFIG_isa].str);
+    if (isa < 0 || isa > (int)isa_detect()) {
+        return err_set(e, ERR_CONFIG, "isa is '%s', but this CPU goes up to '%s'",
+                       c->v[CONFIG_isa].str, isa_name(isa_detect()));
+    }
+    *ret = (struct engine_options){
+        .n_threads = (int)c->v[CONFIG_threads].i,
+        .isa = (enum isa)isa,
+        .kv_type = kv_types[c->v[CONFIG_kv_type].i],
+        .n_ctx = c->v[CONFIG_ctx_size].i,
+        .n_seqs = c->v[CONFIG_parallel].i,
+        .max_rows = c->v[CONFIG_chunk_size].i,
+        .max_logits = c->v[CONFIG_parallel].i,
+        .kv_memory_share = c->v[CONFIG_kv_memory_share].num,
+    };
+    return 0;
+}
