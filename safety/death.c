@@ -1,0 +1,218 @@
+/* What follows from a child's death; runs in the supervisor's loop. Never blocks. */
+#include "safety/death.h"
+#include "safety/dialog.h"
+#include "safety/notify.h"
+#include "safety/oom.h"
+#include "shared/log.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Last words from the status page, printable. They are the worker's, so nothing about them is
+ * believed but their length within bounds. */
+static void take_words(const struct status_page *page, char *ret, size_t bytes)
+{
+    size_t n = page ? atomic_load_explicit(&page->words_len, memory_order_acquire) : 0;
+    n = MIN(MIN(n, sizeof(page->words)), bytes - 1);
+    for (size_t i = 0; i < n; i++) {
+        char c = page->words[i];
+        ret[i] = c >= ' ' && c <= '~' ? c : '?';
+    }
+    ret[n] = '\0';
+}
+
+/* "was killed by SIGSEGV", "exited with 16"; neither: it hangs in the kernel. */
+static void describe_end(const struct policy_death *d, char *ret, size_t bytes)
+{
+    if (d->signal == 0 && d->exit_code < 0) {
+        snprintf(ret, bytes, "hangs in the kernel and cannot be killed");
+    } else if (d->signal == 0) {
+        snprintf(ret, bytes, "exited with %d", d->exit_code);
+    } else {
+        const char *name = sigabbrev_np(d->signal);
+        snprintf(ret, bytes, "was killed by SIG%s%s", name ? name : "?",
+                 d->is_oom_kill ? " (the kernel was out of memory)" : "");
+    }
+}
+
+static void describe_next(const struct policy_decision *r, char *ret, size_t bytes)
+{
+    if (r->gives_up) {
+        snprintf(ret, bytes, "not started again");
+    } else if (r->delay_ms == 0) {
+        snprintf(ret, bytes, "started again at once");
+    } else {
+        snprintf(ret, bytes, "started again in %.1f s", (double)r->delay_ms / 1000);
+    }
+}
+
+static void report(const struct child *c, const struct policy_death *d,
+                   const struct policy_decision *r, const char *where, const char *words,
+                   uint64_t now_ms)
+{
+    static const char *const blames[] = {"as ordered", "by somebody else", "its own fault"};
+    char end[64], next[64];
+    describe_end(d, end, sizeof(end));
+    describe_next(r, next, sizeof(next));
+    log_event(r->blame == POLICY_OWN ? LOG_LEVEL_ERROR : LOG_LEVEL_WARN,
+              "%s (pid %d) %s%s after %.2f s, %s%s%s; %s%s%s", c->name, (int)c->pid, end, where,
+              (double)(now_ms - c->start_ms) / 1000, blames[r->blame], *c->reason ? ": " : "",
+              c->reason, next, *words ? "; last words: " : "", words);
+}
+
+/* The gateway's clients are told, or wait, for this long. */
+static void detach(struct supervisor *s, int err, uint64_t wait_ms, const char *detail,
+                   uint64_t now_ms)
+{
+    struct child *front = &s->front;
+    if (s->is_front_attached && child_is_alive(front)) {
+        struct msg_detach m = {.epoch = s->epoch.id,
+                               .err = err,
+                               .retry_after_ms = (uint32_t)MIN(wait_ms, (uint64_t)UINT32_MAX)};
+        snprintf(m.detail, sizeof(m.detail), "%s", detail);
+        int rc = channel_send(&front->channel, MSG_DETACH, s->epoch.id, &m, sizeof(m), NULL, 0);
+        if (rc != 0 && rc != ERR_PEER_GONE) {
+            child_condemn(front, now_ms, "DETACH could not be sent: %s", err_text(rc));
+        } else {
+            front->state = CHILD_GREETED;
+        }
+    }
+    s->is_front_attached = false;
+}
+
+static void drop_held(struct supervisor *s)
+{
+    if (s->has_held) {
+        channel_msg_finish(&s->held);
+        s->has_held = false;
+    }
+}
+
+/* After the worker is gone, or given up on. */
+static void end_epoch(struct supervisor *s, int err, uint64_t wait_ms, const char *detail,
+                      uint64_t now_ms)
+{
+    detach(s, s->phase == SUPERVISOR_SERVING ? err : ERR_DRAINING, wait_ms, detail, now_ms);
+    epoch_close(&s->epoch);
+    drop_held(s);
+    child_end(&s->probe, CHILD_LAST_MS, now_ms); /* nobody waits for its verdict */
+}
+
+static void death_of_worker(struct supervisor *s, struct policy_death *d, uint64_t now_ms)
+{
+    struct child *w = &s->worker;
+    const struct status_page *page = s->epoch.page;
+    char words[MSG_DETAIL_BYTES], where[96] = "";
+    take_words(page, words, sizeof(words));
+    d->has_words = *words != '\0';
+    d->is_oom_kill = d->signal == SIGKILL && !d->is_ordered && oom_kills("") > s->n_oom_kills;
+    if (page) {
+        uint64_t step = atomic_load_explicit(&page->step, memory_order_relaxed);
+        d->has_worked = w->was_ready && step > 0;
+        snprintf(where, sizeof(where), " in epoch %llu, %s, step %llu",
+                 (unsigned long long)w->epoch,
+                 status_phase_name(atomic_load_explicit(&page->phase, memory_order_relaxed)),
+                 (unsigned long long)step);
+    }
+    struct policy_decision r = policy_died(&s->worker_policy, d, now_ms);
+    if (s->phase != SUPERVISOR_SERVING) {
+        if (r.blame != POLICY_ORDERED) {
+            log_warn("worker (pid %d) ended%s while the server stops", (int)w->pid, where);
+        }
+        end_epoch(s, ERR_DRAINING, 0, "the server is shutting down", now_ms);
+        return;
+    }
+    if (r.blame != POLICY_ORDERED) {
+        report(w, d, &r, where, words, now_ms);
+    }
+    char detail[MSG_DETAIL_BYTES], end[64];
+    describe_end(d, end, sizeof(end));
+    snprintf(detail, sizeof(detail), "the worker %s%s%.180s", end, *words ? ": " : "", words);
+    bool is_lock = d->signal == 0 && d->exit_code == EXIT_GPU_LOCK;
+    end_epoch(s, is_lock ? ERR_GPU_BUSY : ERR_WORKER_DOWN, r.delay_ms + s->load_ms, detail, now_ms);
+    s->died_ms = now_ms;
+    s->worker_at_ms = now_ms + r.delay_ms;
+    if (r.gives_up) {
+        log_error("the worker could not start; the server ends with exit code %d", r.exit_code);
+        supervisor_end(s, r.exit_code, now_ms);
+    } else if (r.delay_ms >= POLICY_BACKOFF_MIN_MS) {
+        notify_send("STATUS=the worker died; next start in %llu s",
+                    (unsigned long long)r.delay_ms / 1000);
+    }
+}
+
+static void death_of_front(struct supervisor *s, const struct policy_death *d, uint64_t now_ms)
+{
+    s->is_front_attached = false;
+    drop_held(s);
+    if (s->options->is_terminal) { /* its end is the command's end */
+        char end[64];
+        describe_end(d, end, sizeof(end));
+        if (d->exit_code < 0 && !d->is_ordered) {
+            log_error("%s %s", s->front.name, end);
+        }
+        int code = d->signal != 0 ? 128 + d->signal : d->exit_code;
+        supervisor_end(s, code >= 0 ? code : EXIT_GENERAL, now_ms);
+        return;
+    }
+    struct policy_decision r = policy_died(&s->front_policy, d, now_ms);
+    if (s->phase != SUPERVISOR_SERVING) {
+        return;
+    }
+    report(&s->front, d, &r, "", "", now_ms);
+    s->front_at_ms = now_ms + r.delay_ms;
+    child_end(&s->worker, CHILD_GRACE_MS, now_ms); /* its rings led to that gateway */
+    if (r.gives_up) {
+        supervisor_end(s, r.exit_code, now_ms);
+    }
+}
+
+static void death_of_probe(struct supervisor *s, const struct child *c,
+                           const struct policy_death *d, uint64_t now_ms)
+{
+    if (c->was_ready || (d->is_ordered && !d->is_condemned)) {
+        return; /* it gave its verdict, or nobody waits for it */
+    }
+    char detail[MSG_DETAIL_BYTES], end[64];
+    describe_end(d, end, sizeof(end));
+    snprintf(detail, sizeof(detail), "the probe %s%s%.200s", end, *c->reason ? ": " : "",
+             c->reason);
+    dialog_send_verdict(s, d->is_condemned ? ERR_GPU_STALLED : ERR_NO_GPU, detail, now_ms);
+}
+
+void death_of(struct supervisor *s, struct child *c, const struct policy_death *d, uint64_t now_ms)
+{
+    if (c == &s->worker) {
+        struct policy_death own = *d;
+        death_of_worker(s, &own, now_ms);
+    } else if (c == &s->front) {
+        death_of_front(s, d, now_ms);
+    } else {
+        death_of_probe(s, c, d, now_ms);
+    }
+}
+
+void death_abandon(struct supervisor *s, struct child *c, uint64_t now_ms)
+{
+    log_error("%s (pid %d) cannot be killed: the kernel holds it (state D)%s%s%s", c->name,
+              (int)c->pid, *c->reason ? "; it was to end because " : "", c->reason,
+              c->holds_gpu ? "; no process of ours touches the GPU until it is gone" : "");
+    channel_close(&c->channel);
+    struct child *slot = NULL;
+    for (size_t i = 0; !slot && i < SUPERVISOR_MAX_STUCK; i++) {
+        slot = s->stuck[i].state == CHILD_NONE ? &s->stuck[i] : NULL;
+    }
+    ASSERT(slot); /* supervisor_may_start keeps one for every living child */
+    *slot = *c;
+    struct policy_death d = {.exit_code = -1, .is_condemned = true};
+    death_of(s, c, &d, now_ms);
+    child_init(c, c->name, c->role);
+}
+
+void death_of_stuck(struct supervisor *s, struct child *c, uint64_t now_ms)
+{
+    log_info("%s (pid %d) is gone at last, %.1f s after its start", c->name, (int)c->pid,
+             (double)(now_ms - c->start_ms) / 1000);
+    s->worker_at_ms = MIN(s->worker_at_ms, now_ms);
+}

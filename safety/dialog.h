@@ -1,0 +1,24 @@
+/* The control dialog with the children, on the supervisor's side.
+ *
+ *   child: HELLO          -> CONFIG; LISTEN to the gateway
+ *   both greeted          -> ATTACH to worker and front, with the same five descriptors
+ *   worker: PREFLIGHT     -> the probe is started; its VERDICT goes to the worker
+ *   worker: READY, front: READY
+ *   front: BULK           -> to the worker, unopened
+ *   front: BREACH         -> the worker is condemned
+ *   both: DRAINED         after DRAIN */
+#ifndef SAFETY_DIALOG_H
+#define SAFETY_DIALOG_H
+
+#include "safety/supervisor.h"
+
+/* Takes what the child has said. A breach of the protocol condemns it. */
+void dialog_read(struct supervisor *s, struct child *c, uint64_t now_ms);
+/* The worker's channel has room again. */
+void dialog_flush(struct supervisor *s, uint64_t now_ms);
+/* Tells both to finish what runs, within deadline_ms. */
+void dialog_drain(struct supervisor *s, uint64_t deadline_ms, uint64_t now_ms);
+/* The probe ended, or could not be started: the worker gets a verdict in any case. */
+void dialog_send_verdict(struct supervisor *s, int err, const char *detail, uint64_t now_ms);
+
+#endif

@@ -1,0 +1,608 @@
+/* The supervisor's loop (see supervisor.h). One thread; blocks in poll() only, and at start in name
+ * resolution. Invariant: at most one front, one worker and one probe that are not stuck. */
+#include "safety/supervisor.h"
+#include "ipc/memfd.h"
+#include "safety/death.h"
+#include "safety/dialog.h"
+#include "safety/notify.h"
+#include "safety/oom.h"
+#include "shared/clock.h"
+#include "shared/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <unistd.h>
+
+enum {
+    TICK_MS = 1000,
+    STALL_MS = 10 * 1000,     /* a step on the GPU */
+    STALL_CPU_MS = 60 * 1000, /* a step of a big model on a slow processor */
+    START_STALL_MS = 60 * 1000,
+    LOAD_STALL_MS = 60 * 1000,
+    PREFLIGHT_MS = 90 * 1000,   /* all stages of the probe */
+    WORKER_OOM_SCORE_ADJ = 500, /* when memory runs out, the worker goes before the desktop */
+    EXTEND_START_US = 30 * 1000 * 1000,
+};
+
+/* --- settings
+ * ------------------------------------------------------------------------------------- */
+
+/* Opens the API key file anew; *ret is -1 without one. */
+static int open_keys(const struct config *cfg, int *ret, struct err *e)
+{
+    const char *path = cfg->v[CONFIG_api_key_file].str;
+    *ret = -1;
+    if (!*path) {
+        return 0;
+    }
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) != 0) {
+        int err = errno;
+        if (fd >= 0) {
+            close(fd);
+        }
+        return err_set(e, ERR_CONFIG, "api_key_file '%s': %s", path, strerror(err));
+    }
+    if (!S_ISREG(st.st_mode)) {
+        close(fd);
+        return err_set(e, ERR_CONFIG, "api_key_file '%s' is not a regular file", path);
+    }
+    if (st.st_mode & 0004) {
+        log_warn("the API keys in %s can be read by every user; chmod 600 it", path);
+    }
+    *ret = fd;
+    return 0;
+}
+
+static int encode_config(const struct config *cfg, struct err *e)
+{
+    struct buf b;
+    buf_init(&b, 0);
+    config_encode(cfg, &b);
+    int fd = b.failed ? -ENOMEM : memfd_create_const("rocmforge-config", b.data, b.len);
+    buf_finish(&b);
+    return fd < 0 ? err_set(e, fd, "the configuration cannot be handed on") : fd;
+}
+
+/* Makes cfg what children are given; nothing is changed when anything fails. */
+static int take_config(struct supervisor *s, struct config *cfg, struct err *e)
+{
+    int key_fd, rc = open_keys(cfg, &key_fd, e);
+    if (rc != 0) {
+        return rc;
+    }
+    int config_fd = encode_config(cfg, e);
+    if (config_fd < 0) {
+        if (key_fd >= 0) {
+            close(key_fd);
+        }
+        return config_fd;
+    }
+    if (s->config_fd >= 0) {
+        close(s->config_fd);
+    }
+    if (s->key_fd >= 0) {
+        close(s->key_fd);
+    }
+    s->config_fd = config_fd;
+    s->key_fd = key_fd;
+    s->generation++;
+    return 0;
+}
+
+int supervisor_send_config(struct supervisor *s, struct child *c)
+{
+    struct msg_config m = {.generation = s->generation};
+    int fds[2] = {s->config_fd, -1}, n_fds = 1;
+    if (c == &s->front && s->key_fd >= 0) {
+        /* Opened anew, so that a second gateway does not begin at the first one's end of file. */
+        char path[32];
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", s->key_fd);
+        fds[n_fds] = open(path, O_RDONLY | O_CLOEXEC);
+        if (fds[n_fds] < 0) {
+            return -errno; /* never without keys where keys are wanted */
+        }
+        n_fds++;
+    }
+    int rc = channel_send(&c->channel, MSG_CONFIG, s->epoch.id, &m, sizeof(m), fds, n_fds);
+    if (n_fds == 2) {
+        close(fds[1]);
+    }
+    return rc;
+}
+
+/* SIGHUP. */
+static void reload(struct supervisor *s, uint64_t now_ms)
+{
+    struct err e = {0};
+    char text[512];
+    struct config fresh;
+    notify_send("RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)clock_ns() / 1000);
+    int rc = s->options->load(s->options->load_arg, &fresh, &e);
+    if (rc == 0) {
+        rc = take_config(s, &fresh, &e);
+        if (rc != 0) {
+            config_finish(&fresh);
+        }
+    }
+    if (rc != 0) {
+        log_error("reload failed, the old settings stay: %s", err_format(&e, text, sizeof(text)));
+    } else {
+        static const enum config_key bound[] = {CONFIG_host, CONFIG_port, CONFIG_unix};
+        for (size_t i = 0; i < COUNT_OF(bound); i++) {
+            if (strcmp(fresh.v[bound[i]].str, s->cfg->v[bound[i]].str) != 0) {
+                log_warn("a change of '%s' needs a restart of the server",
+                         config_rows[bound[i]].key);
+            }
+        }
+        config_finish(s->cfg);
+        *s->cfg = fresh;
+        struct child *both[] = {&s->front, &s->worker};
+        for (size_t i = 0; i < COUNT_OF(both); i++) {
+            if (child_is_alive(both[i]) && both[i]->state >= CHILD_GREETED &&
+                supervisor_send_config(s, both[i]) == -EAGAIN) {
+                child_condemn(both[i], now_ms, "CONFIG could not be sent");
+            }
+        }
+        policy_forgive(&s->front_policy);
+        policy_forgive(&s->worker_policy);
+        s->front_at_ms = MIN(s->front_at_ms, now_ms);
+        s->worker_at_ms = MIN(s->worker_at_ms, now_ms);
+        log_info("settings and API keys are reloaded, generation %llu",
+                 (unsigned long long)s->generation);
+    }
+    notify_send("READY=1");
+}
+
+/* --- starting children
+ * ---------------------------------------------------------------------------- */
+
+static void program_path(const struct supervisor *s, const char *name, char *ret, size_t bytes)
+{
+    snprintf(ret, bytes, "%s/rocmforge-%s", s->options->program_dir, name);
+}
+
+/* Room is kept for every living child to become stuck. */
+static bool may_start(const struct supervisor *s)
+{
+    int n_free = 0;
+    for (size_t i = 0; i < SUPERVISOR_MAX_STUCK; i++) {
+        n_free += s->stuck[i].state == CHILD_NONE;
+    }
+    return n_free >= 3;
+}
+
+static bool is_gpu_stuck(const struct supervisor *s)
+{
+    for (size_t i = 0; i < SUPERVISOR_MAX_STUCK; i++) {
+        if (s->stuck[i].state != CHILD_NONE && s->stuck[i].holds_gpu) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* fork or memory failed: nobody's fault, tried again soon. */
+static uint64_t retry_at(const struct child *c, int rc, uint64_t now_ms)
+{
+    log_error("%s cannot be started: %s; next attempt in 1 s", c->name, err_text(rc));
+    return now_ms + POLICY_BACKOFF_MIN_MS;
+}
+
+static void start_front(struct supervisor *s, uint64_t now_ms)
+{
+    char path[SUPERVISOR_PATH_BYTES];
+    program_path(s, "gateway", path, sizeof(path));
+    struct child_options o = {
+        .path = path, .argv = s->options->front_argv, .keeps_terminal = s->options->is_terminal};
+    int rc = child_spawn(&s->front, &o, 0, now_ms);
+    if (rc != 0) {
+        s->front_at_ms = retry_at(&s->front, rc, now_ms);
+    }
+}
+
+static void start_worker(struct supervisor *s, uint64_t now_ms)
+{
+    char path[SUPERVISOR_PATH_BYTES], number[24];
+    char name[] = "rocmforge-worker", flag[] = "--epoch";
+    program_path(s, "worker", path, sizeof(path));
+    snprintf(number, sizeof(number), "%llu", (unsigned long long)s->last_epoch + 1);
+    char *argv[] = {name, flag, number, NULL};
+    struct child_options o = {.path = path, .argv = argv, .oom_score_adj = WORKER_OOM_SCORE_ADJ};
+    int rc = epoch_create(&s->epoch, s->last_epoch + 1);
+    if (rc == 0) {
+        rc = child_spawn(&s->worker, &o, s->epoch.id, now_ms);
+    }
+    if (rc != 0) {
+        epoch_close(&s->epoch);
+        s->worker_at_ms = retry_at(&s->worker, rc, now_ms);
+        return;
+    }
+    s->last_epoch++;
+    s->n_oom_kills = oom_kills("");
+    uint64_t lock_ms = (uint64_t)(s->cfg->v[CONFIG_gpu_lock_timeout].num * 1000);
+    uint64_t stall_ms = s->options->stall_ms;
+    struct watchdog_limits limits = {.start_ms = stall_ms ? stall_ms : START_STALL_MS,
+                                     .preflight_ms = lock_ms + PREFLIGHT_MS,
+                                     .load_ms = stall_ms ? stall_ms : LOAD_STALL_MS,
+                                     .step_ms = stall_ms ? stall_ms : STALL_CPU_MS};
+    watchdog_start(&s->watchdog, &limits, now_ms);
+}
+
+int supervisor_start_probe(struct supervisor *s, uint32_t device, uint64_t now_ms)
+{
+    if (!may_start(s) || is_gpu_stuck(s)) {
+        return -EBUSY;
+    }
+    char path[SUPERVISOR_PATH_BYTES], epoch[24], index[16];
+    char name[] = "rocmforge-probe", epoch_flag[] = "--epoch", device_flag[] = "--device";
+    program_path(s, "probe", path, sizeof(path));
+    snprintf(epoch, sizeof(epoch), "%llu", (unsigned long long)s->epoch.id);
+    snprintf(index, sizeof(index), "%u", (unsigned)device);
+    char *argv[] = {name, epoch_flag, epoch, device_flag, index, NULL};
+    struct child_options o = {.path = path, .argv = argv, .oom_score_adj = WORKER_OOM_SCORE_ADJ};
+    int rc = child_spawn(&s->probe, &o, s->epoch.id, now_ms);
+    s->probe.holds_gpu = rc == 0;
+    return rc;
+}
+
+static void start_due(struct supervisor *s, uint64_t now_ms)
+{
+    if (s->phase != SUPERVISOR_SERVING || !may_start(s)) {
+        return;
+    }
+    if (s->front.state == CHILD_NONE && now_ms >= s->front_at_ms) {
+        start_front(s, now_ms);
+    }
+    if (s->worker.state == CHILD_NONE && now_ms >= s->worker_at_ms && !is_gpu_stuck(s) &&
+        child_is_alive(&s->front) && s->front.state >= CHILD_GREETED) {
+        start_worker(s, now_ms);
+    }
+}
+
+/* --- ending
+ * --------------------------------------------------------------------------------------- */
+
+void supervisor_end(struct supervisor *s, int exit_code, uint64_t now_ms)
+{
+    if (s->phase == SUPERVISOR_ENDING) {
+        return;
+    }
+    s->phase = SUPERVISOR_ENDING;
+    s->exit_code = exit_code;
+    notify_send("STOPPING=1");
+    child_end(&s->front, CHILD_GRACE_MS, now_ms);
+    child_end(&s->worker, CHILD_GRACE_MS, now_ms);
+    child_end(&s->probe, CHILD_LAST_MS, now_ms);
+}
+
+static void drain(struct supervisor *s, uint64_t now_ms)
+{
+    double timeout_s = s->cfg->v[CONFIG_drain_timeout].num;
+    uint64_t timeout_ms = (uint64_t)(timeout_s * 1000);
+    s->phase = SUPERVISOR_DRAINING;
+    /* The children end what is left at their deadline and say so; we wait a little longer. */
+    s->drain_deadline_ms = now_ms + timeout_ms + TICK_MS;
+    notify_send("STOPPING=1\nSTATUS=finishing requests");
+    log_info("stopping: running requests get %g s; once more ends them at once", timeout_s);
+    if (s->worker.state != CHILD_READY) { /* loading: there is nothing to finish */
+        child_end(&s->worker, CHILD_GRACE_MS, now_ms);
+    }
+    child_end(&s->probe, CHILD_LAST_MS, now_ms);
+    dialog_drain(s, timeout_ms, now_ms);
+}
+
+static void kill_all(struct supervisor *s, uint64_t now_ms)
+{
+    supervisor_end(s, EXIT_GENERAL, now_ms);
+    child_kill(&s->front, now_ms);
+    child_kill(&s->worker, now_ms);
+    child_kill(&s->probe, now_ms);
+}
+
+static bool is_over(const struct supervisor *s)
+{
+    return s->phase == SUPERVISOR_ENDING && s->front.state == CHILD_NONE &&
+           s->worker.state == CHILD_NONE && s->probe.state == CHILD_NONE;
+}
+
+/* --- signals
+ * -------------------------------------------------------------------------------------- */
+
+/* Is there a controlling terminal? Without one any more, SIGHUP means that it was closed. */
+static bool is_terminal_there(void)
+{
+    int fd = open("/dev/tty", O_RDONLY | O_NOCTTY | O_CLOEXEC);
+    if (fd >= 0) {
+        close(fd);
+    }
+    return fd >= 0;
+}
+
+static void on_signal(struct supervisor *s, int sig, uint64_t now_ms)
+{
+    if (s->options->is_terminal) {
+        if (sig != SIGINT) { /* Ctrl-C is the front's: it went to the same process group */
+            child_end(&s->front, CHILD_GRACE_MS, now_ms);
+        }
+        return;
+    }
+    if (sig == SIGHUP && (!s->had_terminal || is_terminal_there())) {
+        if (s->phase == SUPERVISOR_SERVING) {
+            reload(s, now_ms);
+        }
+    } else if (s->phase == SUPERVISOR_SERVING) {
+        drain(s, now_ms);
+    } else {
+        kill_all(s, now_ms);
+    }
+}
+
+static void read_signals(struct supervisor *s, uint64_t now_ms)
+{
+    struct signalfd_siginfo info;
+    while (read(s->signal_fd, &info, sizeof(info)) == sizeof(info)) {
+        on_signal(s, (int)info.ssi_signo, now_ms);
+    }
+}
+
+/* --- time
+ * ----------------------------------------------------------------------------------------- */
+
+static void check_progress(struct supervisor *s, uint64_t now_ms)
+{
+    struct child *w = &s->worker;
+    if (!child_is_alive(w) || w->state < CHILD_ATTACHED) {
+        return;
+    }
+    struct watchdog_sample sample;
+    watchdog_read(s->epoch.page, &sample);
+    sample.is_work_waiting = sample.is_work_waiting || epoch_bell_rings(&s->epoch);
+    if (w->holds_gpu && s->options->stall_ms == 0) {
+        s->watchdog.limits.step_ms = STALL_MS;
+    }
+    uint64_t still_ms = watchdog_check(&s->watchdog, &sample, now_ms);
+    if (still_ms > 0) {
+        child_condemn(w, now_ms, "no progress for %.1f s (phase %s, step %llu, op %u)",
+                      (double)still_ms / 1000, status_phase_name(sample.phase),
+                      (unsigned long long)sample.step, (unsigned)sample.op);
+    } else if (!s->was_ready && sample.phase == STATUS_LOADING) {
+        notify_send("EXTEND_TIMEOUT_USEC=%d\nSTATUS=loading, %llu of %llu MiB", EXTEND_START_US,
+                    (unsigned long long)sample.load_done_bytes >> 20,
+                    (unsigned long long)atomic_load_explicit(&s->epoch.page->load_total_bytes,
+                                                             memory_order_relaxed) >>
+                        20);
+    }
+}
+
+/* systemd hears from us while clients can be answered: a gateway is up, or was within the interval.
+ * A missing worker is ours to bring back and is answered with 503 meanwhile. */
+static void ping_systemd(struct supervisor *s, uint64_t now_ms)
+{
+    uint64_t interval_ms = notify_watchdog_ms();
+    if (child_is_alive(&s->front) && s->front.state >= CHILD_GREETED) {
+        s->front_seen_ms = now_ms;
+    }
+    if (interval_ms > 0 && now_ms - s->notify_ms >= interval_ms / 3 &&
+        (now_ms - s->front_seen_ms < interval_ms || s->phase != SUPERVISOR_SERVING)) {
+        notify_send("WATCHDOG=1");
+        s->notify_ms = now_ms;
+    }
+}
+
+static void run_timers(struct supervisor *s, uint64_t now_ms)
+{
+    struct child *all[] = {&s->front, &s->worker, &s->probe};
+    if (s->phase == SUPERVISOR_DRAINING &&
+        ((s->front.is_drained && s->worker.is_drained) || s->front.state == CHILD_NONE ||
+         now_ms >= s->drain_deadline_ms)) {
+        supervisor_end(s, EXIT_OK, now_ms);
+    }
+    check_progress(s, now_ms);
+    for (size_t i = 0; i < COUNT_OF(all); i++) {
+        if (child_tick(all[i], now_ms)) {
+            death_abandon(s, all[i], now_ms);
+        }
+    }
+    if (s->probe.state != CHILD_NONE && now_ms - s->probe.start_ms > PREFLIGHT_MS) {
+        child_condemn(&s->probe, now_ms, "it did not end within %d s", PREFLIGHT_MS / 1000);
+    }
+    start_due(s, now_ms);
+    ping_systemd(s, now_ms);
+}
+
+static uint64_t next_wakeup(const struct supervisor *s, uint64_t now_ms)
+{
+    uint64_t at = now_ms + s->tick_ms;
+    at = MIN(at, MIN(s->front.deadline_ms, MIN(s->worker.deadline_ms, s->probe.deadline_ms)));
+    if (s->phase == SUPERVISOR_SERVING) {
+        at = s->front.state == CHILD_NONE ? MIN(at, s->front_at_ms) : at;
+        at = s->worker.state == CHILD_NONE && s->worker_at_ms > now_ms ? MIN(at, s->worker_at_ms)
+                                                                       : at;
+    }
+    return at > now_ms ? at - now_ms : 0;
+}
+
+/* --- the loop
+ * ------------------------------------------------------------------------------------- */
+
+static void reap(struct supervisor *s, struct child *c, uint64_t now_ms)
+{
+    struct policy_death d;
+    if (child_reap(c, &d)) {
+        death_of(s, c, &d, now_ms);
+        c->is_drained = true;
+    }
+}
+
+static void turn(struct supervisor *s)
+{
+    enum {
+        SIGNALS,
+        CHANNELS,
+        PIDFDS = CHANNELS + 3,
+        STUCK = PIDFDS + 3,
+        N_POLL = STUCK + SUPERVISOR_MAX_STUCK
+    };
+    struct child *all[] = {&s->front, &s->worker, &s->probe};
+    struct pollfd polls[N_POLL];
+    polls[SIGNALS] = (struct pollfd){.fd = s->signal_fd, .events = POLLIN};
+    for (int i = 0; i < 3; i++) { /* poll() ignores an fd of -1 */
+        polls[CHANNELS + i] = (struct pollfd){.fd = all[i]->channel.fd, .events = POLLIN};
+        polls[PIDFDS + i] = (struct pollfd){.fd = all[i]->pidfd, .events = POLLIN};
+    }
+    for (int i = 0; i < SUPERVISOR_MAX_STUCK; i++) {
+        polls[STUCK + i] = (struct pollfd){.fd = s->stuck[i].pidfd, .events = POLLIN};
+    }
+    if (s->has_held) {
+        polls[CHANNELS].fd = -1;
+        polls[CHANNELS + 1].events = POLLIN | POLLOUT;
+    }
+    int n = poll(polls, N_POLL, (int)next_wakeup(s, clock_ms()));
+    uint64_t now_ms = clock_ms();
+    for (int i = 0; n > 0 && i < 3; i++) {
+        if (polls[CHANNELS + i].revents & POLLOUT) {
+            dialog_flush(s, now_ms);
+        }
+        if (polls[CHANNELS + i].revents & ~POLLOUT) {
+            dialog_read(s, all[i], now_ms);
+        }
+    }
+    for (int i = 0; n > 0 && i < 3; i++) {
+        if (polls[PIDFDS + i].revents && all[i]->pidfd == polls[PIDFDS + i].fd) {
+            dialog_read(s, all[i], now_ms); /* what it said last comes before its death */
+            reap(s, all[i], now_ms);
+        }
+    }
+    for (int i = 0; n > 0 && i < SUPERVISOR_MAX_STUCK; i++) {
+        struct policy_death d;
+        if (polls[STUCK + i].revents && child_reap(&s->stuck[i], &d)) {
+            death_of_stuck(s, &s->stuck[i], now_ms);
+        }
+    }
+    if (n > 0 && polls[SIGNALS].revents) {
+        read_signals(s, now_ms);
+    }
+    run_timers(s, now_ms);
+}
+
+static int open_signals(struct supervisor *s)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    (void)sigprocmask(SIG_BLOCK, &set, NULL);
+    (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGCHLD, SIG_DFL); /* ignored, it would reap our children behind our back */
+    s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return s->signal_fd < 0 ? -errno : 0;
+}
+
+static int open_listening(struct supervisor *s, struct err *e)
+{
+    const struct config *cfg = s->cfg;
+    const char *host = cfg->v[CONFIG_host].str, *path = cfg->v[CONFIG_unix].str;
+    int rc = listen_tcp(&s->listening, host, (uint16_t)cfg->v[CONFIG_port].i, e);
+    if (rc == 0 && *path) {
+        rc = listen_unix(&s->listening, path, e);
+    }
+    for (int i = 0; rc == 0 && i < s->listening.n_tcp; i++) {
+        const char *at = s->listening.address[i];
+        log_info("listening on http://%s", at);
+        if (s->key_fd < 0 && strncmp(at, "127.", 4) != 0 && strncmp(at, "[::1]", 5) != 0) {
+            log_warn("%s can be reached from other machines and asks for no key; give "
+                     "--api-key-file",
+                     at);
+        }
+    }
+    if (rc == 0 && *path) {
+        log_info("listening on unix:%s", path);
+    }
+    return rc;
+}
+
+/* Everything that can fail before the first child. */
+static int set_up(struct supervisor *s, struct err *e)
+{
+    static const char *const programs[] = {"gateway", "worker"};
+    for (size_t i = 0; i < COUNT_OF(programs); i++) {
+        char path[SUPERVISOR_PATH_BYTES];
+        program_path(s, programs[i], path, sizeof(path));
+        if (access(path, X_OK) != 0) {
+            return err_set(e, -errno, "%s; install all rocmforge programs together", path);
+        }
+    }
+    int rc = take_config(s, s->cfg, e);
+    if (rc == 0) {
+        rc = open_signals(s);
+        rc = rc == 0 ? 0 : err_set(e, rc, "signals");
+    }
+    if (rc == 0 && !s->options->is_terminal) {
+        rc = open_listening(s, e);
+    }
+    return rc;
+}
+
+static void tear_down(struct supervisor *s)
+{
+    listen_close(&s->listening);
+    epoch_close(&s->epoch);
+    int fds[] = {s->config_fd, s->key_fd, s->signal_fd};
+    for (size_t i = 0; i < COUNT_OF(fds); i++) {
+        if (fds[i] >= 0) {
+            close(fds[i]);
+        }
+    }
+}
+
+int supervisor_run(struct config *cfg, const struct supervisor_options *o)
+{
+    static struct supervisor s; /* large, and there is one */
+    s = (struct supervisor){
+        .options = o, .cfg = cfg, .signal_fd = -1, .config_fd = -1, .key_fd = -1};
+    s.tick_ms = o->stall_ms ? MAX(MIN((uint64_t)TICK_MS, o->stall_ms / 4), 1) : TICK_MS;
+    listen_init(&s.listening);
+    epoch_init(&s.epoch);
+    policy_init(&s.front_policy);
+    policy_init(&s.worker_policy);
+    child_init(&s.front, o->is_terminal ? "terminal" : "gateway", MSG_GATEWAY);
+    child_init(&s.worker, "worker", MSG_WORKER);
+    child_init(&s.probe, "probe", MSG_PROBE);
+    for (size_t i = 0; i < SUPERVISOR_MAX_STUCK; i++) {
+        child_init(&s.stuck[i], "", MSG_WORKER);
+    }
+    s.had_terminal = is_terminal_there();
+    struct termios terminal;
+    bool restores_terminal = o->is_terminal && tcgetattr(STDIN_FILENO, &terminal) == 0;
+    notify_init();
+    struct err e = {0};
+    int rc = set_up(&s, &e);
+    if (rc != 0) {
+        char text[512];
+        log_error("%s", err_format(&e, text, sizeof(text)));
+        s.exit_code = err_exit_code(rc);
+    } else {
+        s.front_seen_ms = clock_ms();
+        run_timers(&s, clock_ms());
+        while (!is_over(&s)) {
+            turn(&s);
+        }
+        log_info("stopped");
+    }
+    if (restores_terminal) { /* a front that crashed may have left it without echo */
+        (void)tcsetattr(STDIN_FILENO, TCSADRAIN, &terminal);
+    }
+    tear_down(&s);
+    return s.exit_code;
+}

@@ -1,0 +1,95 @@
+/* The supervisor: starts front, worker and probe, hands them what they need, watches them, starts
+ * them again, and ends them. Read this file first.
+ *
+ * One thread, one poll() loop. It touches no ring, opens nothing of a request, calls no HIP and
+ * reads no GPU sysfs, because each of these can hang or kill the process that does it. It allocates
+ * at start and at reload only.
+ *
+ *   supervisor.c  the loop: who is started when, timers, signals, drain and end
+ *   dialog.c      what the children say, and our answers
+ *   death.c       a child died: whose fault, what the log and the gateway are told, when again
+ *
+ * An epoch is one life of a worker: rings, bells and status page are made for it and closed with
+ * it. A worker is started when the front has greeted. When a gateway dies its worker goes too,
+ * because rings are never reused; the listening sockets stay open throughout. */
+#ifndef SAFETY_SUPERVISOR_H
+#define SAFETY_SUPERVISOR_H
+
+#include "safety/child.h"
+#include "safety/epoch.h"
+#include "safety/listen.h"
+#include "safety/policy.h"
+#include "safety/watchdog.h"
+#include "shared/config.h"
+
+enum { SUPERVISOR_MAX_STUCK = 8, SUPERVISOR_PATH_BYTES = 4096 };
+
+struct supervisor_options {
+    const char *program_dir; /* where rocmforge-gateway, -worker and -probe stand */
+    char *const *front_argv; /* of rocmforge-gateway, ended by NULL */
+    bool is_terminal;        /* run, chat: the front talks to the terminal and its end is ours */
+    uint64_t stall_ms;       /* 0: the built-in deadlines for missing progress */
+    /* Reads the configuration anew (SIGHUP) into a fresh struct. */
+    int (*load)(void *arg, struct config *ret, struct err *e);
+    void *load_arg;
+};
+
+/* Runs until told to end; returns the exit code of the command. Takes over cfg. */
+int supervisor_run(struct config *cfg, const struct supervisor_options *o);
+
+/* --- inside the supervisor
+ * ------------------------------------------------------------------------ */
+
+enum supervisor_phase {
+    SUPERVISOR_SERVING,
+    SUPERVISOR_DRAINING, /* running requests end, nothing new begins */
+    SUPERVISOR_ENDING,   /* children are being ended */
+};
+
+struct supervisor {
+    const struct supervisor_options *options;
+    struct config *cfg;
+    enum supervisor_phase phase;
+    int exit_code;
+    uint64_t drain_deadline_ms;
+    uint64_t tick_ms; /* at least this often the loop looks at the worker */
+
+    int signal_fd;       /* owned */
+    int config_fd;       /* owned; sealed memfd with the settings */
+    int key_fd;          /* owned; API key file; -1 without one */
+    uint64_t generation; /* of the settings */
+    struct listen_set listening;
+    bool had_terminal; /* was started from one: SIGHUP can mean that it is gone */
+
+    struct child front; /* the gateway, or the terminal of run and chat */
+    struct child worker;
+    struct child probe;
+    struct policy front_policy, worker_policy;
+    uint64_t front_at_ms, worker_at_ms; /* not started again before */
+
+    struct epoch epoch; /* of the worker */
+    uint64_t last_epoch;
+    bool is_front_attached; /* to epoch */
+    struct watchdog watchdog;
+    uint64_t n_oom_kills; /* in our cgroup, when the worker was started */
+    uint64_t load_ms;     /* what the last load took; for Retry-After */
+    uint64_t died_ms;     /* when the last worker died; 0 none */
+
+    struct child stuck[SUPERVISOR_MAX_STUCK]; /* cannot be killed; slots with state NONE are free */
+
+    struct channel_msg held; /* a BULK for which the worker's channel has no room yet */
+    bool has_held;           /* while true the front is not read */
+
+    bool was_ready;         /* systemd was told */
+    uint64_t notify_ms;     /* last WATCHDOG=1 */
+    uint64_t front_seen_ms; /* when the front was last known to be well */
+};
+
+/* Begins the end of everything. The first exit code given stays. */
+void supervisor_end(struct supervisor *s, int exit_code, uint64_t now_ms);
+/* CONFIG for one child (the key file goes to the gateway only). */
+MUST_CHECK int supervisor_send_config(struct supervisor *s, struct child *c);
+/* Starts the probe for the worker's preflight. */
+MUST_CHECK int supervisor_start_probe(struct supervisor *s, uint32_t device, uint64_t now_ms);
+
+#endif
