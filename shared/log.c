@@ -33,6 +33,7 @@ bool log_enabled(enum log_level level)
 /* Appends s as the inside of a JSON string; a line is at most LOG_LINE_BYTES. */
 static size_t put_json(char *out, size_t at, size_t cap, const char *s)
 {
+    size_t start = at;
     char fixed[LOG_LINE_BYTES * 3];
     size_t n = utf8_repair(s, strnlen(s, LOG_LINE_BYTES), fixed);
     for (size_t i = 0; i < n && at + 8 < cap; i++) {
@@ -46,7 +47,7 @@ static size_t put_json(char *out, size_t at, size_t cap, const char *s)
             out[at++] = (char)c;
         }
     }
-    return at;
+    return start + utf8_complete_prefix(out + start, at - start);
 }
 
 void log_event(enum log_level level, const char *fmt, ...)
@@ -77,8 +78,8 @@ void log_event(enum log_level level, const char *fmt, ...)
         n = put_json(line, n, sizeof(line) - 4, message);
         n += (size_t)snprintf(line + n, sizeof(line) - n, "\"}\n");
     } else {
-        for (char *p = message; *p; p++) { /* one event, one line */
-            if (*p == '\n' || *p == '\r') {
+        for (char *p = message; *p; p++) { /* one event, one line, and nothing a terminal obeys */
+            if ((unsigned char)*p < 0x20 || *p == 0x7f) {
                 *p = ' ';
             }
         }

@@ -1,4 +1,4 @@
-/* Logging: one line per event, to stderr. Text: "12:03:04.567 info worker: message key=value";
+/* Logging: one line per event, to stderr. Text: "12:03:04.567 info  worker: message key=value";
  * JSON: one object per line. Under journald (JOURNAL_STREAM set) text lines carry the <N> priority
  * prefix instead of the time. Thread-safe: one write(2) per line. Libraries do not log. */
 #ifndef SHARED_LOG_H

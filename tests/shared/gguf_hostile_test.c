@@ -14,7 +14,9 @@ static void refused(struct buf *b, int code, const char *words)
 {
     uint8_t *exact = malloc(b->len ? b->len : 1);
     CHECK(exact && !b->failed);
-    memcpy(exact, b->data, b->len);
+    if (b->len) {
+        memcpy(exact, b->data, b->len);
+    }
     struct gguf g = {.version = 77};
     struct err e = {0};
     int rc = gguf_parse(exact, b->len, &g, &e);
