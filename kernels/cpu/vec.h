@@ -57,11 +57,18 @@ struct vec {
 };
 
 extern const struct vec vec_scalar;
+#if defined(__x86_64__)
+extern const struct vec vec_avx2, vec_avx512;
+#endif
 
 static inline const struct vec *vec_get(enum isa isa)
 {
+#if defined(__x86_64__)
+    return isa == ISA_AVX512 ? &vec_avx512 : isa == ISA_AVX2 ? &vec_avx2 : &vec_scalar;
+#else
     (void)isa;
     return &vec_scalar;
+#endif
 }
 
 #endif
