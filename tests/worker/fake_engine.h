@@ -1,0 +1,37 @@
+/* An engine for tests, in place of worker/engine*.c at link time: logits are a pure function of a
+ * sequence's tokens, so that results cannot depend on scheduling unless the scheduler feeds wrong
+ * tokens; blocks, forks and slots are accounted for as in the real one, and every promise of
+ * engine.h that a caller makes is checked.
+ *
+ * What it says: after the token FAKE_COPY it repeats what stood before it (behind the last BOS),
+ * then FAKE_END. Elsewhere, or when the copy is not told, every token is a hash of what came
+ * before. */
+#ifndef TESTS_WORKER_FAKE_ENGINE_H
+#define TESTS_WORKER_FAKE_ENGINE_H
+
+#include "worker/models.h"
+
+/* A set of n served models with fake engines and the fake tokenizer. */
+void fake_models_init(struct models *m, size_t n, int64_t n_seqs, int64_t chunk_rows,
+                      int64_t n_blocks, int64_t n_ctx);
+void fake_models_finish(struct models *m); /* checks that no sequence and no block is left */
+
+struct fake_stats {
+    int64_t n_steps, n_rows, n_forks;
+    int64_t max_rows; /* of a step */
+    int n_seqs;       /* alive now */
+    int64_t n_free_blocks;
+};
+struct fake_stats fake_stats(const struct engine *en);
+
+/* Called in every step with its rows; NULL: not. */
+extern void (*fake_on_step)(const struct engine_row *rows, int64_t n);
+/* A step with a sequence that holds this token fails with ERR_NUMERIC; -1: none does. */
+extern int32_t fake_poison;
+/* The tokens of a sequence, for fake_on_step. */
+const int32_t *fake_tokens(const struct engine_seq *s, int64_t *ret_n);
+
+/* What the logits after these tokens are (FAKE_VOCAB of them): for oracles. */
+void fake_logits(const int32_t *tokens, int64_t n, float *ret);
+
+#endif

@@ -1,0 +1,155 @@
+/* One answer (see choice.h). Made in a prepare thread, then the token loop's; blocks never. */
+#include "worker/choice.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The client's bias and, to ignore the end, the end ids as good as banned. */
+static int make_sampler(struct choice *c, struct err *e)
+{
+    const struct request *r = c->request;
+    bool bans = (r->generate.flags & MSG_IGNORE_EOS) != 0;
+    size_t n_ends = bans ? r->model->n_end_ids : 0;
+    struct msg_logit_bias *bias = calloc(r->bias.n + n_ends + 1, sizeof(*bias));
+    if (!bias) {
+        return -ENOMEM;
+    }
+    if (r->bias.n) {
+        memcpy(bias, r->bias.data, r->bias.n * sizeof(*bias));
+    }
+    for (size_t i = 0; i < n_ends; i++) {
+        bias[r->bias.n + i] = (struct msg_logit_bias){r->model->end_ids[i], -INFINITY};
+    }
+    int err = sampler_create(&r->generate, bias, r->bias.n + n_ends, c->number, r->model->n_vocab,
+                             &c->sampler, e);
+    free(bias);
+    return err;
+}
+
+int choice_init(struct choice *c, struct request *r, uint32_t number, int64_t n_max, struct err *e)
+{
+    *c = (struct choice){.request = r, .number = number, .n_max = n_max, .stop_index = -1};
+    int err = make_sampler(c, e);
+    if (err < 0) {
+        return err;
+    }
+    for (int64_t i = 0; i < r->n_prompt; i++) {
+        sampler_accept(c->sampler, r->prompt[i], true);
+    }
+    c->ids = malloc((size_t)n_max * sizeof(*c->ids));
+    if (!c->ids) {
+        return -ENOMEM;
+    }
+    return detokenizer_create(r->model->tokenizer, r->stops, r->n_stops, false, false,
+                              &c->detokenizer);
+}
+
+void choice_finish(struct choice *c)
+{
+    ASSERT(!c->seq);
+    free(c->ids);
+    sampler_destroy(&c->sampler);
+    detokenizer_destroy(&c->detokenizer);
+}
+
+/* An id joins the answer; what may be shown is appended to text. */
+static int take(struct choice *c, int32_t id, struct buf *text, struct err *e)
+{
+    c->ids[c->n_ids++] = id;
+    sampler_accept(c->sampler, id, false);
+    int got = detokenizer_add(c->detokenizer, id, text, &c->stop_index);
+    if (got < 0) {
+        return err_set(e, got, "the text of token %d", id);
+    }
+    c->reason = got > 0 ? MSG_FINISH_STOP : c->n_ids == c->n_max ? MSG_FINISH_LENGTH : 0;
+    return 0;
+}
+
+int choice_replay(struct choice *c, const int32_t *ids, size_t n, struct err *e)
+{
+    struct buf shown; /* was sent already */
+    buf_init(&shown, 0);
+    int err = 0;
+    for (size_t i = 0; i < n && err == 0; i++) {
+        buf_clear(&shown);
+        err = c->reason ? err_set(e, ERR_INTERNAL, "the answer had ended after %lld of %zu ids",
+                                  (long long)c->n_ids, n)
+              : ids[i] < 0 || ids[i] >= c->request->model->n_vocab
+                  ? err_set(e, ERR_BAD_TOKEN, "id %d of the replay", ids[i])
+                  : take(c, ids[i], &shown, e);
+    }
+    buf_finish(&shown);
+    return err;
+}
+
+static bool is_end(const struct request *r, int32_t id)
+{
+    return r->model->tokenizer && !(r->generate.flags & MSG_IGNORE_EOS) &&
+           id < tokenizer_size(r->model->tokenizer) && tokenizer_is_end(r->model->tokenizer, id);
+}
+
+static uint32_t n_reported(const struct request *r)
+{
+    if (!(r->generate.flags & MSG_LOGPROBS)) {
+        return 0;
+    }
+    return 1 + (uint32_t)MIN((int64_t)r->generate.top_logprobs, r->model->n_vocab);
+}
+
+int choice_draw(struct choice *c, const float *logits, struct events *ev, struct err *e)
+{
+    struct request *r = c->request;
+    struct msg_logprob top[LIMIT_TOP_LOGPROBS + 1];
+    uint32_t n_top = n_reported(r);
+    int32_t id = sampler_draw(c->sampler, logits, (uint32_t)c->n_ids, n_top, top);
+    r->first_ns = r->first_ns ? r->first_ns : ev->now_ns;
+    r->last_ns = ev->now_ns;
+    if (is_end(r, id)) {
+        c->drew_end = true;
+        c->reason = MSG_FINISH_STOP;
+        return 0;
+    }
+    buf_clear(&ev->text);
+    int err = take(c, id, &ev->text, e);
+    if (err == 0) {
+        events_token(ev, r, c->number, c->n_ids - 1, id, false, top, n_top);
+    }
+    return err;
+}
+
+void choice_send_finish(struct choice *c, struct events *ev)
+{
+    buf_clear(&ev->text);
+    if (c->stop_index < 0) {
+        detokenizer_end(c->detokenizer, &ev->text);
+    }
+    events_finish_choice(ev, c);
+}
+
+int choice_echo(struct request *r, const float *logits, struct events *ev, struct err *e)
+{
+    struct msg_logprob top[LIMIT_TOP_LOGPROBS + 1];
+    int32_t id = r->prompt[r->n_echoed];
+    uint32_t n_top = logits ? n_reported(r) : 0;
+    const struct tokenizer *t = r->model->tokenizer;
+    int no_stop;
+    buf_clear(&ev->text);
+    bool is_bos = t && r->n_echoed == 0 && id == tokenizer_bos(t);
+    int err = is_bos ? 0 : detokenizer_add(r->echo, id, &ev->text, &no_stop);
+    if (err < 0) {
+        return err_set(e, err, "the text of prompt token %d", id);
+    }
+    if (n_top > 0) {
+        sampler_report(logits, r->model->n_vocab, id, n_top, top);
+    }
+    if (r->n_echoed == r->n_prompt - 1) {
+        detokenizer_end(r->echo, &ev->text);
+    }
+    for (uint32_t i = 0; i < r->generate.n_choices; i++) {
+        events_token(ev, r, r->choices[i].number, r->n_echoed, id, true, top, n_top);
+    }
+    r->n_echoed++;
+    return 0;
+}

@@ -1,0 +1,48 @@
+/* One answer of a request: its ids, how the next is drawn, what of its text was shown. The
+ * scheduler decides when it computes. */
+#ifndef WORKER_CHOICE_H
+#define WORKER_CHOICE_H
+
+#include "worker/events.h"
+#include "worker/request.h"
+
+struct choice {
+    struct request *request; /* borrowed */
+    uint32_t number;         /* in messages and random keys */
+    int32_t *ids;            /* owned; the answer so far, the end-of-generation id excepted */
+    int64_t n_ids, n_max;
+    bool drew_end;                   /* an end-of-generation id came */
+    uint32_t reason;                 /* enum msg_finish_reason; 0: it goes on */
+    int stop_index;                  /* the stop sequence that ended it; -1 none */
+    struct sampler *sampler;         /* owned */
+    struct detokenizer *detokenizer; /* owned */
+
+    /* the scheduler's */
+    struct engine_seq *seq; /* owned; NULL: nothing of it is in the KV cache */
+    bool is_unborn;         /* waits for the bearer's prompt */
+    bool is_suspect; /* was in a step that failed: computes alone until it has proved itself */
+    struct choice *prev, *next; /* in the queue */
+};
+
+/* Takes the request's parameters; the prompt stands. Runs in a prepare thread. n_max: ids the
+ * answer may have. Errors: those of sampler_create, -ENOMEM. */
+MUST_CHECK int choice_init(struct choice *c, struct request *r, uint32_t number, int64_t n_max,
+                           struct err *e);
+void choice_finish(struct choice *c);
+
+/* Goes through ids that were sent in an earlier epoch. May end the choice. Errors: ERR_INTERNAL
+ * when ids go on after the end; -ENOMEM; ERR_MODEL_TOKENIZER. */
+MUST_CHECK int choice_replay(struct choice *c, const int32_t *ids, size_t n, struct err *e);
+
+/* Draws the next id from these logits and sends it; sets reason when the answer ends there. */
+MUST_CHECK int choice_draw(struct choice *c, const float *logits, struct events *ev, struct err *e);
+
+/* Sends FINISH with the text that was held back. */
+void choice_send_finish(struct choice *c, struct events *ev);
+
+/* Reports the next prompt token of a request with MSG_ECHO, to every choice. logits: of the row
+ * before it; NULL: without logprobs. */
+MUST_CHECK int choice_echo(struct request *r, const float *logits, struct events *ev,
+                           struct err *e);
+
+#endif

@@ -1,0 +1,48 @@
+/* Which rows an engine computes next: continuous batching over the requests of one model.
+ *
+ * Every choice of a request is a sequence of known tokens (prompt and answer); what is not yet in
+ * the KV cache is computed, and behind the last known token the next is drawn. So a fresh prompt, a
+ * decode step, a sequence that lost its blocks, and a replay are one case.
+ *
+ * A step holds one row of every sequence that needs just one (decode), then prompt rows up to the
+ * chunk size, the prompts taking turns. Order of age is order of arrival. Admission: the oldest
+ * that waits goes in when slots for all its choices and blocks for all its tokens are there;
+ * younger ones never overtake it, unless its reader is slow. Blocks run out: the youngest goes back
+ * to the queue, sequences with slow readers first, and is recomputed later. The oldest always goes
+ * on, so everything ends. Forks: the first choice computes the prompt; the others take it over by
+ * reference. A failed step: its requests are computed again one at a time, and one that fails alone
+ * fails.
+ *
+ * Token loop; blocks only in engine_step. No allocation in a step. */
+#ifndef WORKER_SCHEDULER_H
+#define WORKER_SCHEDULER_H
+
+#include "ipc/status.h"
+#include "worker/choice.h"
+
+struct scheduler;
+
+/* Of the model with that index; models and events are borrowed. */
+struct scheduler *scheduler_create(const struct models *models, size_t index, struct events *ev);
+/* Its requests must be gone. NULL-safe. */
+void scheduler_destroy(struct scheduler **s);
+
+/* Takes a prepared GENERATE (stage ACTIVE until ENDED). */
+void scheduler_add(struct scheduler *s, struct request *r);
+
+/* Lets go of a request: no further rows, no events. */
+void scheduler_remove(struct scheduler *s, struct request *r);
+/* The same with the events of a cancelled request. */
+void scheduler_cancel(struct scheduler *s, struct request *r);
+
+/* Decides the next step. STATUS_IDLE: there is nothing to compute; else STATUS_PREFILL or
+ * STATUS_DECODE, and scheduler_run must follow. */
+enum status_phase scheduler_plan(struct scheduler *s);
+/* Computes it and sends what came out. */
+void scheduler_run(struct scheduler *s);
+
+int scheduler_n_running(const struct scheduler *s); /* sequences in the KV cache */
+/* sequences in the queue whose reader is not slow: they are owed progress */
+int scheduler_n_waiting(const struct scheduler *s);
+
+#endif
