@@ -16,7 +16,8 @@
 enum { GGUFW_ALIGNMENT = 32, GGUFW_BUFFER_BYTES = 1024 * 1024 };
 
 struct ggufw {
-    char *path, *part; /* owned; part is NULL once renamed */
+    char *path, *part; /* owned; part is NULL until it is there and once it is renamed */
+    int folder;        /* that holds them */
     FILE *file;
     struct buf kv, infos;     /* the two lists as they stand in the format */
     struct buf keys, tensors; /* names, each with its terminator */
@@ -34,10 +35,35 @@ static uint64_t padding(const struct ggufw *w, uint64_t n)
     return (w->alignment - n % w->alignment) % w->alignment;
 }
 
+static int open_files(struct ggufw *w, char *part, struct err *e)
+{
+    char *folder = strdup(w->path);
+    if (!folder) {
+        return err_set(e, -ENOMEM, "no memory to write %.200s", w->path);
+    }
+    w->folder = open(dirname(folder), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    free(folder);
+    const int flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW;
+    int fd = w->folder < 0 ? -1 : open(part, flags, 0666);
+    if (fd < 0) {
+        return err_set(e, -errno, "cannot create %.200s", part);
+    }
+    w->part = part;
+    w->file = fdopen(fd, "w");
+    if (!w->file) {
+        int rc = err_set(e, -errno, "cannot create %.200s", part);
+        close(fd);
+        return rc;
+    }
+    (void)setvbuf(w->file, NULL, _IOFBF, GGUFW_BUFFER_BYTES);
+    return 0;
+}
+
 int ggufw_create(const char *path, struct ggufw **ret, struct err *e)
 {
+    char *part = NULL;
     struct ggufw *w = calloc(1, sizeof(*w));
-    if (!w || !(w->path = strdup(path)) || asprintf(&w->part, "%s.part", path) < 0) {
+    if (!w || !(w->path = strdup(path)) || asprintf(&part, "%s.part", path) < 0) {
         if (w) {
             free(w->path);
         }
@@ -45,19 +71,15 @@ int ggufw_create(const char *path, struct ggufw **ret, struct err *e)
         return err_set(e, -ENOMEM, "no memory to write %.200s", path);
     }
     w->alignment = GGUFW_ALIGNMENT;
-    int fd = open(w->part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
-    w->file = fd < 0 ? NULL : fdopen(fd, "w");
-    if (!w->file) {
-        int rc = err_set(e, -errno, "cannot create %.200s", w->part);
-        if (fd >= 0) {
-            close(fd);
+    w->folder = -1;
+    int rc = open_files(w, part, e);
+    if (rc < 0) {
+        if (!w->part) {
+            free(part);
         }
-        free(w->path);
-        free(w->part);
-        free(w);
+        ggufw_destroy(&w);
         return rc;
     }
-    (void)setvbuf(w->file, NULL, _IOFBF, GGUFW_BUFFER_BYTES);
     *ret = w;
     return 0;
 }
@@ -73,6 +95,9 @@ void ggufw_destroy(struct ggufw **pw)
     }
     if (w->part) {
         (void)unlink(w->part);
+    }
+    if (w->folder >= 0) {
+        close(w->folder);
     }
     free(w->path);
     free(w->part);
@@ -311,19 +336,6 @@ int ggufw_write(struct ggufw *w, const void *data, size_t bytes, struct err *e)
     return rc;
 }
 
-/* The name itself reaches the disk with its directory only. */
-static int sync_directory(const char *path)
-{
-    char *copy = strdup(path);
-    int fd = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    int rc = fd < 0 || fsync(fd) < 0 ? -errno : 0;
-    if (fd >= 0) {
-        close(fd);
-    }
-    free(copy);
-    return rc;
-}
-
 int ggufw_commit(struct ggufw *w, struct err *e)
 {
     ASSERT(w->has_begun && w->current == w->n_tensors);
@@ -337,6 +349,7 @@ int ggufw_commit(struct ggufw *w, struct err *e)
     }
     free(w->part);
     w->part = NULL;
-    int rc = sync_directory(w->path);
-    return rc < 0 ? err_set(e, rc, "cannot sync the folder of %.200s", w->path) : 0;
+    /* The new name reaches the disk with its folder only. */
+    return fsync(w->folder) < 0 ? err_set(e, -errno, "cannot sync the folder of %.200s", w->path)
+                                : 0;
 }

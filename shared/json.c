@@ -60,9 +60,9 @@ int json_parse(const char *text, size_t n, json_t **ret, struct err *e)
     if (rc < 0) {
         return rc;
     }
-    json_error_t je;
+    json_error_t je = {0};
     json_t *v = json_loadb(text, n, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &je);
-    if (!v && json_error_code(&je) == json_error_out_of_memory) {
+    if (!v && !*je.text) { /* what jansson says when an allocation fails is nothing */
         return err_set(e, -ENOMEM, "while parsing %zu bytes of JSON", n);
     }
     if (!v) {

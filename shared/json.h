@@ -11,7 +11,7 @@
 /* One JSON value and nothing after it but white space. *ret is a new reference. Strings may hold NUL
  * (written \u0000), so their length is json_string_length; keys may not. Integers beyond 64 bits and
  * reals beyond double are refused. e never quotes the text.
- * Errors: ERR_BAD_JSON with place; -ENOMEM.
+ * Errors: ERR_BAD_JSON with place; -ENOMEM (within a string jansson calls that bad text, too).
  * Jansson reads /dev/urandom when it makes its first object: a process that is to be sandboxed calls
  * json_object_seed(0) before. */
 MUST_CHECK int json_parse(const char *text, size_t n, json_t **ret, struct err *e);

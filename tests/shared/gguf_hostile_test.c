@@ -156,6 +156,14 @@ static void names(struct buf *b)
     put_head(b, 3, 0, 1); /* what would confuse a terminal is not printed */
     put_key(b, "a\x1b[2J\xFFz", 99);
     refused(b, ERR_GGUF_BAD, "key 'a?[2J?z'");
+    static const char ten[] = "0123456789"; /* nor is a page of it */
+    put_head(b, 3, 0, 1);
+    put_u64(b, 100);
+    for (int i = 0; i < 10; i++) {
+        buf_str(b, ten);
+    }
+    put_u32(b, 99);
+    refused(b, ERR_GGUF_BAD, "456789...', byte 136");
 }
 
 static void kinds(struct buf *b)
