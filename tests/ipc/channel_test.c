@@ -156,6 +156,25 @@ static void a_peer_that_does_not_read_gives_eagain(void)
     channel_close(&s);
 }
 
+static void last_words_arrive_from_a_peer_that_left_without_reading(void)
+{
+    struct channel s, w;
+    pair_up(&s, &w);
+    s.state = MSG_STATE_RUNNING;
+    struct msg_drain d = {0};
+    struct msg_empty e = {0};
+    static struct channel_msg m;
+    CHECK_INT(channel_send(&s, MSG_DRAIN, 1, &d, sizeof(d), NULL, 0), 0);
+    CHECK_INT(channel_send(&w, MSG_DRAINED, 1, &e, sizeof(e), NULL, 0), 0);
+    CHECK_INT(channel_send(&w, MSG_DRAINED, 1, &e, sizeof(e), NULL, 0), 0);
+    channel_close(&w);
+    CHECK_INT(channel_recv(&s, &m), 1);
+    CHECK_INT(m.type, MSG_DRAINED);
+    CHECK_INT(channel_recv(&s, &m), 1);
+    CHECK_INT(channel_recv(&s, &m), ERR_PEER_GONE);
+    channel_close(&s);
+}
+
 static void seals_are_wanted_and_hold(void)
 {
     void *map;
@@ -209,6 +228,7 @@ int main(void)
     descriptors_travel();
     the_table_is_law();
     a_peer_that_does_not_read_gives_eagain();
+    last_words_arrive_from_a_peer_that_left_without_reading();
     seals_are_wanted_and_hold();
     the_status_page_keeps_the_first_words();
     return 0;
