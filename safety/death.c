@@ -162,7 +162,6 @@ static void death_of_front(struct supervisor *s, const struct policy_death *d, u
     }
     report(&s->front, d, &r, "", "", now_ms);
     s->front_at_ms = now_ms + r.delay_ms;
-    child_end(&s->worker, CHILD_GRACE_MS, now_ms); /* its rings led to that gateway */
     if (r.gives_up) {
         supervisor_end(s, r.exit_code, now_ms);
     }

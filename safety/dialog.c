@@ -39,6 +39,35 @@ static void attach(struct supervisor *s, struct child *c, uint64_t now_ms)
     c->state = CHILD_ATTACHED;
 }
 
+/* Brings worker and front together, whichever came last. The rings of a gateway that died are not
+ * used again: its successor and the worker get new ones, as soon as the worker is through loading.
+ */
+static void pair(struct supervisor *s, uint64_t now_ms)
+{
+    struct child *w = &s->worker, *f = &s->front;
+    if (s->phase != SUPERVISOR_SERVING || s->is_front_attached || !child_is_alive(w) ||
+        w->state < CHILD_ATTACHED || !child_is_alive(f) || f->state < CHILD_GREETED) {
+        return;
+    }
+    if (s->is_epoch_used) {
+        if (w->state != CHILD_READY) {
+            return; /* called again at its READY */
+        }
+        int rc = supervisor_new_epoch(s, now_ms);
+        if (rc != 0) {
+            log_error("no new epoch: %s", err_text(rc));
+            child_end(w, CHILD_GRACE_MS, now_ms); /* its successor tries again */
+            return;
+        }
+        w->epoch = s->epoch.id;
+        attach(s, w, now_ms);
+        log_info("worker goes on with the new %s: epoch %llu", f->name,
+                 (unsigned long long)s->epoch.id);
+    }
+    attach(s, f, now_ms);
+    s->is_front_attached = s->is_epoch_used = f->state == CHILD_ATTACHED;
+}
+
 static void on_hello(struct supervisor *s, struct child *c, const struct channel_msg *m,
                      uint64_t now_ms)
 {
@@ -63,7 +92,7 @@ static void on_hello(struct supervisor *s, struct child *c, const struct channel
     c->deadline_ms = UINT64_MAX;
     c->channel.state = MSG_STATE_GREETED;
     int rc = supervisor_send_config(s, c);
-    if (rc != 0) {
+    if (rc != 0 && rc != ERR_PEER_GONE) { /* a probe may have said all and left */
         child_condemn(c, now_ms, "CONFIG could not be sent: %s", err_text(rc));
         return;
     }
@@ -73,12 +102,9 @@ static void on_hello(struct supervisor *s, struct child *c, const struct channel
         say(s, c, MSG_LISTEN, &listen, sizeof(listen), l->fds, l->n_tcp + l->n_unix, now_ms);
     }
     if (c == &s->worker) {
-        attach(s, &s->worker, now_ms);
-        if (s->worker.state == CHILD_ATTACHED && child_is_alive(&s->front)) {
-            attach(s, &s->front, now_ms);
-            s->is_front_attached = s->front.state == CHILD_ATTACHED;
-        }
+        attach(s, c, now_ms);
     }
+    pair(s, now_ms);
 }
 
 static void on_ready(struct supervisor *s, struct child *c, const struct channel_msg *m,
@@ -89,8 +115,12 @@ static void on_ready(struct supervisor *s, struct child *c, const struct channel
     if (ready.epoch != s->epoch.id || c->state != CHILD_ATTACHED) {
         return; /* of a worker that died meanwhile */
     }
+    bool is_again = c->was_ready;
     c->state = CHILD_READY;
     c->was_ready = true;
+    if (c == &s->worker && is_again) {
+        return;
+    }
     if (c == &s->worker) {
         policy_ready(&s->worker_policy, now_ms);
         s->load_ms = now_ms - c->start_ms;
@@ -101,6 +131,7 @@ static void on_ready(struct supervisor *s, struct child *c, const struct channel
         }
         log_info("worker is ready: epoch %llu, pid %d, loaded in %.3f s%s",
                  (unsigned long long)s->epoch.id, (int)c->pid, (double)s->load_ms / 1000, since);
+        pair(s, now_ms);
         return;
     }
     policy_ready(&s->front_policy, now_ms);

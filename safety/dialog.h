@@ -1,7 +1,8 @@
 /* The control dialog with the children, on the supervisor's side.
  *
  *   child: HELLO          -> CONFIG; LISTEN to the gateway
- *   both greeted          -> ATTACH to worker and front, with the same five descriptors
+ *   worker greeted        -> ATTACH, and to the front with the same five descriptors
+ *   a new front greeted   -> ATTACH to it and, once more, to the worker that is there
  *   worker: PREFLIGHT     -> the probe is started; its VERDICT goes to the worker
  *   worker: READY, front: READY
  *   front: BULK           -> to the worker, unopened

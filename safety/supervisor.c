@@ -23,6 +23,7 @@
 
 enum {
     TICK_MS = 1000,
+    DRAIN_EXTRA_MS = 500,
     STALL_MS = 10 * 1000,     /* a step on the GPU */
     STALL_CPU_MS = 60 * 1000, /* a step of a big model on a slow processor */
     START_STALL_MS = 60 * 1000,
@@ -210,6 +211,27 @@ static void start_front(struct supervisor *s, uint64_t now_ms)
     }
 }
 
+int supervisor_new_epoch(struct supervisor *s, uint64_t now_ms)
+{
+    struct epoch fresh;
+    int rc = epoch_create(&fresh, s->last_epoch + 1);
+    if (rc != 0) {
+        return rc;
+    }
+    epoch_close(&s->epoch);
+    s->epoch = fresh;
+    s->last_epoch++;
+    s->is_front_attached = s->is_epoch_used = false;
+    uint64_t lock_ms = (uint64_t)(s->cfg->v[CONFIG_gpu_lock_timeout].num * 1000);
+    uint64_t stall_ms = s->options->stall_ms;
+    struct watchdog_limits limits = {.start_ms = stall_ms ? stall_ms : START_STALL_MS,
+                                     .preflight_ms = lock_ms + PREFLIGHT_MS,
+                                     .load_ms = stall_ms ? stall_ms : LOAD_STALL_MS,
+                                     .step_ms = stall_ms ? stall_ms : STALL_CPU_MS};
+    watchdog_start(&s->watchdog, &limits, now_ms);
+    return 0;
+}
+
 static void start_worker(struct supervisor *s, uint64_t now_ms)
 {
     char path[SUPERVISOR_PATH_BYTES], number[24];
@@ -218,7 +240,7 @@ static void start_worker(struct supervisor *s, uint64_t now_ms)
     snprintf(number, sizeof(number), "%llu", (unsigned long long)s->last_epoch + 1);
     char *argv[] = {name, flag, number, NULL};
     struct child_options o = {.path = path, .argv = argv, .oom_score_adj = WORKER_OOM_SCORE_ADJ};
-    int rc = epoch_create(&s->epoch, s->last_epoch + 1);
+    int rc = supervisor_new_epoch(s, now_ms);
     if (rc == 0) {
         rc = child_spawn(&s->worker, &o, s->epoch.id, now_ms);
     }
@@ -227,15 +249,7 @@ static void start_worker(struct supervisor *s, uint64_t now_ms)
         s->worker_at_ms = retry_at(&s->worker, rc, now_ms);
         return;
     }
-    s->last_epoch++;
     s->n_oom_kills = oom_kills("");
-    uint64_t lock_ms = (uint64_t)(s->cfg->v[CONFIG_gpu_lock_timeout].num * 1000);
-    uint64_t stall_ms = s->options->stall_ms;
-    struct watchdog_limits limits = {.start_ms = stall_ms ? stall_ms : START_STALL_MS,
-                                     .preflight_ms = lock_ms + PREFLIGHT_MS,
-                                     .load_ms = stall_ms ? stall_ms : LOAD_STALL_MS,
-                                     .step_ms = stall_ms ? stall_ms : STALL_CPU_MS};
-    watchdog_start(&s->watchdog, &limits, now_ms);
 }
 
 int supervisor_start_probe(struct supervisor *s, uint32_t device, uint64_t now_ms)
@@ -291,7 +305,7 @@ static void drain(struct supervisor *s, uint64_t now_ms)
     uint64_t timeout_ms = (uint64_t)(timeout_s * 1000);
     s->phase = SUPERVISOR_DRAINING;
     /* The children end what is left at their deadline and say so; we wait a little longer. */
-    s->drain_deadline_ms = now_ms + timeout_ms + TICK_MS;
+    s->drain_deadline_ms = now_ms + timeout_ms + DRAIN_EXTRA_MS;
     notify_send("STOPPING=1\nSTATUS=finishing requests");
     log_info("stopping: running requests get %g s; once more ends them at once", timeout_s);
     if (s->worker.state != CHILD_READY) { /* loading: there is nothing to finish */
@@ -424,6 +438,9 @@ static uint64_t next_wakeup(const struct supervisor *s, uint64_t now_ms)
 {
     uint64_t at = now_ms + s->tick_ms;
     at = MIN(at, MIN(s->front.deadline_ms, MIN(s->worker.deadline_ms, s->probe.deadline_ms)));
+    if (s->phase == SUPERVISOR_DRAINING) {
+        at = MIN(at, s->drain_deadline_ms);
+    }
     if (s->phase == SUPERVISOR_SERVING) {
         at = s->front.state == CHILD_NONE ? MIN(at, s->front_at_ms) : at;
         at = s->worker.state == CHILD_NONE && s->worker_at_ms > now_ms ? MIN(at, s->worker_at_ms)

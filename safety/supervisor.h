@@ -70,6 +70,7 @@ struct supervisor {
     struct epoch epoch; /* of the worker */
     uint64_t last_epoch;
     bool is_front_attached; /* to epoch */
+    bool is_epoch_used;     /* a front has been attached to it, perhaps one that is dead */
     struct watchdog watchdog;
     uint64_t n_oom_kills; /* in our cgroup, when the worker was started */
     uint64_t load_ms;     /* what the last load took; for Retry-After */
@@ -89,6 +90,8 @@ struct supervisor {
 void supervisor_end(struct supervisor *s, int exit_code, uint64_t now_ms);
 /* CONFIG for one child (the key file goes to the gateway only). */
 MUST_CHECK int supervisor_send_config(struct supervisor *s, struct child *c);
+/* Makes the next epoch, in place of the present one if there is one. 0 or -errno. */
+MUST_CHECK int supervisor_new_epoch(struct supervisor *s, uint64_t now_ms);
 /* Starts the probe for the worker's preflight. */
 MUST_CHECK int supervisor_start_probe(struct supervisor *s, uint32_t device, uint64_t now_ms);
 

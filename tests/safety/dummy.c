@@ -182,6 +182,9 @@ static void misbehave_loading(void)
         status_last_words(page, "kernel matmul failed:\n\x1b[2J 0x%x", 0xdead);
         _exit(20);
     }
+    if (does("slowload")) {
+        usleep(300 * 1000);
+    }
     if (does("hangload")) {
         pause();
     }
@@ -200,6 +203,13 @@ static void misbehave_loading(void)
 
 static void run_worker_attached(void)
 {
+    static bool is_loaded;
+    if (is_loaded) { /* a new gateway */
+        status_beat(page, STATUS_IDLE);
+        become_ready();
+        return;
+    }
+    is_loaded = true;
     status_beat(page, STATUS_LOADING);
     misbehave_loading();
     if (does("preflight")) {
@@ -372,6 +382,7 @@ int main(int argc, char **argv)
     struct sigaction sa = {.sa_handler = does("ignoreterm") ? SIG_IGN : on_term};
     sigaction(SIGTERM, &sa, NULL);
     signal(SIGINT, SIG_IGN);
+    signal(SIGSEGV, SIG_DFL); /* a sanitizer's handler would make an exit of it */
     channel_init(&channel, CHANNEL_CHILD_FD, role, MSG_SUPERVISOR);
     greet();
     static struct channel_msg m;

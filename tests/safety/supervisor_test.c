@@ -108,7 +108,12 @@ static void test_kill_restarts_at_once(void)
 static void test_no_descriptor_leaks(void)
 {
     plan("", "");
-    pid_t worker = serve(NULL, NULL);
+    rig_serve(&r, NULL, NULL);
+    rig_expect(&r, "@gateway start");
+    pid_t gateway = (pid_t)rig_number(&r, "pid ");
+    rig_expect(&r, "worker is ready");
+    pid_t worker = (pid_t)rig_number(&r, "pid ");
+    rig_expect(&r, "@gateway ready");
     int before = rig_count_fds(r.pid);
     for (int i = 0; i < 50; i++) {
         CHECK(kill(worker, SIGKILL) == 0);
@@ -116,6 +121,9 @@ static void test_no_descriptor_leaks(void)
         worker = (pid_t)rig_number(&r, "pid ");
         rig_expect(&r, "@gateway ready");
     }
+    CHECK_INT(rig_count_fds(r.pid), before);
+    CHECK(kill(gateway, SIGKILL) == 0);
+    rig_expect(&r, "@gateway ready");
     CHECK_INT(rig_count_fds(r.pid), before);
     rig_stop(&r);
 }
@@ -215,13 +223,18 @@ static void test_gateway_death(void)
     rig_expect(&r, "@gateway start");
     pid_t gateway = (pid_t)rig_number(&r, "pid ");
     rig_expect(&r, "@gateway ready 1");
+    rig_expect(&r, "worker is ready");
+    pid_t worker = (pid_t)rig_number(&r, "pid ");
     CHECK(kill(gateway, SIGSTOP) == 0);
     int waiting = dial(port); /* nobody accepts it; the socket outlives the gateway */
     CHECK(kill(gateway, SIGKILL) == 0);
     rig_expect(&r, "gateway (pid ");
     CHECK(strstr(r.line, "was killed by SIGKILL"));
     check_answer(waiting);
-    rig_expect(&r, "@gateway ready 2"); /* with a worker of its own */
+    rig_expect(&r, "worker goes on with the new gateway: epoch 2");
+    rig_expect(&r, "@worker ready 2");
+    CHECK_INT(rig_number(&r, "pid "), worker); /* the same one, with its models */
+    rig_expect(&r, "@gateway ready 2");
     rig_stop(&r);
 
     plan("diesonce", "");
@@ -229,6 +242,18 @@ static void test_gateway_death(void)
     rig_expect(&r, "gateway (pid ");
     CHECK(strstr(r.line, "was killed by SIGSEGV") && strstr(r.line, "its own fault"));
     rig_expect(&r, "@gateway ready 2");
+    rig_stop(&r);
+
+    /* The worker is still loading when the second gateway comes: it is paired when it is done. */
+    plan("", "slowload");
+    rig_serve(&r, NULL, NULL);
+    rig_expect(&r, "@gateway ready 1");
+    gateway = (pid_t)rig_number(&r, "pid ");
+    CHECK(kill(gateway, SIGKILL) == 0);
+    rig_expect(&r, "@worker ready 1");
+    rig_expect(&r, "worker goes on with the new gateway: epoch 2");
+    rig_expect(&r, "@gateway ready 2");
+    rig_expect(&r, "@worker ready 2");
     rig_stop(&r);
 }
 
