@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef uint16_t block_half; /* the bits of an IEEE binary16 */
+
 
 #define BLOCK_PACKED __attribute__((packed))
 #define BLOCK_SIZE(type, bytes) _Static_assert(sizeof(struct type) == (bytes), #type " size")
@@ -23,7 +23,7 @@ enum { BLOCK_SUPER = 256 }; /* weights of a super-block (the K, IQ and TQ types)
 
 /* w[i] = d * (lo(qs[i]) - 8) for i < 16, d * (hi(qs[i - 16]) - 8) above. */
 struct BLOCK_PACKED block_q4_0 {
-    block_half d;
+    uint16_t d;
     uint8_t qs[16];
 };
 BLOCK_SIZE(block_q4_0, 18);
@@ -31,8 +31,8 @@ BLOCK_AT(block_q4_0, qs, 2);
 
 /* As Q4_0 but w = d * q + m, q in 0..15. */
 struct BLOCK_PACKED block_q4_1 {
-    block_half d;
-    block_half m;
+    uint16_t d;
+    uint16_t m;
     uint8_t qs[16];
 };
 BLOCK_SIZE(block_q4_1, 20);
@@ -40,7 +40,7 @@ BLOCK_AT(block_q4_1, qs, 4);
 
 /* w[i] = d * (q - 16), q = the nibble as in Q4_0 plus 16 where bit i of qh is set. */
 struct BLOCK_PACKED block_q5_0 {
-    block_half d;
+    uint16_t d;
     uint8_t qh[4];
     uint8_t qs[16];
 };
@@ -50,8 +50,8 @@ BLOCK_AT(block_q5_0, qs, 6);
 
 /* w = d * q + m, q in 0..31 as in Q5_0. */
 struct BLOCK_PACKED block_q5_1 {
-    block_half d;
-    block_half m;
+    uint16_t d;
+    uint16_t m;
     uint8_t qh[4];
     uint8_t qs[16];
 };
@@ -61,7 +61,7 @@ BLOCK_AT(block_q5_1, qs, 8);
 
 /* w[i] = d * qs[i]. */
 struct BLOCK_PACKED block_q8_0 {
-    block_half d;
+    uint16_t d;
     int8_t qs[32];
 };
 BLOCK_SIZE(block_q8_0, 34);
@@ -69,8 +69,8 @@ BLOCK_AT(block_q8_0, qs, 2);
 
 /* Q8_0 with s = d * sum of qs; an intermediate form of other engines, never in a weight file. */
 struct BLOCK_PACKED block_q8_1 {
-    block_half d;
-    block_half s;
+    uint16_t d;
+    uint16_t s;
     int8_t qs[32];
 };
 BLOCK_SIZE(block_q8_1, 36);
@@ -78,7 +78,7 @@ BLOCK_AT(block_q8_1, qs, 4);
 
 /* Q4_0's nibbles as numbers of the 16 values -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113. */
 struct BLOCK_PACKED block_iq4_nl {
-    block_half d;
+    uint16_t d;
     uint8_t qs[16];
 };
 BLOCK_SIZE(block_iq4_nl, 18);
@@ -106,7 +106,7 @@ BLOCK_AT(block_nvfp4, qs, 4);
 
 /* w[i] = d * (q - 1), q = bits 2 (i mod 4) and up of qs[i / 4]. */
 struct BLOCK_PACKED block_q2_0 {
-    block_half d;
+    uint16_t d;
     uint8_t qs[16];
 };
 BLOCK_SIZE(block_q2_0, 18);
@@ -114,7 +114,7 @@ BLOCK_AT(block_q2_0, qs, 2);
 
 /* w[i] = d where bit i mod 8 of qs[i / 8] is set, else -d. */
 struct BLOCK_PACKED block_q1_0 {
-    block_half d;
+    uint16_t d;
     uint8_t qs[16];
 };
 BLOCK_SIZE(block_q1_0, 18);
@@ -128,8 +128,8 @@ BLOCK_AT(block_q1_0, qs, 2);
 struct BLOCK_PACKED block_q2_k {
     uint8_t scales[16];
     uint8_t qs[64];
-    block_half d;
-    block_half dmin;
+    uint16_t d;
+    uint16_t dmin;
 };
 BLOCK_SIZE(block_q2_k, 84);
 BLOCK_AT(block_q2_k, qs, 16);
@@ -142,7 +142,7 @@ struct BLOCK_PACKED block_q3_k {
     uint8_t hmask[32];
     uint8_t qs[64];
     uint8_t scales[12];
-    block_half d;
+    uint16_t d;
 };
 BLOCK_SIZE(block_q3_k, 110);
 BLOCK_AT(block_q3_k, qs, 32);
@@ -154,8 +154,8 @@ BLOCK_AT(block_q3_k, d, 108);
  * as bits 4 and 5, m = hi(scales[g + 4]) with scales[g] >> 6 as bits 4 and 5.
  * qs: 32 bytes for each pair of groups, the even group in the low nibbles. */
 struct BLOCK_PACKED block_q4_k {
-    block_half d;
-    block_half dmin;
+    uint16_t d;
+    uint16_t dmin;
     uint8_t scales[12];
     uint8_t qs[128];
 };
@@ -165,8 +165,8 @@ BLOCK_AT(block_q4_k, qs, 16);
 
 /* As Q4_K; bit g of qh[i % 32] adds 16 to q. */
 struct BLOCK_PACKED block_q5_k {
-    block_half d;
-    block_half dmin;
+    uint16_t d;
+    uint16_t dmin;
     uint8_t scales[12];
     uint8_t qh[32];
     uint8_t qs[128];
@@ -182,7 +182,7 @@ struct BLOCK_PACKED block_q6_k {
     uint8_t ql[128];
     uint8_t qh[64];
     int8_t scales[16];
-    block_half d;
+    uint16_t d;
 };
 BLOCK_SIZE(block_q6_k, 210);
 BLOCK_AT(block_q6_k, qh, 128);
@@ -205,7 +205,7 @@ BLOCK_AT(block_q8_k, sums, 260);
 struct BLOCK_PACKED block_tq1_0 {
     uint8_t qs[48];
     uint8_t qh[4];
-    block_half d;
+    uint16_t d;
 };
 BLOCK_SIZE(block_tq1_0, 54);
 BLOCK_AT(block_tq1_0, qh, 48);
@@ -214,7 +214,7 @@ BLOCK_AT(block_tq1_0, d, 52);
 /* w = d * (q - 1). */
 struct BLOCK_PACKED block_tq2_0 {
     uint8_t qs[64];
-    block_half d;
+    uint16_t d;
 };
 BLOCK_SIZE(block_tq2_0, 66);
 BLOCK_AT(block_tq2_0, d, 64);
@@ -226,7 +226,7 @@ BLOCK_AT(block_tq2_0, d, 64);
 /* Group g is 8 bytes: four codebook indices, then 32 bits: sign fields of octet o at 7 o, scale s at 28.
  * w = d * (s + 1/2) / 4 * value. */
 struct BLOCK_PACKED block_iq2_xxs {
-    block_half d;
+    uint16_t d;
     uint8_t qs[64];
 };
 BLOCK_SIZE(block_iq2_xxs, 66);
@@ -235,7 +235,7 @@ BLOCK_AT(block_iq2_xxs, qs, 2);
 /* qs[4 g + o]: codebook index (9 bits), sign field (7 bits). Octets 0 and 1 scale by lo(scales[g]), 2 and 3 by
  * hi(scales[g]), as in IQ2_XXS. */
 struct BLOCK_PACKED block_iq2_xs {
-    block_half d;
+    uint16_t d;
     uint16_t qs[32];
     uint8_t scales[8];
 };
@@ -244,7 +244,7 @@ BLOCK_AT(block_iq2_xs, scales, 66);
 
 /* Index: qs[4 g + o], with bits 2 o and up of qh[g] as bits 8 and 9. All eight signs stand in signs[4 g + o]. */
 struct BLOCK_PACKED block_iq2_s {
-    block_half d;
+    uint16_t d;
     uint8_t qs[32];
     uint8_t signs[32];
     uint8_t qh[8];
@@ -258,7 +258,7 @@ BLOCK_AT(block_iq2_s, scales, 74);
 /* qs[8 g + j] indexes quad j of the group. signs[g], 32 bits: sign fields of octet o at 7 o, scale s at 28.
  * w = d * (s + 1/2) / 2 * value. */
 struct BLOCK_PACKED block_iq3_xxs {
-    block_half d;
+    uint16_t d;
     uint8_t qs[64];
     uint32_t signs[8];
 };
@@ -268,7 +268,7 @@ BLOCK_AT(block_iq3_xxs, signs, 66);
 /* Index of quad j: qs[8 g + j], with bit j of qh[g] as bit 8. signs as in IQ2_S. Scale s: nibble g % 2 of
  * scales[g / 2]; w = d * (2 s + 1) * value. */
 struct BLOCK_PACKED block_iq3_s {
-    block_half d;
+    uint16_t d;
     uint8_t qs[64];
     uint8_t qh[8];
     uint8_t signs[32];
@@ -282,7 +282,7 @@ BLOCK_AT(block_iq3_s, scales, 106);
 /* Index of octet o: qs[4 g + o], with bits 3 o and up of qh[g] as bits 8-10. Bits 12-14 of qh[g]: scale s; bit 15:
  * delta is -1/8, else +1/8. w = d * (2 s + 1) * (value + delta). */
 struct BLOCK_PACKED block_iq1_s {
-    block_half d;
+    uint16_t d;
     uint8_t qs[32];
     uint16_t qh[8];
 };
@@ -304,7 +304,7 @@ BLOCK_AT(block_iq1_m, scales, 48);
 /* The values of IQ4_NL; group g: nibbles as in Q4_0 in qs + 16 g; the 6-bit scale s has bits 0-3 in nibble g % 2 of
  * scales_low[g / 2] and bits 4-5 at 2 g of scales_high. w = d * (s - 32) * value. */
 struct BLOCK_PACKED block_iq4_xs {
-    block_half d;
+    uint16_t d;
     uint16_t scales_high;
     uint8_t scales_low[4];
     uint8_t qs[128];

@@ -14,20 +14,26 @@
 #include "shared/err.h"
 #include "shared/type.h"
 
-enum matmul_act { MATMUL_ACT_F32, MATMUL_ACT_Q8_32, MATMUL_ACT_Q8_256, MATMUL_ACT_COUNT };
+enum matmul_act {
+    MATMUL_ACT_F32, /* as they are */
+    MATMUL_ACT_Q8,  /* blocks of 32 in 8 bits with a float scale */
+    MATMUL_ACT_COUNT
+};
 
 struct matmul_weight {   /* a matrix ready to multiply */
     enum type type;
     enum isa isa;
     int64_t n_rows;      /* outputs */
     int64_t n_cols;      /* inputs; a multiple of the type's block length */
-    const void *data;    /* borrowed: the file's bytes, or the packed form */
+    const void *data;    /* borrowed: the file's bytes; read by the scalar reference only */
     size_t row_bytes;    /* of the file's form */
-    void *packed;        /* owned, or NULL where the kernel reads the file's form */
+    void *packed;        /* owned: panels (kernels/cpu/panel.h), or NULL for the scalar reference */
+    size_t packed_bytes;
     enum matmul_act act; /* what x must be */
 };
 
-/* Prepares a weight for the ISA (packs where that pays). Errors: -ENOMEM, -ENOTSUP (no such type). */
+/* Prepares a weight for the ISA. With a vector ISA it is packed: the same bytes in another order, after which the file's
+ * form is needed for matmul_row only. Errors: -ENOMEM, -ENOTSUP (no such type). */
 MUST_CHECK int matmul_prepare(struct matmul_weight *w, enum type type, enum isa isa, int64_t n_rows,
                               int64_t n_cols, const void *data, struct pool *pool);
 void matmul_finish(struct matmul_weight *w);

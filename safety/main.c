@@ -33,6 +33,9 @@ static const struct command commands[] = {
     {"logits", "-m MODEL -p TEXT -o FILE", "write the logits of a prompt to a file", run_tool},
     {"tokenize", "-m MODEL", "print the token ids of each line", run_tool},
     {"detokenize", "-m MODEL", "print the text of token ids", run_tool},
+    {"bench", "-m MODEL", "measure prefill and decode rates", run_tool},
+    {"perplexity", "-m MODEL --file FILE", "measure how well a model predicts a text", run_tool},
+    {"quantize", "IN OUT TYPE", "write a model in another type", run_tool},
     {"doctor", "", "check this machine: CPU, GPU, driver, permissions", run_doctor},
     {"config", "", "show every setting, its value and where it comes from", run_config},
 };

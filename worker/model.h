@@ -91,6 +91,17 @@ struct op_rows model_add_scaled(struct model *m, struct op_rows a, struct op_row
 struct op_rows model_scale(struct model *m, struct op_rows x, double scale, double cap);
 struct op_rows model_copy(struct model *m, struct op_rows x, int64_t n_groups, int64_t n,
                           int64_t x_group);
+/* For every group: a_n values of a, b_n values of b; groups a_group and b_group apart. */
+struct op_rows model_concat(struct model *m, int64_t n_groups, struct op_rows a, int64_t a_n,
+                            int64_t a_group, struct op_rows b, int64_t b_n, int64_t b_group);
+/* A matrix for each group: "<name>.weight" [n_in, n_out, n_groups]. */
+struct op_rows model_heads(struct model *m, struct op_rows x, const char *name, int64_t n_groups,
+                           int64_t x_group, int64_t n_in, int64_t n_out);
+/* Short causal convolution with "<name>.weight" [width, x.n] and, where there is one, "<name>.bias". */
+struct op_rows model_conv(struct model *m, struct op_rows x, const char *name, int64_t width,
+                          bool silu);
+/* State of a recurrent op, floats for each sequence. */
+int model_state(struct model *m, int64_t floats);
 /* f(gate) * up; up may be none. */
 struct op_rows model_glu(struct model *m, enum op_glu_kind kind, struct op_rows gate,
                          struct op_rows up);
@@ -102,10 +113,20 @@ struct model_rope {
     int32_t n_rot;
     bool adjacent; /* pairs (2i, 2i+1), else (i, i + n_rot/2) */
 };
-/* The table for a frequency base, with the file's scaling (linear, YaRN, LongRoPE, factors in tensors)
- * unless is_plain. Call it once, outside the layers. */
-struct model_rope model_rope(struct model *m, int64_t n_rot, bool adjacent, double base,
-                             bool is_plain);
+struct model_rope_spec {
+    int64_t n_rot;
+    bool adjacent;
+    double base;
+    bool is_plain;    /* without the file's scaling (linear, YaRN, LongRoPE, factors in tensors) */
+    double magnitude; /* of the rotated values; 0: as the file's scaling has it */
+    /* Pairs are dealt to sections (key rope.dimension_sections); those of the fourth do not turn, as
+     * its position is 0 in text. */
+    enum { MODEL_ROPE_ONE, MODEL_ROPE_SECTIONS, MODEL_ROPE_INTERLEAVED } sections;
+};
+/* Makes the table. Once for the model, outside the layers. */
+struct model_rope model_rope(struct model *m, const struct model_rope_spec *spec);
+/* The file's YaRN factor, 1 where it has none. */
+double model_yarn_factor(struct model *m);
 struct op_rows model_rotate(struct model *m, struct op_rows x, int64_t n_groups, int64_t n,
                             int64_t x_group, const struct model_rope *rope);
 
@@ -120,8 +141,10 @@ struct model_attention {
 };
 /* Reads head counts and sizes of m->layer; scale = 1/sqrt(dim_k) or the file's. */
 struct model_attention model_attention_read(struct model *m);
-/* RoPE with the usual keys: dimension_count (default dim_k), freq_base. */
-struct model_rope model_rope_read(struct model *m, bool adjacent);
+/* The usual keys: dimension_count (default dim_k), freq_base. */
+struct model_rope_spec model_rope_read(struct model *m, bool adjacent);
+/* The window of m->layer by the usual keys: every `period`-th layer has none. 0: none. */
+int64_t model_window(struct model *m, int64_t period, int64_t def);
 /* ALiBi slopes for n_head heads and the usual largest bias. */
 const float *model_alibi(struct model *m, int64_t n_head, double max_bias);
 /* KV write and attention over q [n_head x dim_k], k, v. v_in_k: v is none. */

@@ -1,6 +1,8 @@
 /* Building programs: rotary embedding, attention. */
 #include "worker/model_tensor.h"
 
+#include "shared/limits.h"
+
 #include <math.h>
 #include <stdio.h>
 
@@ -28,11 +30,36 @@ static double yarn_magnitude(double factor, double mscale)
     return factor <= 1 ? 1 : 0.1 * mscale * log(factor) + 1;
 }
 
-struct model_rope model_rope(struct model *m, int64_t n_rot, bool adjacent, double base,
-                             bool is_plain)
+/* Whether pair i stands still in text: it belongs to the fourth section. */
+static bool stands_still(struct model *m, const struct model_rope_spec *spec, int64_t i)
 {
-    struct model_rope rope = {.n_rot = (int32_t)n_rot, .adjacent = adjacent};
-    int64_t n = n_rot / 2;
+    const struct gguf_kv *kv = model_find(m, "rope.dimension_sections");
+    if (spec->sections == MODEL_ROPE_ONE || !kv || kv->kind != GGUF_ARRAY || kv->n < 3 ||
+        kv->elem_kind == GGUF_STRING) {
+        return false;
+    }
+    double size[3];
+    for (uint64_t k = 0; k < 3; k++) {
+        size[k] = gguf_elem_f64(kv, k);
+    }
+    double at = (double)i;
+    return spec->sections == MODEL_ROPE_INTERLEAVED ? at >= 3 * size[i % 3]
+                                                    : at >= size[0] + size[1] + size[2];
+}
+
+double model_yarn_factor(struct model *m)
+{
+    bool is_yarn = model_key_is(m, "rope.scaling.type", "yarn");
+    double factor = model_num(m, "rope.scaling.factor", 0, 1e6, 1);
+    return is_yarn && factor > 1 ? factor : 1;
+}
+
+struct model_rope model_rope(struct model *m, const struct model_rope_spec *spec)
+{
+    struct model_rope rope = {.n_rot = (int32_t)spec->n_rot, .adjacent = spec->adjacent};
+    int64_t n_rot = spec->n_rot, n = n_rot / 2;
+    double base = spec->base;
+    bool is_plain = spec->is_plain;
     double *inv_freq = model_alloc(m, (size_t)MAX(n, (int64_t)1) * sizeof *inv_freq);
     if (!inv_freq || m->status < 0) {
         return rope;
@@ -60,12 +87,14 @@ struct model_rope model_rope(struct model *m, int64_t n_rot, bool adjacent, doub
             double keep = 1 - fmin(1, fmax(0, ramp));
             scaled = scaled * (1 - keep) + freq * keep;
         }
-        inv_freq[i] = scaled;
+        inv_freq[i] = stands_still(m, spec, i) ? 0 : scaled;
     }
     double mscale = is_plain ? 1 : model_num(m, "rope.scaling.attn_factor", 0, 1e6, 1);
-    if (is_yarn && !model_has_key(m, "rope.scaling.yarn_log_multiplier")) {
-        mscale *= yarn_magnitude(factor, 1);
+    if (is_yarn) {
+        double log_mul = model_num(m, "rope.scaling.yarn_log_multiplier", 0, 1e6, 0);
+        mscale *= yarn_magnitude(factor, 1) / yarn_magnitude(factor, log_mul);
     }
+    mscale = spec->magnitude > 0 ? spec->magnitude : mscale;
     struct op op = {.u.rope_table = {.inv_freq = inv_freq, .n = (int32_t)n, .mscale = (float)mscale}};
     op.u.rope_table.y = model_new_rows(m, "rope_table", 2 * n, 1, false);
     model_emit(m, OP_rope_table, &op);
@@ -73,16 +102,30 @@ struct model_rope model_rope(struct model *m, int64_t n_rot, bool adjacent, doub
     return rope;
 }
 
-struct model_rope model_rope_read(struct model *m, bool adjacent)
+struct model_rope_spec model_rope_read(struct model *m, bool adjacent)
 {
     struct model_attention a = model_attention_read(m);
-    int64_t n_rot = model_int(m, "rope.dimension_count", 2, a.dim_k, a.dim_k);
-    double base = model_num(m, "rope.freq_base", 1.0000001, 1e15, 10000);
-    if (n_rot % 2 != 0) {
+    struct model_rope_spec spec = {
+        .n_rot = model_int(m, "rope.dimension_count", 2, a.dim_k, a.dim_k),
+        .adjacent = adjacent,
+        .base = model_num(m, "rope.freq_base", 1.0000001, 1e15, 10000),
+    };
+    if (spec.n_rot % 2 != 0) {
         model_fail(m, ERR_GGUF_KEY, "key '%s.rope.dimension_count': %lld is odd", m->arch,
-                   (long long)n_rot);
+                   (long long)spec.n_rot);
     }
-    return model_rope(m, n_rot, adjacent, base, false);
+    return spec;
+}
+
+int64_t model_window(struct model *m, int64_t period, int64_t def)
+{
+    const struct gguf_kv *kv = model_find(m, "attention.sliding_window_pattern");
+    int64_t window = model_int(m, "attention.sliding_window", 0, INT32_MAX, def);
+    if (kv && kv->kind == GGUF_ARRAY) { /* one flag per layer */
+        return model_int(m, "attention.sliding_window_pattern", 0, 1, 0) ? window : 0;
+    }
+    period = model_int(m, "attention.sliding_window_pattern", 0, LIMIT_LAYERS, period);
+    return period == 0 || m->layer % period < period - 1 ? window : 0;
 }
 
 struct op_rows model_rotate(struct model *m, struct op_rows x, int64_t n_groups, int64_t n,

@@ -4,6 +4,8 @@
 
 #include "worker/model.h"
 
+/* The key "<arch>.<key>", NULL when absent. */
+const struct gguf_kv *model_find(struct model *m, const char *key);
 /* NULL without error when absent; counts as used. */
 const struct gguf_tensor *model_tensor_maybe(struct model *m, const char *name);
 /* Must be there and hold weights; NULL on error. */

@@ -63,6 +63,26 @@ static void copy_rows(void *arg, int64_t lo, int64_t hi, int thread)
     }
 }
 
+static void concat_rows(void *arg, int64_t lo, int64_t hi, int thread)
+{
+    (void)thread;
+    const struct op_concat *o = arg;
+    int64_t n = o->a_n + o->b_n;
+    for (int64_t i = lo; i < hi; i++) {
+        for (int64_t g = 0; g < o->n_groups; g++) {
+            float *y = op_row(&o->y, i) + g * n;
+            memcpy(y, op_row(&o->a, i) + g * o->a_group, (size_t)o->a_n * sizeof *y);
+            memcpy(y + o->a_n, op_row(&o->b, i) + g * o->b_group, (size_t)o->b_n * sizeof *y);
+        }
+    }
+}
+
+void op_concat_run(const struct op_concat *o, const struct op_step *s, int64_t n)
+{
+    struct op_concat copy = *o;
+    ops_job(s, n, (int64_t)o->n_groups * (o->a_n + o->b_n), concat_rows, &copy);
+}
+
 void op_copy_run(const struct op_copy *o, const struct op_step *s, int64_t n)
 {
     struct op_copy copy = *o;

@@ -15,8 +15,8 @@ static void rows(void *arg, int64_t lo, int64_t hi, int thread)
     const struct vec *vec = vec_get(j->s->isa);
     for (int64_t i = lo; i < hi; i++) {
         int64_t row = i / o->n_groups, group = i % o->n_groups;
-        const float *gate = op_row(&o->gate, row) + group * o->x_group;
-        const float *up = o->up.data ? op_row(&o->up, row) + group * o->x_group : NULL;
+        const float *gate = op_row(&o->gate, row) + group * o->gate_group;
+        const float *up = o->up.data ? op_row(&o->up, row) + group * o->n : NULL;
         float *y = op_row(&o->y, row) + group * o->n;
         if (o->gate.n == 1 && o->n > 1) {
             float f;

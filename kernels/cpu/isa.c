@@ -1,7 +1,25 @@
 /* Instruction set detection. Pure after the first call. */
 #include "kernels/cpu/isa.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <string.h>
+
+#if defined(__x86_64__)
+/* Instructions without register state of their own, which the compilers' builtins do not all name. */
+static bool has_f16c(void)
+{
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c >> 29 & 1);
+}
+
+static bool has_avx_vnni(void)
+{
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+}
+#endif
 
 enum isa isa_detect(void)
 {
@@ -9,15 +27,24 @@ enum isa isa_detect(void)
     /* The builtins also ask xgetbv whether the kernel saves the registers. */
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vnni")) {
+        __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("bmi2")) {
         return ISA_AVX512;
     }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("f16c")) {
+        has_f16c() && __builtin_cpu_supports("bmi2")) {
         return ISA_AVX2;
     }
 #endif
     return ISA_SCALAR;
+}
+
+bool isa_has_avx_vnni(void)
+{
+#if defined(__x86_64__)
+    return isa_detect() != ISA_SCALAR && has_avx_vnni();
+#else
+    return false;
+#endif
 }
 
 static const char *const names[ISA_COUNT] = {"scalar", "avx2", "avx512"};

@@ -1,23 +1,55 @@
-/* Matrix multiplication: preparing weights, converting activations, and choosing the kernel.
- * Runs on the token loop's thread and its pool; prepare allocates, run does not. */
+/* Matrix multiplication: packing weights, converting activations, and choosing the kernel.
+ * Runs on the token loop's thread and its pool; prepare allocates, the rest does not. */
 #include "kernels/matmul.h"
 
+#include "kernels/cpu/grid_words.h"
 #include "kernels/cpu/matmul_kernel.h"
+#include "kernels/cpu/panel.h"
 #include "kernels/quant.h"
 #include "shared/num.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+#define HUGE_PAGE_BYTES ((size_t)2 << 20)
+#define SLICE_BYTES ((size_t)32 << 10) /* weights that are worth a slice of their own */
+
+static const struct matmul_kernel *kernel_of(enum isa isa)
+{
+#if defined(__x86_64__)
+    if (isa == ISA_AVX512) {
+        return &matmul_avx512;
+    }
+    return isa_has_avx_vnni() ? &matmul_avx2_vnni : &matmul_avx2;
+#else
+    (void)isa;
+    return NULL;
+#endif
+}
+
+static void pack_panels(void *arg, int64_t lo, int64_t hi, int thread)
+{
+    const struct matmul_weight *w = arg;
+    (void)thread;
+    for (int64_t p = lo; p < hi; p++) {
+        panel_pack(w->type, w->data, w->n_rows, w->n_cols, p, w->packed);
+    }
+}
+
+static int64_t panels_of(const struct matmul_weight *w)
+{
+    return (w->n_rows + PANEL_ROWS - 1) / PANEL_ROWS;
+}
 
 int matmul_prepare(struct matmul_weight *w, enum type type, enum isa isa, int64_t n_rows,
                    int64_t n_cols, const void *data, struct pool *pool)
 {
-    (void)pool;
     if (!quant_decoder(type)) {
         return -ENOTSUP;
     }
-    *w = (struct matmul_weight){
+    struct matmul_weight ready = {
         .type = type,
         .isa = isa,
         .n_rows = n_rows,
@@ -26,6 +58,20 @@ int matmul_prepare(struct matmul_weight *w, enum type type, enum isa isa, int64_
         .row_bytes = type_row_bytes(type, (size_t)n_cols),
         .act = MATMUL_ACT_F32,
     };
+    if (isa != ISA_SCALAR) {
+        grid_words_make();
+        ready.act = panel_info(type)->block_units ? MATMUL_ACT_Q8 : MATMUL_ACT_F32;
+        ready.packed_bytes = panel_bytes(type, n_rows, n_cols);
+        bool is_large = ready.packed_bytes >= HUGE_PAGE_BYTES;
+        if (posix_memalign(&ready.packed, is_large ? HUGE_PAGE_BYTES : 64, ready.packed_bytes)) {
+            return -ENOMEM;
+        }
+        if (is_large) { /* advice only: with huge pages a stream of weights misses the TLB less */
+            madvise(ready.packed, ready.packed_bytes, MADV_HUGEPAGE);
+        }
+        pool_run(pool, panels_of(&ready), 1, pack_panels, &ready);
+    }
+    *w = ready;
     return 0;
 }
 
@@ -37,33 +83,70 @@ void matmul_finish(struct matmul_weight *w)
 
 size_t matmul_act_bytes(enum matmul_act act, int64_t n_cols)
 {
-    (void)act;
-    return num_pad((size_t)n_cols * sizeof(float), 64);
+    if (act == MATMUL_ACT_F32) {
+        return num_pad((size_t)n_cols * sizeof(float), 64);
+    }
+    /* An odd number of cache lines: rows a power of two apart would share a few sets of the cache. */
+    size_t units = (size_t)n_cols / PANEL_UNIT;
+    return (units | 1) * sizeof(struct matmul_unit);
+}
+
+struct conversion {
+    const struct matmul_kernel *kernel;
+    const float *x;
+    char *y;
+    int64_t n_cols;
+    size_t stride;
+};
+
+static void convert_rows(void *arg, int64_t lo, int64_t hi, int thread)
+{
+    const struct conversion *c = arg;
+    (void)thread;
+    for (int64_t i = lo; i < hi; i++) {
+        c->kernel->act(c->x + i * c->n_cols, (void *)(c->y + (size_t)i * c->stride),
+                       c->n_cols / PANEL_UNIT);
+    }
 }
 
 void matmul_act(enum isa isa, enum matmul_act act, const float *x, void *y, int64_t n_rows,
                 int64_t n_cols, struct pool *pool)
 {
-    (void)isa;
-    (void)act;
-    (void)pool;
-    memcpy(y, x, (size_t)n_rows * (size_t)n_cols * sizeof *x);
-}
-
-static void run_rows(void *arg, int64_t lo, int64_t hi, int thread)
-{
-    (void)thread;
-    matmul_scalar_rows(arg, lo, hi);
-}
-
-void matmul_run(const struct matmul *m, struct pool *pool)
-{
-    pool_run(pool, m->w->n_rows, 4, run_rows, (void *)(uintptr_t)m);
+    if (act == MATMUL_ACT_F32) {
+        memcpy(y, x, (size_t)n_rows * (size_t)n_cols * sizeof *x);
+        return;
+    }
+    struct conversion c = {kernel_of(isa), x, y, n_cols, matmul_act_bytes(act, n_cols)};
+    if (pool) {
+        pool_run(pool, n_rows, 1, convert_rows, &c);
+    } else {
+        convert_rows(&c, 0, n_rows, 0);
+    }
 }
 
 void matmul_slice(const struct matmul *m, int64_t lo, int64_t hi)
 {
-    matmul_scalar_rows(m, lo, hi);
+    if (m->w->isa == ISA_SCALAR) {
+        matmul_scalar_rows(m, lo, hi);
+    } else {
+        ASSERT(lo % PANEL_ROWS == 0);
+        kernel_of(m->w->isa)->run(m, lo / PANEL_ROWS, (hi + PANEL_ROWS - 1) / PANEL_ROWS);
+    }
+}
+
+static void run_slice(void *arg, int64_t lo, int64_t hi, int thread)
+{
+    (void)thread;
+    matmul_slice(arg, lo, hi);
+}
+
+void matmul_run(const struct matmul *m, struct pool *pool)
+{
+    const struct matmul_weight *w = m->w;
+    size_t row_work = MAX(w->row_bytes * (size_t)m->n_tokens, 1);
+    int64_t rows = (int64_t)(SLICE_BYTES / row_work);
+    int64_t grain = MAX(rows - rows % MATMUL_GRAIN, MATMUL_GRAIN);
+    pool_run(pool, w->n_rows, grain, run_slice, (void *)(uintptr_t)m);
 }
 
 void matmul_row(enum type type, const void *data, int64_t row, int64_t n_cols, float *y)

@@ -1,10 +1,33 @@
-/* What the matmul kernels of each instruction set offer to matmul.c. */
+/* What the matmul kernels of each instruction set offer to matmul.c, and the packed activations they share. */
 #ifndef KERNELS_CPU_MATMUL_KERNEL_H
 #define KERNELS_CPU_MATMUL_KERNEL_H
 
 #include "kernels/matmul.h"
 
-/* Outputs [lo, hi) of every token. */
+/* 32 activations in 8 bits: x[i] ~ d * q[i], d = max |x| / 127; one cache line. The sums serve weights that are stored
+ * with an offset (negated: the offset times neg_sum starts the integer sum) or with a minimum (d * sum). An x that is
+ * not finite makes d not finite. */
+struct matmul_unit {
+    int8_t q[32];
+    float d;
+    float d_sum;
+    float d_sum16[2];   /* of either half */
+    int32_t neg_sum;
+    int32_t neg_sum16[2];
+    float pad;
+};
+_Static_assert(sizeof(struct matmul_unit) == 64, "a cache line");
+
+struct matmul_kernel {
+    /* Outputs of panels [lo, hi), all tokens. */
+    void (*run)(const struct matmul *m, int64_t lo, int64_t hi);
+    /* One row of activations to units. */
+    void (*act)(const float *x, struct matmul_unit *y, int64_t n_units);
+};
+
+extern const struct matmul_kernel matmul_avx2, matmul_avx2_vnni, matmul_avx512;
+
+/* The reference: outputs of rows [lo, hi), all tokens, weights in the file's form. */
 void matmul_scalar_rows(const struct matmul *m, int64_t lo, int64_t hi);
 
 #endif

@@ -18,7 +18,7 @@ static const char *const links[] = {"gateway", "worker", "probe"};
 
 void rig_init(int argc, char **argv)
 {
-    CHECK(argc >= 3);
+    CHECK(argc == 4);
     program = argv[1];
     CHECK(mkdtemp(dir));
     for (size_t i = 0; i < 3; i++) {

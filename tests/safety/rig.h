@@ -13,7 +13,7 @@ struct rig {
     char line[4096]; /* the last line that rig_expect found */
 };
 
-/* argv[1], argv[2] of a test: rocmforge and the dummy. */
+/* argv[1..3] of a test: rocmforge, the dummy, the real rocmforge-probe. */
 void rig_init(int argc, char **argv);
 void rig_clean(void);
 const char *rig_dir(void); /* a scratch folder; holds rocmforge-* links to the dummy */

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 static struct rig r;
+static const char *real_probe;
 
 static void plan(const char *gateway, const char *worker)
 {
@@ -430,6 +431,18 @@ static void test_preflight(void)
     rig_expect(&r, "@worker verdict -");
     CHECK(strstr(r.line, "the probe exited with 9"));
     rig_stop(&r);
+    /* The real probe: no build has GPU kernels yet, so its verdict is no, with or without a card.
+     */
+    char path[128], moved[128];
+    snprintf(path, sizeof(path), "%s/rocmforge-probe", rig_dir());
+    snprintf(moved, sizeof(moved), "%s/moved", rig_dir());
+    CHECK(rename(path, moved) == 0 && symlink(real_probe, path) == 0);
+    rig_serve(&r, NULL, NULL);
+    rig_expect(&r, "preflight stage environment passed");
+    rig_expect(&r, "@worker verdict -");
+    rig_expect(&r, "worker is ready");
+    rig_stop(&r);
+    CHECK(rename(moved, path) == 0);
 }
 
 static void test_terminal(void)
@@ -500,6 +513,7 @@ static void test_missing_program(void)
 int main(int argc, char **argv)
 {
     rig_init(argc, argv);
+    real_probe = argv[3];
     test_start_and_stop();
     test_kill_restarts_at_once();
     test_no_descriptor_leaks();

@@ -1,12 +1,13 @@
-/* LLaMA 1-3, Mistral, Mixtral, Yi, SmolLM and what else shares the plan (Touvron et al. 2023): pre-norm,
- * grouped-query attention, gated SiLU network or experts with weights normalised over the chosen. */
+/* LLaMA 1-3, Mistral, Mixtral, Yi, SmolLM, InternLM2 and what else shares the plan (Touvron et al.
+ * 2023): pre-norm, grouped-query attention, gated SiLU network, or experts with weights normalised
+ * over the chosen. */
 #include "worker/arch/arch.h"
 
 void arch_llama(struct model *m)
 {
-    struct model_rope rope = model_rope_read(m, true);
-    struct model_moe moe = {.gating = OP_ROUTE_SOFTMAX, .normalize = true, .scale = 1,
-                            .kind = OP_GLU_SILU};
+    struct model_rope_spec spec = model_rope_read(m, true);
+    struct model_rope rope = model_rope(m, &spec);
+    struct model_moe moe = {.normalize = true, .scale = 1, .kind = OP_GLU_SILU};
     bool is_moe = model_int(m, "expert_count", 0, 1024, 0) > 0;
     if (is_moe) {
         model_moe_read(m, &moe);

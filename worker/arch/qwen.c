@@ -2,9 +2,10 @@
  * norms the heads of q and k instead. Both show in the file's tensors. */
 #include "worker/arch/arch.h"
 
-static void dense(struct model *m)
+void arch_qwen(struct model *m)
 {
-    struct model_rope rope = model_rope_read(m, false);
+    struct model_rope_spec spec = model_rope_read(m, false);
+    struct model_rope rope = model_rope(m, &spec);
     struct op_rows x = model_embed(m, 1);
     for (m->layer = 0; m->layer < m->n_layer; m->layer++) {
         struct model_attention a = model_attention_read(m);
@@ -13,14 +14,4 @@ static void dense(struct model *m)
         x = model_add(m, x, model_ffn(m, model_norm(m, x, "ffn_norm"), OP_GLU_SILU, ""));
     }
     model_output(m, x, 1, 0);
-}
-
-void arch_qwen2(struct model *m)
-{
-    dense(m);
-}
-
-void arch_qwen3(struct model *m)
-{
-    dense(m);
 }

@@ -1,0 +1,137 @@
+/* The tiles of every type, the order in which a thread walks through them, and the packing of activations: all of a
+ * matmul_avx*.c, which includes this once. */
+#ifndef KERNELS_CPU_TILE_TABLE_H
+#define KERNELS_CPU_TILE_TABLE_H
+
+#include "kernels/cpu/tile.h"
+
+/* X(type, name, whose head, panel struct, units, group, is_affine, offset, limit); the last four as in tile_kind. */
+#define TILE_INT_TYPES(X)                                                                          \
+    X(Q4_0, q4_0, q4_0, q4_0, 1, 32, false, 3, 15)                                                 \
+    X(Q4_1, q4_1, q4_1, q4_1, 1, 32, true, 0, 15)                                                  \
+    X(Q5_0, q5_0, q5_0, q5_0, 1, 32, false, 4, 31)                                                 \
+    X(Q5_1, q5_1, q5_1, q5_1, 1, 32, true, 0, 31)                                                  \
+    X(Q8_0, q8_0, q8_0, q8_0, 1, 32, false, 7, 255)                                                \
+    X(IQ4_NL, iq4_nl, q4_0, q4_0, 1, 32, false, 7, 255)                                            \
+    X(MXFP4, mxfp4, mxfp4, mxfp4, 1, 32, false, 4, 31)                                             \
+    X(NVFP4, nvfp4, nvfp4, nvfp4, 2, 16, false, 4, 31)                                             \
+    X(Q2_0, q2_0, q2_0, q2_0, 2, 32, false, 0, 3)                                                  \
+    X(Q1_0, q1_0, q1_0, q1_0, 4, 32, false, 0, 3)                                                  \
+    X(TQ1_0, tq1_0, tq2_0, tq2_0, 8, 32, false, 0, 3)                                              \
+    X(TQ2_0, tq2_0, tq2_0, tq2_0, 8, 32, false, 0, 3)                                              \
+    X(Q2_K, q2_k, q2_k, q2_k, 8, 16, true, 0, 3)                                                   \
+    X(Q3_K, q3_k, q3_k, q3_k, 8, 16, false, 2, 7)                                                  \
+    X(Q4_K, q4_k, q4_k, q4_k, 8, 32, true, 0, 15)                                                  \
+    X(Q5_K, q5_k, q5_k, q5_k, 8, 32, true, 0, 31)                                                  \
+    X(Q6_K, q6_k, q6_k, q6_k, 8, 16, false, 5, 63)                                                 \
+    X(Q8_K, q8_k, q8_k, q8_k, 8, 32, false, 7, 255)                                                \
+    X(IQ4_XS, iq4_xs, iq4_xs, iq4_xs, 8, 32, false, 7, 255)                                        \
+    X(IQ2_XXS, iq2_xxs, iq2_xxs, iq2_xxs, 8, 32, false, 6, 127)                                    \
+    X(IQ2_XS, iq2_xs, iq2_xs, iq2_xs, 8, 16, false, 6, 127)                                        \
+    X(IQ2_S, iq2_s, iq2_s, iq2_s, 8, 16, false, 6, 127)                                            \
+    X(IQ3_XXS, iq3_xxs, iq3_xxs, iq3_xxs, 8, 32, false, 6, 127)                                    \
+    X(IQ3_S, iq3_s, iq3_s, iq3_s, 8, 32, false, 6, 127)                                            \
+    X(IQ1_S, iq1_s, iq1_s, iq1_s, 8, 32, false, 4, 31)                                             \
+    X(IQ1_M, iq1_m, iq1_m, iq1_m, 8, 16, false, 4, 31)
+
+#define TILE_FLOAT_TYPES(X)                                                                        \
+    X(F32, f32, 4)                                                                                 \
+    X(F16, f16, 2)                                                                                 \
+    X(BF16, bf16, 2)
+
+#define TILE_INT(name, head, n)                                                                    \
+    static void tile_##name##_##n(const struct tile *t)                                            \
+    {                                                                                              \
+        tile_int_panel(&kind_##name, unpack_##head##_head, unpack_##name##_unit, t, n);            \
+    }
+#define TILE_FLOAT(name, elem_bytes, n)                                                            \
+    static void tile_##name##_##n(const struct tile *t)                                            \
+    {                                                                                              \
+        tile_float_panel(elem_bytes, tile_load_##name, t, n);                                      \
+    }
+
+#if defined(__AVX512F__)
+#define TILE_WIDE_INT(name, head) TILE_INT(name, head, 8) TILE_INT(name, head, 16)
+#define TILE_NAMES(name)                                                                           \
+    {                                                                                              \
+        tile_##name##_1, tile_##name##_2, tile_##name##_4, tile_##name##_8, tile_##name##_16       \
+    }
+#define TILE_WIDE_FLOAT(name, bytes) TILE_FLOAT(name, bytes, 8)
+#define TILE_FLOAT_NAMES(name)                                                                     \
+    {                                                                                              \
+        tile_##name##_1, tile_##name##_2, tile_##name##_4, tile_##name##_8                         \
+    }
+#else
+#define TILE_WIDE_INT(name, head)
+#define TILE_WIDE_FLOAT(name, bytes)
+#define TILE_NAMES(name)                                                                           \
+    {                                                                                              \
+        tile_##name##_1, tile_##name##_2, tile_##name##_4                                          \
+    }
+#define TILE_FLOAT_NAMES(name) TILE_NAMES(name)
+#endif
+
+#define DEFINE_INT(type, name, head, panel, units, group, is_affine, offset, limit)                \
+    static const struct tile_kind kind_##name = {                                                  \
+        units, sizeof(struct panel_##panel), group, is_affine, offset, limit};                     \
+    TILE_INT(name, head, 1)                                                                        \
+    TILE_INT(name, head, 2)                                                                        \
+    TILE_INT(name, head, 4)                                                                        \
+    TILE_WIDE_INT(name, head)
+TILE_INT_TYPES(DEFINE_INT)
+
+#define DEFINE_FLOAT(type, name, bytes)                                                            \
+    TILE_FLOAT(name, bytes, 1)                                                                     \
+    TILE_FLOAT(name, bytes, 2)                                                                     \
+    TILE_FLOAT(name, bytes, 4)                                                                     \
+    TILE_WIDE_FLOAT(name, bytes)
+TILE_FLOAT_TYPES(DEFINE_FLOAT)
+
+typedef void tile_fn(const struct tile *t);
+
+#define ENTRY_INT(type, name, ...) [TYPE_##type] = TILE_NAMES(name),
+#define ENTRY_FLOAT(type, name, bytes) [TYPE_##type] = TILE_FLOAT_NAMES(name),
+static tile_fn *const tile_table[TYPE_ID_END][5] = { /* for 1, 2, 4, 8, 16 tokens; NULL where there is none */
+    TILE_INT_TYPES(ENTRY_INT) TILE_FLOAT_TYPES(ENTRY_FLOAT)};
+
+/* All tokens meet a group of panels while its weights are in the cache: memory gives every weight once. */
+static void tile_run(const struct matmul *m, int64_t lo, int64_t hi)
+{
+    const struct matmul_weight *w = m->w;
+    tile_fn *const *fn = tile_table[w->type];
+    const size_t stride = panel_stride(w->type, w->n_cols);
+    const int64_t together = MAX((int64_t)(TILE_CACHE_BYTES / stride), 1);
+    for (int64_t first = lo; first < hi; first += together) {
+        int64_t end = MIN(first + together, hi);
+        for (int64_t token = 0, log; token < m->n_tokens; token += INT64_C(1) << log) {
+            log = 4;
+            while (!fn[log] || INT64_C(1) << log > m->n_tokens - token) {
+                log--;
+            }
+            for (int64_t p = first; p < end; p++) {
+                fn[log](&(struct tile){m, (const char *)w->packed + (size_t)p * stride,
+                                       p * PANEL_ROWS, token});
+            }
+        }
+    }
+}
+
+static void tile_act(const float *x, struct matmul_unit *y, int64_t n_units)
+{
+    for (int64_t u = 0; u < n_units; u++, x += 32, y++) {
+        float peak = half_from_bits((uint32_t)simd_peak_bits32(x));
+        float inverse = peak < 1e-35f ? 0 : 127.0f / peak;
+        int32_t sum[2];
+        simd_quantize32(x, inverse, y->q, sum);
+        y->d = peak < 1e-35f ? 0 : peak / 127.0f;
+        y->d_sum = y->d * (float)(sum[0] + sum[1]);
+        y->neg_sum = -(sum[0] + sum[1]);
+        for (int g = 0; g < 2; g++) {
+            y->d_sum16[g] = y->d * (float)sum[g];
+            y->neg_sum16[g] = -sum[g];
+        }
+        y->pad = 0;
+    }
+}
+
+#endif

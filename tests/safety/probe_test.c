@@ -1,0 +1,322 @@
+/* `rocmforge doctor` on made-up machines: sysfs, device nodes and lock folder under a scratch root,
+ * HIP by a double. The trees are written here after what amdgpu shows on real machines. */
+#include "safety/lock.h"
+#include "shared/clock.h"
+#include "tests/test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+static const char *program, *hip_dir;
+static char root[] = "/tmp/rocmforge-probe-XXXXXX";
+static char output[65536];
+
+/* --- the machine
+ * ---------------------------------------------------------------------------------- */
+
+static void put(const char *path, const char *text)
+{
+    char full[512];
+    snprintf(full, sizeof(full), "%s%s", root, path);
+    for (char *p = strchr(full + 5, '/'); p; p = strchr(p + 1, '/')) {
+        *p = '\0';
+        CHECK(mkdir(full, 0755) == 0 || errno == EEXIST);
+        *p = '/';
+    }
+    int fd = open(full, O_CREAT | O_TRUNC | O_WRONLY, 0666);
+    CHECK(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+    close(fd);
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st;
+    (void)type;
+    (void)ftw;
+    return remove(path);
+}
+
+static void remove_root(void)
+{
+    CHECK(nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS) == 0);
+}
+
+static void put_node(int node, const char *properties)
+{
+    char path[128];
+    snprintf(path, sizeof(path), "/sys/class/kfd/kfd/topology/nodes/%d/properties", node);
+    put(path, properties);
+}
+
+/* A desktop with a processor, its own graphics and an RX 7900 XT. */
+static void put_machine(void)
+{
+    remove_root();
+    CHECK(mkdir(root, 0755) == 0);
+    put("/proc/meminfo",
+        "MemTotal:       32768000 kB\nMemFree: 1 kB\nMemAvailable:   16384000 kB\n");
+    put("/sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n");
+    put_node(0, "cpu_cores_count 16\nsimd_count 0\ngfx_target_version 0\n");
+    put_node(1, "cpu_cores_count 0\nsimd_count 4\nsimd_per_cu 2\ngfx_target_version 100306\n"
+                "vendor_id 4098\nlocation_id 3584\ndomain 0\ndrm_render_minor 129\n");
+    put_node(2, "cpu_cores_count 0\nsimd_count 168\nsimd_per_cu 2\ngfx_target_version 110000\n"
+                "vendor_id 4098\nlocation_id 768\ndomain 0\ndrm_render_minor 128\n");
+    put("/sys/class/drm/renderD128/device/mem_info_vram_total", "21458059264\n");
+    put("/sys/class/drm/renderD128/device/mem_info_vram_used", "2147483648\n");
+    put("/sys/class/drm/renderD129/device/mem_info_vram_total", "536870912\n");
+    put("/sys/class/drm/renderD129/device/mem_info_vram_used", "0\n");
+    put("/dev/kfd", "");
+    put("/dev/dri/renderD128", "");
+    put("/dev/dri/renderD129", "");
+    put("/run/lock/keep", "");
+    setenv("HIP_DOUBLE", "", 1);
+    setenv("LD_LIBRARY_PATH", hip_dir, 1);
+}
+
+/* --- running
+ * -------------------------------------------------------------------------------------- */
+
+static int doctor(const char *option, const char *value)
+{
+    int fds[2], status;
+    CHECK(pipe2(fds, O_CLOEXEC) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(fds[1], STDOUT_FILENO);
+        /* root may open everything, unless it gave that up. */
+        (void)prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE);
+        (void)prctl(PR_CAPBSET_DROP, CAP_DAC_READ_SEARCH);
+        execl(program, program, "doctor", "--root", root, "--quiet-ms", "300", option, value, NULL);
+        _exit(127);
+    }
+    close(fds[1]);
+    size_t n = 0;
+    for (ssize_t got; (got = read(fds[0], output + n, sizeof(output) - 1 - n)) > 0;) {
+        n += (size_t)got;
+    }
+    output[n] = '\0';
+    close(fds[0]);
+    CHECK(waitpid(pid, &status, 0) == pid && WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+/* A line of --json output must say this of this stage. */
+static void check_stage(const char *stage, const char *result, const char *says)
+{
+    char want[64];
+    snprintf(want, sizeof(want), "{\"stage\":\"%s\"", stage);
+    char *line = strstr(output, want);
+    if (!line) {
+        TEST_FAIL("no stage %s in:\n%s", stage, output);
+    }
+    char copy[2048];
+    snprintf(copy, sizeof(copy), "%.*s", (int)strcspn(line, "\n"), line);
+    snprintf(want, sizeof(want), "\"result\":\"%s\"", result);
+    if (!strstr(copy, want) || !strstr(copy, says)) {
+        TEST_FAIL("%s is not %s, \"%s\":\n%s", stage, result, says, copy);
+    }
+}
+
+static void check_absent(const char *stage)
+{
+    char want[64];
+    snprintf(want, sizeof(want), "{\"stage\":\"%s\"", stage);
+    CHECK(!strstr(output, want));
+}
+
+/* --- cases
+ * ---------------------------------------------------------------------------------------- */
+
+static void test_healthy(void)
+{
+    put_machine();
+    CHECK_INT(doctor("--json", NULL), 0);
+    check_stage("cpu", "ok", "15.6 of 31.2 GiB of memory available; huge pages: madvise");
+    check_stage("environment", "ok", "");
+    check_stage("card", "ok", "gfx1100 at 0000:03:00.0, 84 compute units, 20.0 GiB");
+    check_stage("lock", "ok", "rocmforge-0000:03:00.0.lock is free");
+    check_stage("nodes", "ok", "renderD128 open");
+    check_stage("quiet", "ok", "2.0 of 20.0 GiB of VRAM in use; 0 other");
+    check_stage("runtime", "ok", "libamdhip64.so.6, HIP 6.3");
+    check_stage("see", "ok", "HIP device 1, 15360 of 20480 MiB free");
+    check_stage("copy", "ok", "4 MiB");
+    check_stage("kernel", "skipped", "no GPU kernels");
+    CHECK_INT(doctor("--device", "0"),
+              EXIT_GPU_DEVICE); /* the double has only the card's address */
+    CHECK(strstr(output, "gfx1036 at 0000:0e:00.0, 2 compute units"));
+    CHECK_INT(doctor("--device", "2"), EXIT_GPU_DEVICE);
+    CHECK(strstr(output, "there is no GPU 2, only 2"));
+}
+
+static void test_no_gpu(void)
+{
+    put_machine();
+    remove_root();
+    CHECK(mkdir(root, 0755) == 0);
+    CHECK_INT(doctor("--json", NULL), 0);
+    check_stage("card", "skipped", "no AMD GPU");
+    check_stage("copy", "skipped", "no AMD GPU");
+    /* An AMD card that nothing drives. */
+    put("/sys/bus/pci/devices/0000:03:00.0/vendor", "0x1002\n");
+    put("/sys/bus/pci/devices/0000:03:00.0/class", "0x030000\n");
+    put("/sys/bus/pci/devices/0000:03:00.1/vendor", "0x1002\n");
+    put("/sys/bus/pci/devices/0000:03:00.1/class", "0x040300\n");
+    CHECK_INT(doctor("--json", NULL), EXIT_GPU_DEVICE);
+    check_stage("card", "FAILED", "the AMD GPU at 0000:03:00.0 has no compute driver");
+    check_absent("lock");
+    CHECK_INT(doctor(NULL, NULL), EXIT_GPU_DEVICE);
+    CHECK(strstr(output, "-> sudo modprobe amdgpu"));
+    CHECK(strstr(output, "--device cpu serves without it"));
+}
+
+static void test_unsupported_card(void)
+{
+    put_machine();
+    put_node(2, "simd_count 240\nsimd_per_cu 4\ngfx_target_version 90006\nlocation_id 768\n"
+                "drm_render_minor 128\n");
+    CHECK_INT(doctor("--json", NULL), EXIT_GPU_DEVICE);
+    check_stage("card", "FAILED", "gfx906 at 0000:03:00.0");
+    put_node(2, "simd_count");
+    put_node(1, "\x01\xff garbage without sense\n\n\n");
+    CHECK_INT(doctor("--json", NULL), 0);
+    check_stage("card", "skipped", "no AMD GPU");
+}
+
+static void test_environment(void)
+{
+    put_machine();
+    setenv("HSA_ENABLE_INTERRUPT", "0", 1);
+    CHECK_INT(doctor("--json", NULL), EXIT_CONFIG);
+    check_stage("environment", "FAILED", "unset HSA_ENABLE_INTERRUPT");
+    setenv("HSA_ENABLE_INTERRUPT", "1", 1);
+    setenv("HSA_OVERRIDE_GFX_VERSION", "10.3.0", 1);
+    CHECK_INT(doctor("--json", NULL), EXIT_CONFIG);
+    check_stage("environment", "FAILED", "HSA_OVERRIDE_GFX_VERSION=10.3.0");
+    unsetenv("HSA_OVERRIDE_GFX_VERSION");
+    setenv("HIP_LAUNCH_BLOCKING", "1", 1);
+    CHECK_INT(doctor("--json", NULL), 0);
+    check_stage("environment", "ok", "HIP_LAUNCH_BLOCKING=1 is set");
+    unsetenv("HIP_LAUNCH_BLOCKING");
+}
+
+static void test_lock_is_busy(void)
+{
+    put_machine();
+    char dir[128], want[64];
+    struct lock l;
+    lock_init(&l);
+    snprintf(dir, sizeof(dir), "%s/run/lock", root);
+    CHECK_INT(lock_take(&l, dir, "0000:03:00.0", "worker, epoch 3", 0, NULL), 0);
+    CHECK_INT(doctor("--json", NULL), EXIT_GPU_LOCK);
+    snprintf(want, sizeof(want), "held by pid %d (worker, epoch 3)", (int)getpid());
+    check_stage("lock", "FAILED", want);
+    check_absent("nodes"); /* somebody else's card is left alone */
+    lock_release(&l);
+    CHECK_INT(doctor("--json", NULL), 0);
+}
+
+static void test_access(void)
+{
+    char path[128], want[128];
+    put_machine();
+    snprintf(path, sizeof(path), "%s/dev/kfd", root);
+    CHECK(chmod(path, 0060) == 0);
+    struct group *own = getgrgid(getegid());
+    CHECK_INT(doctor("--json", NULL), EXIT_GPU_ACCESS);
+    snprintf(want, sizeof(want), "permission denied; it belongs to the group '%s'",
+             own ? own->gr_name : "");
+    check_stage("nodes", "FAILED", own ? want : "permission denied");
+    check_stage("nodes", "FAILED", "log in again");
+    struct group *render = getgrnam("render") ? getgrnam("render") : getgrnam("video");
+    if (geteuid() == 0 && render) {
+        CHECK(chown(path, 0, render->gr_gid) == 0);
+        CHECK_INT(doctor("--json", NULL), EXIT_GPU_ACCESS);
+        snprintf(want, sizeof(want), "sudo usermod -aG %s root", render->gr_name);
+        check_stage("nodes", "FAILED", want);
+    }
+    CHECK(chmod(path, 0) == 0);
+    CHECK_INT(doctor("--json", NULL), EXIT_GPU_ACCESS);
+    check_stage("nodes", "FAILED", "for its group as well");
+    CHECK(unlink(path) == 0);
+    CHECK_INT(doctor("--json", NULL), EXIT_GPU_ACCESS);
+    check_stage("nodes", "FAILED", "/dev/kfd: No such file");
+    check_stage("nodes", "FAILED", "modprobe amdgpu");
+}
+
+static void test_leftover_process(void)
+{
+    put_machine();
+    put("/sys/class/kfd/kfd/proc/4242/pasid", "32769\n");
+    put("/proc/4242/comm", "game\n");
+    CHECK_INT(doctor("--json", NULL), 0);
+    check_stage("quiet", "ok", "1 other compute processes");
+    put("/sys/class/kfd/kfd/proc/4343/pasid", "32770\n");
+    CHECK_INT(doctor("--json", NULL), EXIT_GPU_DEVICE);
+    check_stage("quiet", "FAILED", "process 4343 has ended");
+    put("/sys/class/drm/renderD128/device/mem_info_vram_used", "20458059264\n");
+    put("/proc/4343/comm", "compositor\n");
+    CHECK_INT(doctor("--json", NULL), 0);
+    check_stage("quiet", "ok", "the desktop stutters");
+}
+
+static void test_hip(void)
+{
+    put_machine();
+    setenv("LD_LIBRARY_PATH", root, 1);
+    CHECK_INT(doctor("--json", NULL), 0);
+    check_stage("runtime", "skipped", "the ROCm HIP runtime is missing");
+    check_stage("see", "skipped", "no HIP runtime");
+    static const struct {
+        const char *plan, *stage, *says;
+        int code;
+    } cases[] = {
+        {"abort-load", "runtime", "ended by SIGABRT", EXIT_GPU_DEVICE},
+        {"abort", "see", "ended by SIGABRT", EXIT_GPU_DEVICE},
+        {"no-device", "see", "hipInit: error 100, no ROCm-capable device", EXIT_GPU_DEVICE},
+        {"hidden", "see", "HIP sees 1 devices, but not 0000:03:00.0", EXIT_GPU_DEVICE},
+        {"oom", "copy", "hipMalloc: error 2, out of memory", EXIT_GPU_DEVICE},
+        {"corrupt", "copy", "byte 1234564 came back as", EXIT_GPU_MEMORY},
+        {"hang", "copy", "no answer within 2.0 s; it was ended by SIGKILL", EXIT_GPU_DEVICE},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        put_machine();
+        setenv("HIP_DOUBLE", cases[i].plan, 1);
+        CHECK_INT(doctor("--json", NULL), cases[i].code);
+        check_stage(cases[i].stage, "FAILED", cases[i].says);
+        check_absent("kernel");
+    }
+}
+
+static void test_usage(void)
+{
+    CHECK_INT(doctor("--help", NULL), 0);
+    CHECK(strstr(output, "usage: rocmforge doctor"));
+    CHECK_INT(doctor("--nonsense", NULL), EXIT_USAGE);
+    CHECK_INT(doctor("--device", "99"), EXIT_USAGE);
+}
+
+int main(int argc, char **argv)
+{
+    CHECK(argc == 3);
+    program = argv[1];
+    hip_dir = argv[2];
+    CHECK(mkdtemp(root));
+    test_healthy();
+    test_no_gpu();
+    test_unsupported_card();
+    test_environment();
+    test_lock_is_busy();
+    test_access();
+    test_leftover_process();
+    test_hip();
+    test_usage();
+    remove_root();
+    return 0;
+}
