@@ -4,8 +4,8 @@
  * not on n_tokens, not on which rows a thread got, not on neighbours. One token and a hundred use
  * the same micro-kernel family.
  *
- * Activations: with ISA_SCALAR they stay F32 (the reference). The SIMD paths take the form that
- * matmul_act_type names (an int8 form for quantized weights), made once per op by matmul_act. */
+ * Activations: with ISA_SCALAR they stay F32 (the reference). The vector paths take the
+ * form that the weight names (8 bits for quantized weights), made once per op by matmul_act. */
 #ifndef KERNELS_MATMUL_H
 #define KERNELS_MATMUL_H
 
@@ -15,8 +15,9 @@
 #include "shared/type.h"
 
 enum matmul_act {
-    MATMUL_ACT_F32, /* as they are */
-    MATMUL_ACT_Q8,  /* blocks of 32 in 8 bits with a float scale */
+    MATMUL_ACT_F32,   /* as they are */
+    MATMUL_ACT_Q8,    /* 8 bits, a scale for 32 */
+    MATMUL_ACT_Q8_16, /* 8 bits, a scale for 16: for types whose peers come close with 32 */
     MATMUL_ACT_COUNT
 };
 

@@ -38,6 +38,25 @@ static void pack_panels(void *arg, int64_t lo, int64_t hi, int thread)
     }
 }
 
+static enum matmul_act act_of(enum type type)
+{
+    switch (type) {
+    case TYPE_F32:
+    case TYPE_F16:
+    case TYPE_BF16:
+        return MATMUL_ACT_F32;
+    case TYPE_Q4_1:
+    case TYPE_Q5_0:
+    case TYPE_Q5_1:
+    case TYPE_Q1_0:
+    case TYPE_Q2_0:
+    case TYPE_NVFP4:
+        return MATMUL_ACT_Q8_16;
+    default:
+        return MATMUL_ACT_Q8;
+    }
+}
+
 static int64_t panels_of(const struct matmul_weight *w)
 {
     return (w->n_rows + PANEL_ROWS - 1) / PANEL_ROWS;
@@ -60,7 +79,7 @@ int matmul_prepare(struct matmul_weight *w, enum type type, enum isa isa, int64_
     };
     if (isa != ISA_SCALAR) {
         grid_words_make();
-        ready.act = panel_info(type)->block_units ? MATMUL_ACT_Q8 : MATMUL_ACT_F32;
+        ready.act = act_of(type);
         ready.packed_bytes = panel_bytes(type, n_rows, n_cols);
         bool is_large = ready.packed_bytes >= HUGE_PAGE_BYTES;
         if (posix_memalign(&ready.packed, is_large ? HUGE_PAGE_BYTES : 64, ready.packed_bytes)) {
@@ -93,6 +112,7 @@ size_t matmul_act_bytes(enum matmul_act act, int64_t n_cols)
 
 struct conversion {
     const struct matmul_kernel *kernel;
+    enum matmul_act act;
     const float *x;
     char *y;
     int64_t n_cols;
@@ -104,7 +124,7 @@ static void convert_rows(void *arg, int64_t lo, int64_t hi, int thread)
     const struct conversion *c = arg;
     (void)thread;
     for (int64_t i = lo; i < hi; i++) {
-        c->kernel->act(c->x + i * c->n_cols, (void *)(c->y + (size_t)i * c->stride),
+        c->kernel->act(c->act, c->x + i * c->n_cols, (void *)(c->y + (size_t)i * c->stride),
                        c->n_cols / PANEL_UNIT);
     }
 }
@@ -116,7 +136,7 @@ void matmul_act(enum isa isa, enum matmul_act act, const float *x, void *y, int6
         memcpy(y, x, (size_t)n_rows * (size_t)n_cols * sizeof *x);
         return;
     }
-    struct conversion c = {kernel_of(isa), x, y, n_cols, matmul_act_bytes(act, n_cols)};
+    struct conversion c = {kernel_of(isa), act, x, y, n_cols, matmul_act_bytes(act, n_cols)};
     if (pool) {
         pool_run(pool, n_rows, 1, convert_rows, &c);
     } else {

@@ -4,17 +4,16 @@
 
 #include "kernels/matmul.h"
 
-/* 32 activations in 8 bits: x[i] ~ d * q[i], d = max |x| / 127; one cache line. The sums serve weights that are stored
- * with an offset (negated: the offset times neg_sum starts the integer sum) or with a minimum (d * sum). An x that is
- * not finite makes d not finite. */
+/* 32 activations in 8 bits: x[i] ~ d[i / 16] * q[i], d = max |x| / 127 over the 32 or over each 16; one cache line. The
+ * sums serve weights that are stored with an offset (negated: the offset times neg_sum starts the integer sum) or with
+ * a minimum (the sum of d * q). An x that is not finite makes d not finite. */
 struct matmul_unit {
     int8_t q[32];
-    float d;
+    float d[2];
     float d_sum;
-    float d_sum16[2];   /* of either half */
+    float d_sum16[2];
     int32_t neg_sum;
     int32_t neg_sum16[2];
-    float pad;
 };
 _Static_assert(sizeof(struct matmul_unit) == 64, "a cache line");
 
@@ -22,7 +21,7 @@ struct matmul_kernel {
     /* Outputs of panels [lo, hi), all tokens. */
     void (*run)(const struct matmul *m, int64_t lo, int64_t hi);
     /* One row of activations to units. */
-    void (*act)(const float *x, struct matmul_unit *y, int64_t n_units);
+    void (*act)(enum matmul_act act, const float *x, struct matmul_unit *y, int64_t n_units);
 };
 
 extern const struct matmul_kernel matmul_avx2, matmul_avx2_vnni, matmul_avx512;

@@ -170,23 +170,19 @@ SIMD_INLINE simd_f simd_neg(simd_f a)
     return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f));
 }
 
-/* The largest |x| of 32 as its bits: a NaN counts as larger than anything. */
-SIMD_INLINE int32_t simd_peak_bits32(const float *x)
+/* The largest |x| of 16 as its bits: a NaN counts as larger than anything. */
+SIMD_INLINE int32_t simd_peak_bits16(const float *x)
 {
     const __m512i mask = _mm512_set1_epi32(0x7fffffff);
-    __m512i a = _mm512_and_si512(_mm512_loadu_si512(x), mask);
-    __m512i b = _mm512_and_si512(_mm512_loadu_si512(x + 16), mask);
-    return _mm512_reduce_max_epi32(_mm512_max_epi32(a, b));
+    return _mm512_reduce_max_epi32(_mm512_and_si512(_mm512_loadu_si512(x), mask));
 }
-/* q = x * inverse rounded to nearest even, saturated; sum: of each half. */
-SIMD_INLINE void simd_quantize32(const float *x, float inverse, int8_t *q, int32_t sum[2])
+/* q = x * inverse rounded to nearest even, saturated, of 16; returns their sum. */
+SIMD_INLINE int32_t simd_quantize16(const float *x, float inverse, int8_t *q)
 {
-    for (int i = 0; i < 2; i++) {
-        __m512 v = _mm512_mul_ps(_mm512_loadu_ps(x + 16 * i), _mm512_set1_ps(inverse));
-        __m128i b = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v));
-        _mm_storeu_si128((void *)(q + 16 * i), b);
-        sum[i] = simd_sum16(b);
-    }
+    __m512 v = _mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(inverse));
+    __m128i bytes = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v));
+    _mm_storeu_si128((void *)q, bytes);
+    return simd_sum16(bytes);
 }
 
 /* acc + sum over n quads of w (unsigned codes of at most `limit`) times x (signed, 4 bytes a quad). */
@@ -346,29 +342,25 @@ SIMD_INLINE simd_f simd_neg(simd_f a)
     return _mm256_xor_ps(a, _mm256_set1_ps(-0.0f));
 }
 
-SIMD_INLINE int32_t simd_peak_bits32(const float *x)
+SIMD_INLINE int32_t simd_peak_bits16(const float *x)
 {
     const __m256i mask = _mm256_set1_epi32(0x7fffffff);
-    __m256i m = _mm256_setzero_si256();
-    for (int i = 0; i < 4; i++) {
-        m = _mm256_max_epi32(m, _mm256_and_si256(simd_load(x + 8 * i), mask));
-    }
+    __m256i m = _mm256_max_epi32(_mm256_and_si256(simd_load(x), mask),
+                                 _mm256_and_si256(simd_load(x + 8), mask));
     __m128i n = _mm_max_epi32(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
     n = _mm_max_epi32(n, _mm_shuffle_epi32(n, 0x4e));
     return _mm_cvtsi128_si32(_mm_max_epi32(n, _mm_shuffle_epi32(n, 0xb1)));
 }
-SIMD_INLINE void simd_quantize32(const float *x, float inverse, int8_t *q, int32_t sum[2])
+SIMD_INLINE int32_t simd_quantize16(const float *x, float inverse, int8_t *q)
 {
-    for (int i = 0; i < 2; i++) {
-        __m256 scale = _mm256_set1_ps(inverse);
-        __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(simd_load_f32(x + 16 * i), scale));
-        __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(simd_load_f32(x + 16 * i + 8), scale));
-        __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
-        __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words),
-                                        _mm256_extracti128_si256(words, 1));
-        _mm_storeu_si128((void *)(q + 16 * i), bytes);
-        sum[i] = simd_sum16(bytes);
-    }
+    const __m256 scale = _mm256_set1_ps(inverse);
+    __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(simd_load_f32(x), scale));
+    __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(simd_load_f32(x + 8), scale));
+    __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
+    __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words),
+                                    _mm256_extracti128_si256(words, 1));
+    _mm_storeu_si128((void *)q, bytes);
+    return simd_sum16(bytes);
 }
 
 #if defined(__AVXVNNI__)

@@ -19,12 +19,13 @@ enum {
 
 /* How a type's codes become weights: scale * (code - 2^offset) or, is_affine, scale * code + min. */
 struct tile_kind {
-    int units;      /* of a block */
-    int bytes;      /* of a panel block */
-    int group;      /* columns with one scale: 16 or 32 */
+    int units;     /* of a block */
+    int bytes;     /* of a panel block */
+    int group;     /* columns with one scale: 16 or 32 */
     bool is_affine;
-    int offset;     /* log2 */
-    int limit;      /* the largest code; see simd_dot */
+    int offset;    /* log2 */
+    int limit;     /* the largest code; see simd_dot */
+    bool is_act16; /* MATMUL_ACT_Q8_16 */
 };
 typedef void tile_head_fn(const void *block, int half, struct unpack_head *h);
 typedef void tile_unit_fn(const void *block, int u, int half, simd_i *w);
@@ -61,31 +62,39 @@ static __attribute__((noinline)) void tile_put(const struct tile *t, int64_t row
     }
 }
 
-/* One unit of one token. */
-SIMD_INLINE simd_f tile_step(const struct tile_kind *k, const struct unpack_head *h, int u,
-                          const simd_i *w, const struct matmul_unit *x, simd_f acc)
+/* The integer sum over n quads from quad q on; neg_sum is that of the activations there. */
+SIMD_INLINE simd_i tile_sum(const struct tile_kind *k, const simd_i *w, const struct matmul_unit *x,
+                            const int q, const int n, const int32_t *neg_sum)
 {
     const bool has_offset = !k->is_affine && (k->limit < 255 || SIMD_HAS_WIDE_DOT);
-    const simd_f d = simd_set_f32(x->d);
-    if (k->group == 32) {
-        simd_i sum = has_offset ? simd_shift_left32(simd_set32(x->neg_sum), k->offset) : simd_set32(0);
-        sum = simd_dot(sum, w, x->q, 8, k->limit);
-        acc = simd_fma(simd_to_f32(sum), simd_mul(h->scale[u], d), acc);
+    simd_i sum = has_offset ? simd_shift_left32(simd_set32(*neg_sum), k->offset) : simd_set32(0);
+    return simd_dot(sum, w + q, x->q + 4 * q, n, k->limit);
+}
+
+/* One unit of one token: x has a scale for 32 (d[0]) or, is_act16, for each 16. */
+SIMD_INLINE simd_f tile_step(const struct tile_kind *k, const struct unpack_head *h, int u,
+                             const simd_i *w, const struct matmul_unit *x, simd_f acc)
+{
+    if (k->group == 32 && !k->is_act16) {
+        simd_i sum = tile_sum(k, w, x, 0, 8, &x->neg_sum);
+        acc = simd_fma(simd_to_f32(sum), simd_mul(h->scale[u], simd_set_f32(x->d[0])), acc);
         return k->is_affine ? simd_fma(h->min[u], simd_set_f32(x->d_sum), acc) : acc;
     }
-    simd_i sum[2];
-#pragma GCC unroll 2
-    for (int g = 0; g < 2; g++) {
-        sum[g] = has_offset ? simd_shift_left32(simd_set32(x->neg_sum16[g]), k->offset)
-                            : simd_set32(0);
-        sum[g] = simd_dot(sum[g], w + 4 * g, x->q + 16 * g, 4, k->limit);
+    const int g = k->group == 32 ? u : 2 * u, step = k->group == 32 ? 0 : 1;
+    simd_f first = simd_to_f32(tile_sum(k, w, x, 0, 4, &x->neg_sum16[0]));
+    simd_f second = simd_to_f32(tile_sum(k, w, x, 4, 4, &x->neg_sum16[1]));
+    if (k->is_act16) {
+        acc = simd_fma(first, simd_mul(h->scale[g], simd_set_f32(x->d[0])), acc);
+        acc = simd_fma(second, simd_mul(h->scale[g + step], simd_set_f32(x->d[1])), acc);
+    } else {
+        first = simd_fma(second, h->scale[g + step], simd_mul(first, h->scale[g]));
+        acc = simd_fma(first, simd_set_f32(x->d[0]), acc);
     }
-    simd_f both = simd_mul(simd_to_f32(sum[0]), h->scale[2 * u]);
-    both = simd_fma(simd_to_f32(sum[1]), h->scale[2 * u + 1], both);
-    acc = simd_fma(both, d, acc);
-    if (k->is_affine) {
-        acc = simd_fma(h->min[2 * u], simd_set_f32(x->d_sum16[0]), acc);
-        acc = simd_fma(h->min[2 * u + 1], simd_set_f32(x->d_sum16[1]), acc);
+    if (k->is_affine && k->group == 32) {
+        acc = simd_fma(h->min[u], simd_set_f32(x->d_sum), acc);
+    } else if (k->is_affine) {
+        acc = simd_fma(h->min[g], simd_set_f32(x->d_sum16[0]), acc);
+        acc = simd_fma(h->min[g + 1], simd_set_f32(x->d_sum16[1]), acc);
     }
     return acc;
 }

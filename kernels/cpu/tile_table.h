@@ -5,34 +5,34 @@
 
 #include "kernels/cpu/tile.h"
 
-/* X(type, name, whose head, panel struct, units, group, is_affine, offset, limit); the last four as in tile_kind. */
+/* X(type, name, whose head, panel struct, units, group, is_affine, offset, limit, is_act16); from units on as in tile_kind. */
 #define TILE_INT_TYPES(X)                                                                          \
-    X(Q4_0, q4_0, q4_0, q4_0, 1, 32, false, 3, 15)                                                 \
-    X(Q4_1, q4_1, q4_1, q4_1, 1, 32, true, 0, 15)                                                  \
-    X(Q5_0, q5_0, q5_0, q5_0, 1, 32, false, 4, 31)                                                 \
-    X(Q5_1, q5_1, q5_1, q5_1, 1, 32, true, 0, 31)                                                  \
-    X(Q8_0, q8_0, q8_0, q8_0, 1, 32, false, 7, 255)                                                \
-    X(IQ4_NL, iq4_nl, q4_0, q4_0, 1, 32, false, 7, 255)                                            \
-    X(MXFP4, mxfp4, mxfp4, mxfp4, 1, 32, false, 4, 31)                                             \
-    X(NVFP4, nvfp4, nvfp4, nvfp4, 2, 16, false, 4, 31)                                             \
-    X(Q2_0, q2_0, q2_0, q2_0, 2, 32, false, 0, 3)                                                  \
-    X(Q1_0, q1_0, q1_0, q1_0, 4, 32, false, 0, 3)                                                  \
-    X(TQ1_0, tq1_0, tq2_0, tq2_0, 8, 32, false, 0, 3)                                              \
-    X(TQ2_0, tq2_0, tq2_0, tq2_0, 8, 32, false, 0, 3)                                              \
-    X(Q2_K, q2_k, q2_k, q2_k, 8, 16, true, 0, 3)                                                   \
-    X(Q3_K, q3_k, q3_k, q3_k, 8, 16, false, 2, 7)                                                  \
-    X(Q4_K, q4_k, q4_k, q4_k, 8, 32, true, 0, 15)                                                  \
-    X(Q5_K, q5_k, q5_k, q5_k, 8, 32, true, 0, 31)                                                  \
-    X(Q6_K, q6_k, q6_k, q6_k, 8, 16, false, 5, 63)                                                 \
-    X(Q8_K, q8_k, q8_k, q8_k, 8, 32, false, 7, 255)                                                \
-    X(IQ4_XS, iq4_xs, iq4_xs, iq4_xs, 8, 32, false, 7, 255)                                        \
-    X(IQ2_XXS, iq2_xxs, iq2_xxs, iq2_xxs, 8, 32, false, 6, 127)                                    \
-    X(IQ2_XS, iq2_xs, iq2_xs, iq2_xs, 8, 16, false, 6, 127)                                        \
-    X(IQ2_S, iq2_s, iq2_s, iq2_s, 8, 16, false, 6, 127)                                            \
-    X(IQ3_XXS, iq3_xxs, iq3_xxs, iq3_xxs, 8, 32, false, 6, 127)                                    \
-    X(IQ3_S, iq3_s, iq3_s, iq3_s, 8, 32, false, 6, 127)                                            \
-    X(IQ1_S, iq1_s, iq1_s, iq1_s, 8, 32, false, 4, 31)                                             \
-    X(IQ1_M, iq1_m, iq1_m, iq1_m, 8, 16, false, 4, 31)
+    X(Q4_0, q4_0, q4_0, q4_0, 1, 32, false, 3, 15, false)                                          \
+    X(Q4_1, q4_1, q4_1, q4_1, 1, 32, true, 0, 15, true)                                            \
+    X(Q5_0, q5_0, q5_0, q5_0, 1, 32, false, 4, 31, true)                                           \
+    X(Q5_1, q5_1, q5_1, q5_1, 1, 32, true, 0, 31, true)                                            \
+    X(Q8_0, q8_0, q8_0, q8_0, 1, 32, false, 7, 255, false)                                         \
+    X(IQ4_NL, iq4_nl, q4_0, q4_0, 1, 32, false, 7, 255, false)                                     \
+    X(MXFP4, mxfp4, mxfp4, mxfp4, 1, 32, false, 4, 31, false)                                      \
+    X(NVFP4, nvfp4, nvfp4, nvfp4, 2, 16, false, 4, 31, true)                                       \
+    X(Q2_0, q2_0, q2_0, q2_0, 2, 32, false, 0, 3, true)                                            \
+    X(Q1_0, q1_0, q1_0, q1_0, 4, 32, false, 0, 3, true)                                            \
+    X(TQ1_0, tq1_0, tq2_0, tq2_0, 8, 32, false, 0, 3, false)                                       \
+    X(TQ2_0, tq2_0, tq2_0, tq2_0, 8, 32, false, 0, 3, false)                                       \
+    X(Q2_K, q2_k, q2_k, q2_k, 8, 16, true, 0, 3, false)                                            \
+    X(Q3_K, q3_k, q3_k, q3_k, 8, 16, false, 2, 7, false)                                           \
+    X(Q4_K, q4_k, q4_k, q4_k, 8, 32, true, 0, 15, false)                                           \
+    X(Q5_K, q5_k, q5_k, q5_k, 8, 32, true, 0, 31, false)                                           \
+    X(Q6_K, q6_k, q6_k, q6_k, 8, 16, false, 5, 63, false)                                          \
+    X(Q8_K, q8_k, q8_k, q8_k, 8, 32, false, 7, 255, false)                                         \
+    X(IQ4_XS, iq4_xs, iq4_xs, iq4_xs, 8, 32, false, 7, 255, false)                                 \
+    X(IQ2_XXS, iq2_xxs, iq2_xxs, iq2_xxs, 8, 32, false, 6, 127, false)                             \
+    X(IQ2_XS, iq2_xs, iq2_xs, iq2_xs, 8, 16, false, 6, 127, false)                                 \
+    X(IQ2_S, iq2_s, iq2_s, iq2_s, 8, 16, false, 6, 127, false)                                     \
+    X(IQ3_XXS, iq3_xxs, iq3_xxs, iq3_xxs, 8, 32, false, 6, 127, false)                             \
+    X(IQ3_S, iq3_s, iq3_s, iq3_s, 8, 32, false, 6, 127, false)                                     \
+    X(IQ1_S, iq1_s, iq1_s, iq1_s, 8, 32, false, 4, 31, false)                                      \
+    X(IQ1_M, iq1_m, iq1_m, iq1_m, 8, 16, false, 4, 31, false)
 
 #define TILE_FLOAT_TYPES(X)                                                                        \
     X(F32, f32, 4)                                                                                 \
@@ -71,9 +71,9 @@
 #define TILE_FLOAT_NAMES(name) TILE_NAMES(name)
 #endif
 
-#define DEFINE_INT(type, name, head, panel, units, group, is_affine, offset, limit)                \
+#define DEFINE_INT(type, name, head, panel, units, group, is_affine, offset, limit, is_act16)      \
     static const struct tile_kind kind_##name = {                                                  \
-        units, sizeof(struct panel_##panel), group, is_affine, offset, limit};                     \
+        units, sizeof(struct panel_##panel), group, is_affine, offset, limit, is_act16};                     \
     TILE_INT(name, head, 1)                                                                        \
     TILE_INT(name, head, 2)                                                                        \
     TILE_INT(name, head, 4)                                                                        \
@@ -116,21 +116,27 @@ static void tile_run(const struct matmul *m, int64_t lo, int64_t hi)
     }
 }
 
-static void tile_act(const float *x, struct matmul_unit *y, int64_t n_units)
+static void tile_act(enum matmul_act act, const float *x, struct matmul_unit *y, int64_t n_units)
 {
     for (int64_t u = 0; u < n_units; u++, x += 32, y++) {
-        float peak = half_from_bits((uint32_t)simd_peak_bits32(x));
-        float inverse = peak < 1e-35f ? 0 : 127.0f / peak;
-        int32_t sum[2];
-        simd_quantize32(x, inverse, y->q, sum);
-        y->d = peak < 1e-35f ? 0 : peak / 127.0f;
-        y->d_sum = y->d * (float)(sum[0] + sum[1]);
-        y->neg_sum = -(sum[0] + sum[1]);
+        int32_t peak[2], sum[2]; /* peaks as bits: a NaN is larger than anything */
         for (int g = 0; g < 2; g++) {
-            y->d_sum16[g] = y->d * (float)sum[g];
-            y->neg_sum16[g] = -sum[g];
+            peak[g] = simd_peak_bits16(x + 16 * g);
         }
-        y->pad = 0;
+        if (act == MATMUL_ACT_Q8) {
+            peak[0] = peak[1] = MAX(peak[0], peak[1]);
+        }
+        for (int g = 0; g < 2; g++) {
+            float p = half_from_bits((uint32_t)peak[g]);
+            bool is_zero = p < 1e-35f; /* the reciprocal would overflow */
+            y->d[g] = is_zero ? 0 : p / 127.0f;
+            sum[g] = simd_quantize16(x + 16 * g, is_zero ? 0 : 127.0f / p, y->q + 16 * g);
+            y->neg_sum16[g] = -sum[g];
+            y->d_sum16[g] = y->d[g] * (float)sum[g];
+        }
+        y->neg_sum = -(sum[0] + sum[1]);
+        y->d_sum = act == MATMUL_ACT_Q8 ? y->d[0] * (float)(sum[0] + sum[1])
+                                        : y->d_sum16[0] + y->d_sum16[1];
     }
 }
 

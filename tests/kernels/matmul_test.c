@@ -10,7 +10,7 @@ enum { MAX_ROWS = 33, MAX_COLS = 768, MAX_TOKENS = 33 };
 
 static struct pool *pool;
 
-/* 32 integers times a power of two, one of them +-127: exactly the 8-bit grid. */
+/* 32 integers times a power of two, one of each 16 being -127: exactly the 8-bit grid. */
 static void fill_exact(float *x, int64_t n, uint64_t *seed)
 {
     for (int64_t i = 0; i < n; i += 32) {
@@ -18,7 +18,9 @@ static void fill_exact(float *x, int64_t n, uint64_t *seed)
         for (int64_t j = i; j < MIN(i + 32, n); j++) {
             x[j] = d * (float)((int)(test_random(seed) % 255) - 127);
         }
-        x[i + (int64_t)(test_random(seed) % (uint64_t)MIN(n - i, 32))] = d * -127.0f;
+        for (int64_t j = i; j < MIN(i + 32, n); j += 16) {
+            x[j + (int64_t)(test_random(seed) % (uint64_t)MIN(n - j, 16))] = d * -127.0f;
+        }
     }
 }
 
@@ -180,8 +182,8 @@ static void test_invariance(enum type t, enum isa isa, uint64_t *seed)
                 continue;
             }
             for (int64_t r = 0; w.act != MATMUL_ACT_F32 && r < tokens; r++) {
-                kernels[i]->act(p.x + r * cols, (void *)((char *)p.act + (size_t)r * x_stride),
-                                cols / 32);
+                kernels[i]->act(w.act, p.x + r * cols,
+                                (void *)((char *)p.act + (size_t)r * x_stride), cols / 32);
             }
             memset(p.y, 0xff, bytes);
             kernels[i]->run(&m, 0, (rows + 15) / 16);
