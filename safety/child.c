@@ -124,6 +124,7 @@ int child_spawn(struct child *c, const struct child_options *o, uint64_t epoch, 
     c->epoch = epoch;
     c->start_ms = now_ms;
     c->deadline_ms = now_ms + CHILD_HELLO_MS;
+    c->reap_ms = o->reap_ms ? o->reap_ms : CHILD_REAP_MS;
     c->keeps_terminal = o->keeps_terminal;
     return 0;
 }
@@ -163,7 +164,7 @@ void child_kill(struct child *c, uint64_t now_ms)
     }
     c->is_ordered = true;
     c->state = CHILD_KILLED;
-    c->deadline_ms = now_ms + CHILD_REAP_MS;
+    c->deadline_ms = now_ms + c->reap_ms;
     send_signal(c, SIGKILL);
 }
 

@@ -41,6 +41,7 @@ struct child {
     uint64_t epoch;
     uint64_t start_ms;
     uint64_t deadline_ms; /* of the present state; UINT64_MAX: none */
+    uint64_t reap_ms;
     bool keeps_terminal;
     bool was_ready;
     bool is_drained;
@@ -55,6 +56,7 @@ struct child_options {
     bool keeps_terminal; /* the front of run and chat: stays in our process group with our stdin and
                             stdout; all others get a group of their own and never see Ctrl-C */
     int oom_score_adj;   /* raised to this; 0 leaves it */
+    uint64_t reap_ms;    /* how long SIGKILL may take; 0: CHILD_REAP_MS */
 };
 
 void child_init(struct child *c, const char *name, enum msg_peer role);

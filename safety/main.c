@@ -51,6 +51,7 @@ static const enum config_key terminal_keys[] = {
 /* Options before the command; for tests. */
 static char program_dir[PATH_MAX]; /* --libexec DIR: where the other programs stand */
 static uint64_t stall_ms;          /* --stall-ms N: deadline for missing progress */
+static uint64_t reap_ms;           /* --reap-ms N: how long SIGKILL may take */
 
 static void print_help(void)
 {
@@ -199,6 +200,7 @@ static int supervise(struct arguments *a, struct config *c, char *const *front_a
                                    .front_argv = front_argv,
                                    .is_terminal = is_terminal,
                                    .stall_ms = stall_ms,
+                                   .reap_ms = reap_ms,
                                    .load = load,
                                    .load_arg = a};
     int code = supervisor_run(c, &o);
@@ -341,17 +343,27 @@ static bool find_programs(void)
     return true;
 }
 
-int main(int argc, char **argv)
+/* Returns the index of the first argument that is none. */
+static int take_test_options(int argc, char **argv)
 {
-    open_standard_fds();
     int i = 1;
     for (; i + 1 < argc; i += 2) {
+        uint64_t *number = strcmp(argv[i], "--stall-ms") == 0  ? &stall_ms
+                           : strcmp(argv[i], "--reap-ms") == 0 ? &reap_ms
+                                                               : NULL;
         if (strcmp(argv[i], "--libexec") == 0) {
             snprintf(program_dir, sizeof(program_dir), "%s", argv[i + 1]);
-        } else if (strcmp(argv[i], "--stall-ms") != 0 || !num_parse_u64(argv[i + 1], &stall_ms)) {
+        } else if (!number || !num_parse_u64(argv[i + 1], number)) {
             break;
         }
     }
+    return i;
+}
+
+int main(int argc, char **argv)
+{
+    open_standard_fds();
+    int i = take_test_options(argc, argv);
     if (!*program_dir && !find_programs()) {
         fprintf(stderr, "rocmforge: /proc is not there: %s\n", strerror(errno));
         return EXIT_GENERAL;

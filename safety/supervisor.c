@@ -239,7 +239,10 @@ static void start_worker(struct supervisor *s, uint64_t now_ms)
     program_path(s, "worker", path, sizeof(path));
     snprintf(number, sizeof(number), "%llu", (unsigned long long)s->last_epoch + 1);
     char *argv[] = {name, flag, number, NULL};
-    struct child_options o = {.path = path, .argv = argv, .oom_score_adj = WORKER_OOM_SCORE_ADJ};
+    struct child_options o = {.path = path,
+                              .argv = argv,
+                              .oom_score_adj = WORKER_OOM_SCORE_ADJ,
+                              .reap_ms = s->options->reap_ms};
     int rc = supervisor_new_epoch(s, now_ms);
     if (rc == 0) {
         rc = child_spawn(&s->worker, &o, s->epoch.id, now_ms);
@@ -263,7 +266,10 @@ int supervisor_start_probe(struct supervisor *s, uint32_t device, uint64_t now_m
     snprintf(epoch, sizeof(epoch), "%llu", (unsigned long long)s->epoch.id);
     snprintf(index, sizeof(index), "%u", (unsigned)device);
     char *argv[] = {name, epoch_flag, epoch, device_flag, index, NULL};
-    struct child_options o = {.path = path, .argv = argv, .oom_score_adj = WORKER_OOM_SCORE_ADJ};
+    struct child_options o = {.path = path,
+                              .argv = argv,
+                              .oom_score_adj = WORKER_OOM_SCORE_ADJ,
+                              .reap_ms = s->options->reap_ms};
     int rc = child_spawn(&s->probe, &o, s->epoch.id, now_ms);
     s->probe.holds_gpu = rc == 0;
     return rc;

@@ -29,6 +29,7 @@ struct supervisor_options {
     char *const *front_argv; /* of rocmforge-gateway, ended by NULL */
     bool is_terminal;        /* run, chat: the front talks to the terminal and its end is ours */
     uint64_t stall_ms;       /* 0: the built-in deadlines for missing progress */
+    uint64_t reap_ms;        /* 0: the built-in time that SIGKILL may take */
     /* Reads the configuration anew (SIGHUP) into a fresh struct. */
     int (*load)(void *arg, struct config *ret, struct err *e);
     void *load_arg;

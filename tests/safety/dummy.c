@@ -19,6 +19,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static struct channel channel;
@@ -201,6 +202,27 @@ static void misbehave_loading(void)
     }
 }
 
+static void run_worker_loaded(void)
+{
+    if (does("worked") || (does("workedonce") && epoch == 1)) {
+        atomic_store(&page->step, 5);
+    }
+    status_beat(page, STATUS_IDLE);
+    become_ready();
+    if (does("hang") || (does("hangonce") && epoch == 1)) {
+        status_beat(page, STATUS_DECODE);
+        say("hanging %llu", (unsigned long long)epoch);
+    }
+    if (getenv("DUMMY_STUCK") && epoch == 1) { /* a call that the kernel does not let go */
+        struct stat st;
+        status_beat(page, STATUS_DECODE);
+        say("stuck %d", stat(getenv("DUMMY_STUCK"), &st));
+    }
+    if (does("idle")) { /* waits on the bell like a real one, but the test stops it */
+        (void)ring_sleep(&ring);
+    }
+}
+
 static void run_worker_attached(void)
 {
     static bool is_loaded;
@@ -218,18 +240,7 @@ static void run_worker_attached(void)
         send_message(MSG_PREFLIGHT, &p, sizeof(p), NULL, 0);
         return; /* goes on with the verdict */
     }
-    if (does("worked") || (does("workedonce") && epoch == 1)) {
-        atomic_store(&page->step, 5);
-    }
-    status_beat(page, STATUS_IDLE);
-    become_ready();
-    if (does("hang") || (does("hangonce") && epoch == 1)) {
-        status_beat(page, STATUS_DECODE);
-        say("hanging %llu", (unsigned long long)epoch);
-    }
-    if (does("idle")) { /* waits on the bell like a real one, but the test stops it */
-        (void)ring_sleep(&ring);
-    }
+    run_worker_loaded();
 }
 
 static void run_gateway_attached(void)
@@ -258,8 +269,7 @@ static void on_verdict(struct channel_msg *m)
     struct msg_verdict v;
     memcpy(&v, m->payload, sizeof(v));
     say("verdict %d %s", v.err, v.detail);
-    become_ready();
-    status_beat(page, STATUS_IDLE);
+    run_worker_loaded();
 }
 
 static void run_probe(void)
