@@ -96,14 +96,13 @@ static int add_merge(struct bpe *b, const struct tokenizer_vocab *v, struct gguf
 static int read_merges(struct bpe *b, const struct tokenizer_vocab *v, const struct gguf *g,
                        struct err *e)
 {
-    const char *key = "tokenizer.ggml.merges";
-    const struct gguf_kv *kv = gguf_find(g, key);
-    if (!kv || kv->kind != GGUF_ARRAY || kv->elem_kind != GGUF_STRING) {
-        return err_set(e, ERR_MODEL_TOKENIZER, "%s is not an array of strings", key);
+    const struct gguf_kv *kv = NULL;
+    int rc = gguf_get_array(g, "tokenizer.ggml.merges", GGUF_STRING, 0, LIMIT_MERGES, &kv, e);
+    if (rc < 0) {
+        return rc;
     }
-    if (kv->n > LIMIT_MERGES) {
-        return err_set(e, ERR_MODEL_TOKENIZER, "%s holds %llu merges, allowed %d", key,
-                       (unsigned long long)kv->n, LIMIT_MERGES);
+    if (!kv) {
+        return err_set(e, ERR_MODEL_TOKENIZER, "tokenizer.ggml.merges is missing");
     }
     size_t slots = 64;
     while (slots < kv->n * 2) {
@@ -118,7 +117,6 @@ static int read_merges(struct bpe *b, const struct tokenizer_vocab *v, const str
     }
     memset(b->slot, 0xFF, slots * sizeof(*b->slot));
     b->slot_mask = slots - 1;
-    int rc = 0;
     for (uint32_t i = 0; rc == 0 && i < kv->n; i++) {
         rc = add_merge(b, v, kv->strings[i], i, scratch, e);
     }

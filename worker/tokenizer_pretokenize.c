@@ -144,14 +144,10 @@ static void split_by_pattern(const struct tokenizer_pretokenize *p, const pcre2_
     }
 }
 
-static bool is_number(uint32_t cp, bool decimal_only)
+static bool is_digit(uint32_t cp)
 {
-    if (cp < 0x80) {
-        return cp >= '0' && cp <= '9';
-    }
-    utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
-    return c == UTF8PROC_CATEGORY_ND ||
-           (!decimal_only && (c == UTF8PROC_CATEGORY_NL || c == UTF8PROC_CATEGORY_NO));
+    return cp < 0x80 ? cp >= '0' && cp <= '9'
+                     : utf8proc_category((utf8proc_int32_t)cp) == UTF8PROC_CATEGORY_ND;
 }
 
 /* \w: letters, marks, decimal and letter-like numbers, connectors (UTS 18). */
@@ -195,7 +191,7 @@ static void split_threes(bool at_word_end, const char *text, size_t from, size_t
     for (size_t at = from; at <= to;) {
         uint32_t cp = 0;
         int len = at < to ? utf8_decode(text + at, to - at, &cp) : 1;
-        if (at < to && is_number(cp, at_word_end)) {
+        if (at < to && is_digit(cp)) {
             run = digits == 0 ? at : run;
             digits++;
         } else if (digits > 0) {

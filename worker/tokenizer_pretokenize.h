@@ -21,8 +21,8 @@ struct tokenizer_pretokenize_rule {
     const char *steps[TOKENIZER_PRETOKENIZE_MAX_STEPS];
 };
 
-/* Steps that no linear pattern can say: runs of digits are cut in threes counted from their end. The
- * first takes runs of \p{N}; the second runs of \p{Nd} that end a word, "\d{1,3}(?=(?:\d{3})*\b)". */
+/* Steps that no linear pattern can say: runs of decimal digits are cut in threes counted from their
+ * end. The first takes all runs; the second those that end a word, "\d{1,3}(?=(?:\d{3})*\b)". */
 extern const char tokenizer_pretokenize_threes[];
 extern const char tokenizer_pretokenize_threes_at_word_end[];
 
