@@ -28,7 +28,7 @@ static const char *const end_texts[] = {
     "[EOT]",               /* Kimi K2 */
     "[EOS]",               /* Kimi K2 */
     "[e~[",                /* MiniMax M2 */
-    "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>", /* DeepSeek */
+    "<\uFF5Cend\u2581of\u2581sentence\uFF5C>", /* DeepSeek */
     "</s>",
 };
 

@@ -94,7 +94,7 @@ static void normalise(const struct unigram *m, const char *text, size_t n, struc
         if (k > 0) {
             buf_add(ret, text + i, (size_t)k);
         } else {
-            buf_str(ret, "\xEF\xBF\xBD");
+            buf_str(ret, "\uFFFD");
         }
         i += (size_t)MAX(k, 1);
     }

@@ -72,6 +72,6 @@ size_t tokenizer_vocab_unalphabet(const char *s, size_t n, char *out);
  * whole rest where words are not apart. */
 size_t tokenizer_vocab_word(const struct tokenizer_vocab *v, const char *s, size_t n, size_t pos);
 
-#define TOKENIZER_SPACE "\xE2\x96\x81" /* U+2581 */
+#define TOKENIZER_SPACE "\u2581" /* U+2581 */
 
 #endif

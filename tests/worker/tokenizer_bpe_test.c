@@ -156,8 +156,8 @@ static void any_bytes_come_back(void)
     static const char *const pres[] = {"default",  "llama-bpe", "qwen2",        "gpt-2",
                                        "gpt-4o",   "kimi-k2",   "deepseek-llm", "tiny_aya",
                                        "superbpe", "viking",    "chameleon",    "jais-2"};
-    static const char *const bits[] = {"\xF0\x9F\x98\x80", "\xE4\xB8\xAD", " ", "\n", "'s", "12",
-                                       "A", "\xCC\x81", "\xC2\xA0"};
+    static const char *const bits[] = {"\U0001F600", "\u4E2D", " ", "\n", "'s", "12",
+                                       "A", "\u0301", "\u00A0"};
     uint64_t seed = 2;
     struct vocab *v = calloc(1, sizeof(*v));
     CHECK(v);
@@ -199,7 +199,7 @@ static void whole_pieces_where_merges_are_ignored(void)
         vocab_put_str(&f, "tokenizer.ggml.model", "gpt2");
         vocab_put_str(&f, "tokenizer.ggml.pre", ignore ? "llama-bpe" : "dbrx");
         vocab_put_strs(&f, "tokenizer.ggml.tokens",
-                       (const char *const[]){"a", "b", "c", "ab", "abc", "\xC4\xA0"}, 6);
+                       (const char *const[]){"a", "b", "c", "ab", "abc", "\u0120"}, 6);
         vocab_put_strs(&f, "tokenizer.ggml.merges", (const char *const[]){"a b"}, 1);
         vocab_put_bool(&f, "tokenizer.ggml.add_bos_token", false);
         struct tokenizer *t = vocab_make(&f);
@@ -218,11 +218,11 @@ static void bytes_without_a_token_become_the_replacement(void)
     vocab_put_str(&f, "tokenizer.ggml.pre", "gpt-2");
     /* a, and the bytes EF BF BD in the alphabet */
     vocab_put_strs(&f, "tokenizer.ggml.tokens",
-                   (const char *const[]){"a", "\xC3\xAF", "\xC2\xBF", "\xC2\xBD"}, 4);
+                   (const char *const[]){"a", "\u00EF", "\u00BF", "\u00BD"}, 4);
     vocab_put_strs(&f, "tokenizer.ggml.merges", NULL, 0);
     struct tokenizer *t = vocab_make(&f);
     CHECK_IDS(t, "a\xFF", 0, "0 1 2 3");
-    CHECK_TEXT(t, false, "a\xEF\xBF\xBD", 0, 1, 2, 3);
+    CHECK_TEXT(t, false, "a\uFFFD", 0, 1, 2, 3);
     tokenizer_destroy(&t);
 }
 
@@ -232,24 +232,24 @@ static void raw_vocabularies_merge_characters(void)
     struct vocab_file f = {0};
     vocab_put_str(&f, "tokenizer.ggml.model", "gemma4");
     vocab_put_strs(&f, "tokenizer.ggml.tokens",
-                   (const char *const[]){"<bos>", "\xE2\x96\x81", "\xC3\xA9", "b",
-                                         "\xC3\xA9" "b", "\xE2\x96\x81\xC3\xA9" "b", "\n\n",
+                   (const char *const[]){"<bos>", "\u2581", "\u00E9", "b",
+                                         "\u00E9b", "\u2581\u00E9b", "\n\n",
                                          "<0xC3>", "<0xBC>", "<0x0A>", "<unk>"},
                    11);
     vocab_put_strs(&f, "tokenizer.ggml.merges",
-                   (const char *const[]){"\xC3\xA9 b", "\xE2\x96\x81 \xC3\xA9" "b"}, 2);
+                   (const char *const[]){"\u00E9 b", "\u2581 \u00E9b"}, 2);
     vocab_put_array(&f, "tokenizer.ggml.token_type", GGUF_I32,
                     (const int32_t[]){3, 1, 1, 1, 1, 1, 1, 6, 6, 6, 2}, 11, 4);
     vocab_put_u32(&f, "tokenizer.ggml.bos_token_id", 0);
     vocab_put_u32(&f, "tokenizer.ggml.unknown_token_id", 10);
     struct tokenizer *t = vocab_make(&f);
-    CHECK_IDS(t, "\xC3\xA9" "b \xC3\xA9" "b", 0, "4 5");
+    CHECK_IDS(t, "\u00E9b \u00E9b", 0, "4 5");
     CHECK_IDS(t, "b\n\nb", 0, "3 6 3");
     CHECK_IDS(t, "b\nb", 0, "3 9 3");
-    CHECK_IDS(t, "\xC3\xBC", 0, "7 8");
+    CHECK_IDS(t, "\u00FC", 0, "7 8");
     CHECK_IDS(t, "z", 0, "10");
     CHECK_IDS(t, "b", TOKENIZER_ADD_SPECIAL, "0 3");
-    CHECK_TEXT(t, false, "b \xC3\xA9" "b\xC3\xBC", 0, 3, 5, 7, 8);
+    CHECK_TEXT(t, false, "b \u00E9b\u00FC", 0, 3, 5, 7, 8);
     tokenizer_destroy(&t);
 }
 

@@ -18,7 +18,7 @@ static struct tokenizer *make_bpe(const char *pre)
         texts[i] = vocab_alphabet(i, text[i]);
         types[i] = 1;
     }
-    static const char *const more[] = {"ab", "abc", "\xC4\xA0" "a", "<s>", "<tool>", "</s>"};
+    static const char *const more[] = {"ab", "abc", "\u0120a", "<s>", "<tool>", "</s>"};
     static const int32_t more_types[] = {1, 1, 1, 3, 4, 3};
     for (size_t i = 0; i < COUNT_OF(more); i++) {
         texts[256 + i] = more[i];
@@ -29,15 +29,15 @@ static struct tokenizer *make_bpe(const char *pre)
     vocab_put_strs(&f, "tokenizer.ggml.tokens", texts, COUNT_OF(texts));
     vocab_put_array(&f, "tokenizer.ggml.token_type", GGUF_I32, types, COUNT_OF(types), 4);
     vocab_put_strs(&f, "tokenizer.ggml.merges",
-                   (const char *const[]){"a b", "ab c", "\xC4\xA0 a"}, 3);
+                   (const char *const[]){"a b", "ab c", "\u0120 a"}, 3);
     vocab_put_u32(&f, "tokenizer.ggml.bos_token_id", 259);
     return vocab_make(&f);
 }
 
 static struct tokenizer *make_other(const char *model)
 {
-    static const char *const texts[] = {"<unk>", "<s>", "</s>", "\xE2\x96\x81", "a", "b",
-                                        "ab", "\xE2\x96\x81" "a", "\xC3\xA9", "<0xC3>", "<tool>"};
+    static const char *const texts[] = {"<unk>", "<s>", "</s>", "\u2581", "a", "b",
+                                        "ab", "\u2581a", "\u00E9", "<0xC3>", "<tool>"};
     static const float scores[] = {0, 0, 0, -1, -2, -3, -2.5f, -3, -4, 0, 0};
     static const int32_t types[] = {2, 3, 3, 1, 1, 1, 1, 1, 1, 6, 4};
     struct vocab_file f = {0};

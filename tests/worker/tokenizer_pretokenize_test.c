@@ -115,16 +115,16 @@ static const struct {
 /* Characters of all the classes that the patterns tell apart, a class a row. */
 static const char *const alphabet[] = {
     "a", "b", "s", "t", "re", "ve", "ll", "d", "'s", "'LL", "'",
-    "A", "Z", "IMGIMG", "<sentinel:12>", "\xC7\x85", "\xCA\xB0", "\xC2\xAA",
-    " ", "  ", "    ", "        ", "\t", "\n", "\r", "\r\n", "\v", "\xC2\x85", "\xC2\xA0",
-    "\xE3\x80\x80", "\xE2\x80\xA8", "\xE1\x9A\x80",
-    "1", "12", "123", "4567", "\xD9\xA3", "\xC2\xB2", "\xC2\xBD", "\xE2\x85\xA3", "\xE3\x80\x87",
+    "A", "Z", "IMGIMG", "<sentinel:12>", "\u01C5", "\u02B0", "\u00AA",
+    " ", "  ", "    ", "        ", "\t", "\n", "\r", "\r\n", "\v", "\xC2\x85", "\u00A0",
+    "\u3000", "\u2028", "\u1680",
+    "1", "12", "123", "4567", "\u0663", "\u00B2", "\u00BD", "\u2163", "\u3007",
     "!", ".", ",", "/", "(", ")", "-", "_", "$", "+", "<", "=", ">", "^", "~", "|", "`", "@", "#",
-    "\xE2\x80\xA6", "\xE3\x80\x82", "\xEF\xBC\x8C", "\xE3\x80\x81", "\xE0\xA5\xA4", "\xE2\x80\x9C",
-    "\xC3\xA9", "\xC3\x89", "\xCE\xB1", "\xCE\xA9", "\xD0\x96", "\xD0\xB6", "\xD7\x90",
-    "\xE4\xB8\xAD", "\xE6\x96\x87", "\xE3\x81\x82", "\xE3\x82\xAB", "\xEC\x9E\xA5", "\xE3\x80\x85",
-    "\xE0\xA4\xB9", "\xE0\xA4\xBF", "\xCC\x81", "\xE2\x83\x9D", "\xE0\xB9\x84", "\xE0\xB8\x97",
-    "\xF0\x9F\x98\x80", "\xF0\x9F\x87\xA9", "\xE2\x80\x8D", "\xE2\x82\xAC", "\x07", "\xC2\xAD",
+    "\u2026", "\u3002", "\uFF0C", "\u3001", "\u0964", "\u201C",
+    "\u00E9", "\u00C9", "\u03B1", "\u03A9", "\u0416", "\u0436", "\u05D0",
+    "\u4E2D", "\u6587", "\u3042", "\u30AB", "\uC7A5", "\u3005",
+    "\u0939", "\u093F", "\u0301", "\u20DD", "\u0E44", "\u0E17",
+    "\U0001F600", "\U0001F1E9", "\u200D", "\u20AC", "\x07", "\u00AD",
 };
 
 struct splits {
@@ -274,7 +274,7 @@ static double cpu_ms(void)
 /* 100 KB of one thing, alone and with something else behind it. */
 static void time_is_linear(void)
 {
-    static const char *const endings[] = {"", "x", "\n", "1", "\xE4\xB8\xAD"};
+    static const char *const endings[] = {"", "x", "\n", "1", "\u4E2D"};
     enum { BYTES = 100 * 1000 };
     double limit_ms = 50;
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__OPTIMIZE__)

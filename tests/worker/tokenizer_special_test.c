@@ -4,7 +4,7 @@
 
 #include <errno.h>
 
-#define DEEPSEEK_END "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"
+#define DEEPSEEK_END "<\uFF5Cend\u2581of\u2581sentence\uFF5C>"
 
 struct token {
     const char *text;
@@ -18,7 +18,7 @@ static void begin(struct vocab_file *f, const char *pre, const struct token *ext
 {
     static const char letters[27][3] = {"a", "b", "c", "d", "e", "f", "g", "h", "i",
                                         "j", "k", "l", "m", "n", "o", "p", "q", "r",
-                                        "s", "t", "u", "v", "w", "x", "y", "z", "\xC4\xA0"};
+                                        "s", "t", "u", "v", "w", "x", "y", "z", "\u0120"};
     const char *texts[256];
     int32_t types[256];
     for (size_t i = 0; i < FIRST; i++) {

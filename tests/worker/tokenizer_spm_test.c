@@ -1,7 +1,7 @@
 /* SentencePiece's byte-pair kind: against joining by the definition, white space, byte fallback. */
 #include "tests/worker/vocab_file.h"
 
-#define SP "\xE2\x96\x81"
+#define SP "\u2581"
 
 struct piece {
     const char *text;
@@ -45,13 +45,13 @@ static void white_space_and_bytes(void)
     CHECK_IDS(t, "ab", TOKENIZER_ADD_SPECIAL, "1 8");
     CHECK_IDS(t, " ab", 0, "17 6");
     CHECK_IDS(t, "a  b", 0, "7 17 5");
-    CHECK_IDS(t, "\xC3\xA9!", 0, "3 13 14 15");  /* bytes of the vocabulary */
+    CHECK_IDS(t, "\u00E9!", 0, "3 13 14 15");  /* bytes of the vocabulary */
     CHECK_IDS(t, "\xC3", 0, "3 13");             /* half a character is a byte too */
-    CHECK_IDS(t, "?\xE4\xB8\xAD", 0, "3 0 0");   /* no bytes: the unknown token, each */
+    CHECK_IDS(t, "?\u4E2D", 0, "3 0 0");   /* no bytes: the unknown token, each */
     CHECK_TEXT(t, false, "ab", 1, 8);
     CHECK_TEXT(t, true, "<s>ab", 1, 8);
     CHECK_TEXT(t, false, " ab", 17, 6);
-    CHECK_TEXT(t, false, "\xC3\xA9!", 3, 13, 14, 15);
+    CHECK_TEXT(t, false, "\u00E9!", 3, 13, 14, 15);
     CHECK_TEXT(t, false, "a a", 7, 7);
     tokenizer_destroy(&t);
     t = make(pieces, COUNT_OF(pieces), false, false);
@@ -126,7 +126,7 @@ static size_t join_naively(const struct piece *p, size_t n_pieces, const char *t
 
 static void joins_equal_the_definition(void)
 {
-    static const char *const letters[] = {"a", "b", "c", SP, "\xE4\xB8\xAD"};
+    static const char *const letters[] = {"a", "b", "c", SP, "\u4E2D"};
     uint64_t seed = 3;
     for (int round = 0; round < 8; round++) {
         static char texts[300][64];

@@ -9,8 +9,8 @@ static struct tokenizer *bpe, *spm;
 
 static void encode_all(struct buf *ret)
 {
-    static const char *const texts[] = {"Hello, world! 12345 caf\xC3\xA9", "  a\n\n\tb  \xFF\xF0",
-                                        "\xE4\xB8\xAD\xE6\x96\x87 <s>x", ""};
+    static const char *const texts[] = {"Hello, world! 12345 caf\u00E9", "  a\n\n\tb  \xFF\xF0",
+                                        "\u4E2D\u6587 <s>x", ""};
     for (size_t i = 0; i < COUNT_OF(texts); i++) {
         size_t begin = ret->len;
         CHECK_INT(tokenizer_encode(bpe, texts[i], strlen(texts[i]), 3, ret), 0);

@@ -2,7 +2,7 @@
  * characters. */
 #include "tests/worker/vocab_file.h"
 
-#define SP "\xE2\x96\x81"
+#define SP "\u2581"
 
 struct piece {
     const char *text;
@@ -112,16 +112,16 @@ static struct tokenizer *make(const struct piece *p, size_t n, bool prefix, bool
 static const struct piece pieces[] = {
     {"<pad>", 0, 3},      {"</s>", 0, 3},      {"<unk>", 0, 2},   {SP, -3, 1},
     {"a", -4, 1},         {"b", -5, 1},        {"ab", -6, 1},     {SP "a", -5, 1},
-    {SP "ab", -8.5f, 1},  {SP "fi", -4, 1},    {"fi", -4, 1},     {"\xC3\xA9", -4, 1},
+    {SP "ab", -8.5f, 1},  {SP "fi", -4, 1},    {"fi", -4, 1},     {"\u00E9", -4, 1},
     {"<extra>", 0, 4},    {"u", -9, 5},
 };
 
 static const struct map_entry map[] = {
-    {"\xEF\xAC\x81", "fi"},      /* U+FB01, a ligature */
-    {"e\xCC\x81", "\xC3\xA9"},   /* e and an accent are é */
+    {"\uFB01", "fi"},      /* U+FB01, a ligature */
+    {"e\u0301", "\u00E9"},   /* e and an accent are é */
     {"\t", " "},
-    {"\xE3\x80\x80", " "},       /* U+3000 */
-    {"\xE2\x80\x8B", ""},        /* U+200B */
+    {"\u3000", " "},       /* U+3000 */
+    {"\u200B", ""},        /* U+200B */
 };
 
 static void white_space_and_map(void)
@@ -131,10 +131,10 @@ static void white_space_and_map(void)
     CHECK_IDS(t, "ab", 0, "8");
     CHECK_IDS(t, "ab", TOKENIZER_ADD_SPECIAL, "8 1");
     CHECK_IDS(t, "ab</s>", 3, "8 1");
-    CHECK_IDS(t, " \t ab \xE3\x80\x80  a ", 0, "8 7");
-    CHECK_IDS(t, "\xE2\x80\x8B", 0, "");
-    CHECK_IDS(t, "\xEF\xAC\x81", 0, "9");
-    CHECK_IDS(t, "a\xEF\xAC\x81" "e\xCC\x81", 0, "7 10 11");
+    CHECK_IDS(t, " \t ab \u3000  a ", 0, "8 7");
+    CHECK_IDS(t, "\u200B", 0, "");
+    CHECK_IDS(t, "\uFB01", 0, "9");
+    CHECK_IDS(t, "a\uFB01e\u0301", 0, "7 10 11");
     CHECK_IDS(t, "zy\xFF", 0, "3 2"); /* neighbours without a token are one unknown token */
     CHECK_IDS(t, "z a", 0, "3 2 7");
     CHECK_IDS(t, "a<extra>a", 0, "7 12 7");
@@ -218,9 +218,9 @@ static void unknown_characters_become_bytes_where_there_are_all(void)
                               {"a", -1, 1},      {"<0xC3>", 0, 6},  {"<0xA9>", 0, 6},
                               {"<0x7A>", 0, 6}};
     struct tokenizer *t = make(p, COUNT_OF(p), false, false, NULL, 0);
-    CHECK_IDS(t, "a\xC3\xA9za", 0, "3 4 5 6 3");
+    CHECK_IDS(t, "a\u00E9za", 0, "3 4 5 6 3");
     CHECK_IDS(t, "yz", 0, "2 6");
-    CHECK_TEXT(t, false, "a\xC3\xA9z", 3, 4, 5, 6);
+    CHECK_TEXT(t, false, "a\u00E9z", 3, 4, 5, 6);
     tokenizer_destroy(&t);
 }
 

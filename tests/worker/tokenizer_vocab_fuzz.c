@@ -5,7 +5,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-    static const char text[] = " Hello  <s>\n\xC3\xA9\xE4\xB8\xAD\xFF'll 123 abab\xE2\x96\x81";
+    static const char text[] = " Hello  <s>\n\xC3\xA9\xE4\xB8\xAD\xFF'll 123 abab\u2581";
     struct gguf g;
     struct err e;
     struct tokenizer *t;
