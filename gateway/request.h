@@ -1,0 +1,64 @@
+/* From the JSON body of an API call to the message that the worker gets: a pure function of bytes,
+ * fuzzed alone. Which fields there are, of which kind and range, stands in field.def. */
+#ifndef GATEWAY_REQUEST_H
+#define GATEWAY_REQUEST_H
+
+#include "ipc/msg.h"
+#include "shared/json.h"
+
+enum request_api {
+    REQUEST_COMPLETIONS = 1,
+    REQUEST_CHAT = 2,
+    REQUEST_TOKENIZE = 4,
+    REQUEST_DETOKENIZE = 8,
+};
+
+enum { REQUEST_PARAM_BYTES = 80 };
+
+/* A refusal: the error, and the field at fault ("messages[2].content"; empty when none is). */
+struct request_err {
+    struct err err;
+    char param[REQUEST_PARAM_BYTES];
+};
+
+struct request_text { /* borrowed from the JSON; may hold NUL */
+    const char *data;
+    size_t n;
+};
+
+struct request {
+    enum request_api api;
+    json_t *json;              /* owned; everything borrowed below lives in it */
+    struct request_text model; /* data NULL: not given */
+    struct request_text user, content;
+    const json_t *prompt;      /* what the client gave: see request_prompt */
+    size_t n_prompts;
+    const json_t *tools, *template_kwargs;
+    struct buf messages;       /* owned: the JSON array for the worker */
+    struct request_text stops[LIMIT_STOPS];
+    size_t n_stops;
+    struct buf logit_bias;     /* owned: struct msg_logit_bias[] */
+    uint64_t seed;
+    bool has_seed;
+    int64_t max_tokens; /* 0: to the end of the context */
+    int64_t n, best_of, top_k, repeat_last_n, top_logprobs;
+    double temperature, top_p, min_p, typical_p;
+    double presence_penalty, frequency_penalty, repeat_penalty;
+    bool wants_logprobs, wants_echo, ignores_eos, is_stream, wants_usage;
+    bool adds_special, parses_special;
+};
+
+/* Reads a body. On failure *ret needs no finish. Errors: ERR_BAD_JSON, ERR_BAD_FIELD, -ENOMEM. */
+MUST_CHECK int request_parse(enum request_api api, const char *body, size_t n, struct request *ret,
+                             struct request_err *e);
+void request_finish(struct request *r);
+
+/* Appends the payload of MSG_GENERATE (for prompt i of n_prompts; chat has one) or MSG_TEXT.
+ * seed: used as it stands. Failure shows as ret->failed. */
+void request_encode(const struct request *r, size_t i, uint64_t id, uint32_t model, uint64_t seed,
+                    struct buf *ret);
+
+/* Fills e: ERR_BAD_FIELD, naming the field by its place. */
+int request_refuse(struct request_err *e, const char *param, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+#endif
