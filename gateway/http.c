@@ -112,6 +112,7 @@ void http_next(struct http *h)
     buf_empty(&h->head);
     buf_empty(&h->body);
     h->n_headers = 0;
+    h->method = 0;
     h->path = h->n_path = h->host = h->n_host = 0;
     h->is_1_0 = h->is_keep_alive = h->is_chunked = h->wants_continue = false;
     h->content_length = 0;

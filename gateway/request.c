@@ -349,10 +349,9 @@ void request_finish(struct request *r)
     buf_finish(&r->logit_bias);
 }
 
-static void encode_text(const struct request *r, uint64_t id, uint32_t model, struct buf *ret)
+static void encode_text(const struct request *r, uint32_t model, struct buf *ret)
 {
     struct msg_text m = {
-        .request = id,
         .model = model,
         .op = r->api == REQUEST_TOKENIZE ? MSG_TOKENIZE : MSG_DETOKENIZE,
         .add_special = r->adds_special,
@@ -367,15 +366,14 @@ static void encode_text(const struct request *r, uint64_t id, uint32_t model, st
     }
 }
 
-void request_encode(const struct request *r, size_t i, uint64_t id, uint32_t model, uint64_t seed,
+void request_encode(const struct request *r, size_t i, uint32_t model, uint64_t seed,
                     struct buf *ret)
 {
     if (r->api == REQUEST_TOKENIZE || r->api == REQUEST_DETOKENIZE) {
-        encode_text(r, id, model, ret);
+        encode_text(r, model, ret);
         return;
     }
     struct msg_generate m = {
-        .request = id,
         .seed = seed,
         .model = model,
         .flags = (r->api == REQUEST_CHAT ? MSG_CHAT : 0u) |

@@ -53,9 +53,9 @@ MUST_CHECK int request_parse(enum request_api api, const char *body, size_t n, s
                              struct request_err *e);
 void request_finish(struct request *r);
 
-/* Appends the payload of MSG_GENERATE (for prompt i of n_prompts; chat has one) or MSG_TEXT.
- * seed: used as it stands. Failure shows as ret->failed. */
-void request_encode(const struct request *r, size_t i, uint64_t id, uint32_t model, uint64_t seed,
+/* Appends the payload of MSG_GENERATE (for prompt i of n_prompts; chat has one) or MSG_TEXT, with
+ * request id 0 (the journal gives one). seed: used as it stands. Failure shows as ret->failed. */
+void request_encode(const struct request *r, size_t i, uint32_t model, uint64_t seed,
                     struct buf *ret);
 
 /* Fills e: ERR_BAD_FIELD, naming the field by its place. */

@@ -16,6 +16,10 @@ enum {
     LIMIT_STREAM_BUFFER_BYTES = 64 * 1024, /* unsent bytes after which a request pauses */
     LIMIT_SLOW_READER_MS = 30 * 1000,      /* paused this long without progress: closed */
     LIMIT_KEEPALIVE_MS = 5 * 1000,         /* SSE comment line while nothing is said */
+    LIMIT_HOLD_MS = 5 * 1000,              /* a request waits this long for a worker to come back */
+    LIMIT_BODIES_BYTES = 256 * 1024 * 1024, /* request bodies in memory at once */
+    LIMIT_ANSWER_BYTES = 64 * 1024 * 1024,  /* an answer that is not streamed */
+    LIMIT_API_KEYS = 256,
     /* JSON */
     LIMIT_JSON_DEPTH = 64,
     LIMIT_JSON_ITEMS = 1000 * 1000,
@@ -28,6 +32,8 @@ enum {
     LIMIT_LOGIT_BIAS = 1024,
     LIMIT_TOP_LOGPROBS = 20,
     LIMIT_QUEUE = 512, /* requests waiting in the worker */
+    LIMIT_LIVE_REQUESTS = 1024, /* of the gateway, queued and running */
+    LIMIT_JOURNAL_BYTES = 256 * 1024 * 1024, /* their payloads */
     /* rings and messages */
     LIMIT_RING_BYTES = 1024 * 1024,
     LIMIT_RECORD_BYTES = 16 * 1024, /* larger requests travel in a memfd */

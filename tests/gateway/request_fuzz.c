@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     for (size_t i = 0; i < (is_generate ? r.n_prompts : 1); i++) {
         struct buf b;
         buf_init(&b, LIMIT_BULK_BYTES);
-        request_encode(&r, i, 1, 0, 2, &b);
+        request_encode(&r, i, 0, 2, &b);
         CHECK(!b.failed);
         CHECK_INT(msg_check(is_generate ? MSG_GENERATE : MSG_TEXT, MSG_RING, MSG_GATEWAY, MSG_WORKER,
                             MSG_STATE_RUNNING, b.data, b.len, 0),

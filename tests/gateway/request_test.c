@@ -233,13 +233,13 @@ static void encode(enum request_api api, const char *body, size_t i, struct buf 
     struct request_err e;
     CHECK_INT(request_parse(api, body, strlen(body), &r, &e), 0);
     buf_init(b, 0);
-    request_encode(&r, i, 77, 3, 99, b);
+    request_encode(&r, i, 3, 99, b);
     CHECK(!b->failed);
     CHECK_INT(msg_check(MSG_GENERATE, MSG_RING, MSG_GATEWAY, MSG_WORKER, MSG_STATE_RUNNING, b->data,
                         b->len, 0),
               0);
     memcpy(ret, b->data, sizeof(*ret));
-    CHECK(ret->request == 77 && ret->model == 3 && ret->seed == 99);
+    CHECK(ret->request == 0 && ret->model == 3 && ret->seed == 99);
     request_finish(&r);
 }
 
@@ -303,12 +303,12 @@ static void text_messages(void)
     static const char body[] = "{\"content\":\"hi\",\"add_special\":true,\"parse_special\":false}";
     CHECK_INT(request_parse(REQUEST_TOKENIZE, body, strlen(body), &r, &e), 0);
     buf_init(&b, 0);
-    request_encode(&r, 0, 5, 1, 0, &b);
+    request_encode(&r, 0, 1, 0, &b);
     CHECK_INT(msg_check(MSG_TEXT, MSG_RING, MSG_GATEWAY, MSG_WORKER, MSG_STATE_RUNNING, b.data,
                         b.len, 0),
               0);
     memcpy(&m, b.data, sizeof(m));
-    CHECK(m.request == 5 && m.model == 1 && m.op == MSG_TOKENIZE && m.add_special == 1 &&
+    CHECK(m.request == 0 && m.model == 1 && m.op == MSG_TOKENIZE && m.add_special == 1 &&
           m.parse_special == 0);
     const char *p = section(&b, sizeof(m), MSG_PROMPT_TEXT, 0, &n);
     CHECK(p && n == 2 && memcmp(p, "hi", 2) == 0);

@@ -1,0 +1,96 @@
+/* API keys (see auth.h). Runs on the gateway's loop; auth_read reads a regular file once per
+ * configuration. */
+#include "gateway/auth.h"
+
+#include <errno.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+enum { FILE_BYTES = 64 * 1024 };
+
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r';
+}
+
+static int add_line(struct auth *a, const char *s, size_t n, struct err *e)
+{
+    while (n && is_space(s[n - 1])) {
+        n--;
+    }
+    while (n && is_space(*s)) {
+        s++;
+        n--;
+    }
+    if (n == 0 || *s == '#') {
+        return 0;
+    }
+    if (a->n == LIMIT_API_KEYS) {
+        return err_set(e, ERR_CONFIG, "the API key file holds more than %d keys", LIMIT_API_KEYS);
+    }
+    hash_sha256(s, n, a->digests[a->n++]);
+    return 0;
+}
+
+int auth_read(int fd, struct auth *ret, struct err *e)
+{
+    static char text[FILE_BYTES + 1];
+    size_t n = 0;
+    ssize_t got;
+    while ((got = pread(fd, text + n, sizeof(text) - n, (off_t)n)) > 0) {
+        n += (size_t)got;
+    }
+    if (got < 0) {
+        return err_set(e, -errno, "reading the API key file");
+    }
+    if (n > FILE_BYTES) {
+        return err_set(e, ERR_CONFIG, "the API key file is larger than %d bytes", FILE_BYTES);
+    }
+    static struct auth a;
+    a = (struct auth){.is_on = true};
+    int rc = 0;
+    for (size_t at = 0; at < n && rc == 0;) {
+        const char *end = memchr(text + at, '\n', n - at);
+        size_t len = end ? (size_t)(end - text) - at : n - at;
+        rc = add_line(&a, text + at, len, e);
+        at += len + 1;
+    }
+    explicit_bzero(text, sizeof(text));
+    if (rc == 0 && a.n == 0) {
+        rc = err_set(e, ERR_CONFIG, "the API key file holds no key");
+    }
+    if (rc == 0) {
+        *ret = a;
+    }
+    return rc;
+}
+
+bool auth_check(const struct auth *a, const char *key, size_t n)
+{
+    uint8_t digest[HASH_SHA256_BYTES];
+    hash_sha256(key, n, digest);
+    unsigned found = 0;
+    for (size_t i = 0; i < a->n; i++) {
+        unsigned differs = 0;
+        for (size_t j = 0; j < sizeof(digest); j++) {
+            differs |= (unsigned)(digest[j] ^ a->digests[i][j]);
+        }
+        found |= (differs - 1u) >> 31; /* 1 when differs is 0 */
+    }
+    return found != 0;
+}
+
+const char *auth_bearer(const char *header, size_t n, size_t *ret_n)
+{
+    static const char scheme[] = "Bearer ";
+    size_t skip = strlen(scheme);
+    if (n <= skip || strncasecmp(header, scheme, skip) != 0) {
+        return NULL;
+    }
+    while (skip < n && header[skip] == ' ') {
+        skip++;
+    }
+    *ret_n = n - skip;
+    return header + skip;
+}

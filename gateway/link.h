@@ -1,0 +1,112 @@
+/* The gateway's end of the rings: requests go out, events come in, workers come and go. Knows no
+ * HTTP; a terminal uses it the same way.
+ *
+ * One thread (the loop's). Nothing here blocks. An epoch is one worker's life: link_attach begins it,
+ * link_detach or a breach of the protocol ends it, and every request in flight then gets MSG_FAIL with
+ * ERR_WORKER_DOWN. Events come from the loop only, never from within a link_* call that submits,
+ * cancels or pauses. */
+#ifndef GATEWAY_LINK_H
+#define GATEWAY_LINK_H
+
+#include "gateway/journal.h"
+#include "ipc/channel.h"
+#include "ipc/ring.h"
+#include "ipc/status.h"
+#include "shared/err.h"
+#include <uv.h>
+
+enum link_state {
+    LINK_STARTING, /* no worker yet */
+    LINK_LOADING,  /* attached; the models are not all there */
+    LINK_READY,
+    LINK_DOWN,     /* the last worker is gone */
+};
+
+struct link_event {
+    uint32_t type; /* MSG_STARTED, PREFILLED, TOKEN, FINISH, DONE, FAIL, RESULT */
+    union {
+        struct msg_started started;
+        struct msg_prefilled prefilled;
+        struct msg_token token;
+        struct msg_finish finish;
+        struct msg_done done;
+        struct msg_result result;
+    } m;
+    const char *text; /* TOKEN, FINISH, RESULT: borrowed */
+    size_t n_text;
+    const struct msg_logprob *top; /* TOKEN: m.token.n_top of them */
+    const char *pieces;            /* their bytes, one after the other */
+    struct err err;                /* FAIL */
+};
+
+typedef void link_event_fn(void *owner, uint64_t id, const struct link_event *ev);
+
+/* What is known of the worker; see link_status. */
+struct link_status {
+    enum link_state state;
+    int64_t since_unix_s; /* of this state */
+    uint64_t epoch;
+    bool is_stalled;      /* work is there and no progress */
+    uint32_t phase;       /* enum status_phase */
+    uint32_t n_active, n_queued;
+    uint64_t load_done_bytes, load_total_bytes;
+    bool is_expected;     /* READY is expected without anybody's help */
+    uint32_t retry_after_ms; /* best guess until READY; 0 unknown */
+    int err;              /* DOWN: why (ERR_*) */
+    const char *detail;   /* DOWN: borrowed, valid until the next change */
+};
+
+struct link {
+    uv_loop_t *loop;           /* borrowed */
+    struct channel *channel;   /* borrowed */
+    void (*on_change)(void *arg); /* after every change of state */
+    void *arg;
+    enum link_state state;
+    int64_t since_unix_s;
+    uint64_t since_ms;
+    uint64_t epoch, n_epochs, n_breaches;
+    struct msg_detach why;     /* of DOWN */
+    struct journal journal;
+    size_t n_paused;           /* live entries that are to pause */
+    struct journal_entry *outbox, **outbox_end;
+    struct msg_model models[LIMIT_MODELS]; /* of the newest epoch that sent any */
+    uint32_t n_models;         /* announced so far in this epoch */
+    uint32_t n_models_known;   /* valid in models: stays over an epoch's end */
+    /* One epoch's: */
+    struct ring requests, events;
+    void *maps[3]; /* owned: request ring, event ring, status page */
+    size_t map_bytes[3];
+    int bells[2];  /* owned: request, event */
+    const struct status_page *status;
+    uint64_t waiting_since_ms; /* work was there and the worker idle: since when; 0 not so */
+    uv_poll_t *bell;           /* heap: libuv lets go of it later than we do */
+    uv_timer_t poll;
+    _Alignas(16) uint8_t record[LIMIT_RECORD_BYTES];
+};
+
+MUST_CHECK int link_open(struct link *l, uv_loop_t *loop, struct channel *channel,
+                         void (*on_change)(void *arg), void *arg);
+/* Requests in flight are forgotten without events. */
+void link_close(struct link *l);
+
+/* The descriptors of MSG_ATTACH, in its order; taken (set to -1) as far as they are kept. Errors:
+ * ERR_PROTOCOL, -errno; then the state is DOWN. */
+MUST_CHECK int link_attach(struct link *l, const struct msg_attach *m, int fds[5]);
+void link_detach(struct link *l, const struct msg_detach *m);
+
+void link_status(const struct link *l, struct link_status *ret);
+
+/* The model of that name; name NULL is the first one. NULL: none. */
+const struct msg_model *link_model(const struct link *l, const char *name, size_t n);
+
+/* Sends a request (payload of MSG_GENERATE or MSG_TEXT; taken on success; its id is filled in).
+ * Events come to on_event until the terminal one. Errors: ERR_WORKER_DOWN (not READY), ERR_BUSY,
+ * -ENOMEM. */
+MUST_CHECK int link_submit(struct link *l, uint32_t type, struct buf *payload,
+                           const struct msg_model *model, link_event_fn *on_event, void *owner,
+                           uint64_t *ret_id);
+/* No more events come; the worker is told. Of an id that is not live: nothing. */
+void link_cancel(struct link *l, uint64_t id);
+void link_pause(struct link *l, uint64_t id, bool pause);
+
+#endif

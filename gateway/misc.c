@@ -1,0 +1,191 @@
+/* Answers that need no worker: state, models, metrics. Runs on the gateway's loop. */
+#include "gateway/api.h"
+#include "gateway/metrics.h"
+#include "gateway/server.h"
+#include "shared/json.h"
+
+#include <string.h>
+
+static void reply_json(struct exchange *x, int status, struct buf *b)
+{
+    if (b->failed) {
+        struct err e;
+        err_set(&e, ERR_NO_MEMORY, "while writing an answer");
+        exchange_error(x, &e, NULL);
+    } else {
+        exchange_reply(x, status, "application/json", b->data, b->len, NULL);
+    }
+    buf_finish(b);
+}
+
+void misc_root(struct exchange *x)
+{
+    struct buf b;
+    buf_init(&b, 0);
+    buf_str(&b, "{\"name\":\"rocmforge\",\"version\":\"" ROCMFORGE_VERSION "\",\"paths\":[");
+    for (int id = 0; id < ROUTE_NONE; id++) {
+        buf_printf(&b, "%s\"%s\"", id ? "," : "", route_path((enum route_id)id));
+    }
+    buf_str(&b, "]}");
+    reply_json(x, 200, &b);
+}
+
+static const char *state_word(const struct link_status *st)
+{
+    switch (st->state) {
+    case LINK_STARTING:
+        return "starting";
+    case LINK_LOADING:
+        return "loading";
+    case LINK_READY:
+        return st->is_stalled ? "stalled" : "ready";
+    default:
+        return "down";
+    }
+}
+
+static void put_state(struct exchange *x, struct buf *b, const char *status,
+                      const struct link_status *st)
+{
+    buf_printf(b, "{\"status\":\"%s\",\"draining\":%s,\"worker\":{\"state\":\"%s\",\"since\":%lld,",
+               status, x->server->is_draining ? "true" : "false", state_word(st),
+               (long long)st->since_unix_s);
+    buf_printf(b, "\"epoch\":%llu", (unsigned long long)st->epoch);
+    if (st->state == LINK_READY || st->state == LINK_LOADING) {
+        buf_printf(b, ",\"phase\":\"%s\",\"active\":%u,\"queued\":%u",
+                   status_phase_name(st->phase), st->n_active, st->n_queued);
+    }
+    if (st->state == LINK_LOADING && st->load_total_bytes) {
+        buf_printf(b, ",\"loaded_bytes\":%llu,\"total_bytes\":%llu",
+                   (unsigned long long)st->load_done_bytes,
+                   (unsigned long long)st->load_total_bytes);
+    }
+    if (st->state == LINK_DOWN) {
+        buf_printf(b, ",\"code\":\"%s\",\"detail\":", err_code(st->err));
+        json_put_string(b, st->detail, strlen(st->detail));
+    }
+    if (st->retry_after_ms) {
+        buf_printf(b, ",\"ready_in_ms\":%u", st->retry_after_ms);
+    }
+    buf_str(b, "}}");
+}
+
+/* Alive: always 200; the state is told beside it. */
+void misc_health(struct exchange *x)
+{
+    struct link_status st;
+    struct buf b;
+    buf_init(&b, 0);
+    link_status(x->server->link, &st);
+    put_state(x, &b, "ok", &st);
+    reply_json(x, 200, &b);
+}
+
+/* Would a request be served now? */
+void misc_ready(struct exchange *x)
+{
+    struct link_status st;
+    struct buf b;
+    buf_init(&b, 0);
+    link_status(x->server->link, &st);
+    bool is_ready = st.state == LINK_READY && !st.is_stalled && !x->server->is_draining;
+    put_state(x, &b, is_ready ? "ready" : "not ready", &st);
+    reply_json(x, is_ready ? 200 : 503, &b);
+}
+
+static void put_model(struct buf *b, const struct msg_model *m)
+{
+    buf_str(b, "{\"id\":");
+    json_put_string(b, m->name, strlen(m->name));
+    buf_printf(b, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"rocmforge\",\"meta\":{",
+               (long long)m->created);
+    buf_printf(b, "\"n_vocab\":%u,\"n_ctx\":%u,\"n_ctx_train\":%u,\"n_params\":%llu,\"size\":%llu,",
+               m->n_vocab, m->n_ctx, m->n_ctx_train, (unsigned long long)m->n_params,
+               (unsigned long long)m->bytes);
+    buf_printf(b, "\"has_chat_template\":%s,\"arch\":", m->has_template ? "true" : "false");
+    json_put_string(b, m->arch, strlen(m->arch));
+    buf_str(b, ",\"quant\":");
+    json_put_string(b, m->quant, strlen(m->quant));
+    buf_str(b, ",\"device\":");
+    json_put_string(b, m->device, strlen(m->device));
+    buf_str(b, "}}");
+}
+
+void misc_models(struct exchange *x)
+{
+    const struct link *l = x->server->link;
+    struct buf b;
+    buf_init(&b, 0);
+    buf_str(&b, "{\"object\":\"list\",\"data\":[");
+    for (uint32_t i = 0; i < l->n_models_known; i++) {
+        buf_str(&b, i ? "," : "");
+        put_model(&b, &l->models[i]);
+    }
+    buf_str(&b, "]}");
+    reply_json(x, 200, &b);
+}
+
+/* Percent-decodes up to cap bytes; returns the length, or cap + 1 if it is not well-formed or too long. */
+static size_t decode_percent(const char *s, size_t n, char *out, size_t cap)
+{
+    size_t len = 0;
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)s[i];
+        if (c == '%') {
+            static const char digits[] = "0123456789abcdef0123456789ABCDEF";
+            const char *hi = i + 2 < n && s[i + 1] ? strchr(digits, s[i + 1]) : NULL;
+            const char *lo = i + 2 < n && s[i + 2] ? strchr(digits, s[i + 2]) : NULL;
+            if (!hi || !lo) {
+                return cap + 1;
+            }
+            c = (unsigned char)(((hi - digits) & 15) << 4 | ((lo - digits) & 15));
+            i += 2;
+        }
+        if (len == cap) {
+            return cap + 1;
+        }
+        out[len++] = (char)c;
+    }
+    return len;
+}
+
+void misc_model(struct exchange *x)
+{
+    char name[MSG_NAME_BYTES * 2];
+    size_t skip = strlen(x->route->path);
+    size_t n = decode_percent(x->http->head.data + x->http->path + skip, x->http->n_path - skip,
+                              name, sizeof(name));
+    const struct msg_model *m = n <= sizeof(name) ? link_model(x->server->link, name, n) : NULL;
+    if (!m) {
+        struct err e;
+        err_set(&e, ERR_MODEL_NOT_FOUND, "GET %.*s", (int)MIN(x->http->n_path, 200u),
+                x->http->head.data + x->http->path);
+        exchange_error(x, &e, "model");
+        return;
+    }
+    struct buf b;
+    buf_init(&b, 0);
+    put_model(&b, m);
+    reply_json(x, 200, &b);
+}
+
+void misc_metrics(struct exchange *x)
+{
+    const struct link *l = x->server->link;
+    struct link_status st;
+    struct buf b;
+    buf_init(&b, 0);
+    link_status(l, &st);
+    metrics_set(METRIC_LIVE, l->journal.n_live);
+    metrics_set(METRIC_WORKER_UP, st.state == LINK_READY);
+    metrics_set(METRIC_WORKER_STALLED, st.is_stalled);
+    metrics_set(METRIC_WORKER_EPOCH, st.epoch);
+    metrics_set(METRIC_WORKER_ACTIVE, st.n_active);
+    metrics_set(METRIC_WORKER_QUEUED, st.n_queued);
+    metrics_set(METRIC_WORKER_STARTS, l->n_epochs);
+    metrics_set(METRIC_WORKER_BREACHES, l->n_breaches);
+    metrics_print(&b);
+    exchange_reply(x, b.failed ? 500 : 200, "text/plain; version=0.0.4; charset=utf-8", b.data,
+                   b.failed ? 0 : b.len, NULL);
+    buf_finish(&b);
+}

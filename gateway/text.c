@@ -1,0 +1,156 @@
+/* POST /tokenize and /detokenize: a MSG_TEXT each, the answer collected until its last part. Runs on
+ * the gateway's loop. */
+#include "gateway/answer.h"
+#include "gateway/api.h"
+#include "gateway/server.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct text {
+    struct exchange *x; /* borrowed */
+    bool is_tokenize;
+    uint64_t id;        /* 0: over */
+    struct buf result;  /* owned */
+};
+
+static void free_text(struct text *t)
+{
+    buf_finish(&t->result);
+    free(t);
+}
+
+static void fail(struct text *t, const struct err *e)
+{
+    link_cancel(t->x->server->link, t->id);
+    exchange_error(t->x, e, NULL);
+    free_text(t);
+}
+
+static void reply(struct text *t)
+{
+    struct buf b;
+    buf_init(&b, LIMIT_ANSWER_BYTES);
+    if (t->is_tokenize) {
+        buf_str(&b, "{\"tokens\":[");
+        for (size_t at = 0; at + sizeof(int32_t) <= t->result.len; at += sizeof(int32_t)) {
+            int32_t id;
+            memcpy(&id, t->result.data + at, sizeof(id));
+            buf_printf(&b, at ? ",%d" : "%d", id);
+        }
+        buf_str(&b, "]}");
+    } else {
+        buf_str(&b, "{\"content\":");
+        json_put_string(&b, t->result.data ? t->result.data : "", t->result.len);
+        buf_char(&b, '}');
+    }
+    if (b.failed) {
+        struct err e;
+        err_set(&e, ERR_NO_MEMORY, "the answer is larger than %d bytes", LIMIT_ANSWER_BYTES);
+        exchange_error(t->x, &e, NULL);
+    } else {
+        exchange_reply(t->x, 200, "application/json", b.data, b.len, NULL);
+    }
+    buf_finish(&b);
+}
+
+static void on_event(void *owner, uint64_t id, const struct link_event *ev)
+{
+    struct text *t = owner;
+    (void)id;
+    if (ev->type == MSG_FAIL) {
+        t->id = 0;
+        fail(t, &ev->err);
+        return;
+    }
+    buf_add(&t->result, ev->text, ev->n_text);
+    if (t->result.failed) {
+        struct err e;
+        err_set(&e, ERR_NO_MEMORY, "the answer is larger than %d bytes", LIMIT_BULK_BYTES);
+        fail(t, &e);
+    } else if (ev->m.result.is_last) {
+        reply(t);
+        free_text(t);
+    }
+}
+
+static void on_gone(void *work)
+{
+    struct text *t = work;
+    link_cancel(t->x->server->link, t->id);
+    free_text(t);
+}
+
+static void on_fail(void *work, const struct err *e)
+{
+    fail(work, e);
+}
+
+/* Not streamed: back-pressure and silence say nothing here. */
+static void on_pressure(void *work, bool is_full)
+{
+    (void)work;
+    (void)is_full;
+}
+
+static void on_silence(void *work)
+{
+    (void)work;
+}
+
+static const struct exchange_work work_ops = {
+    .gone = on_gone, .fail = on_fail, .pressure = on_pressure, .silence = on_silence};
+
+static int submit(struct text *t, const struct request *r, const struct msg_model *model)
+{
+    struct buf payload;
+    buf_init(&payload, LIMIT_BULK_BYTES);
+    request_encode(r, 0, model->index, 0, &payload);
+    int rc = payload.failed ? -ENOMEM
+                            : link_submit(t->x->server->link, MSG_TEXT, &payload, model, on_event,
+                                          t, &t->id);
+    buf_finish(&payload);
+    return rc;
+}
+
+static void start(struct exchange *x, enum request_api api)
+{
+    struct request r;
+    struct request_err e;
+    const struct buf *body = &x->http->body;
+    if (request_parse(api, body->data ? body->data : "", body->len, &r, &e) < 0) {
+        exchange_error(x, &e.err, e.param);
+        return;
+    }
+    const struct msg_model *model = answer_model(x, &r);
+    if (model) {
+        struct text *t = calloc(1, sizeof(*t));
+        int rc = t ? 0 : -ENOMEM;
+        if (t) {
+            t->x = x;
+            t->is_tokenize = api == REQUEST_TOKENIZE;
+            buf_init(&t->result, LIMIT_BULK_BYTES);
+            rc = submit(t, &r, model);
+        }
+        if (rc == 0) {
+            exchange_leave_work(x, &work_ops, t);
+        } else {
+            free(t);
+            err_set(&e.err, rc == -ENOMEM ? ERR_NO_MEMORY : rc, "%s",
+                    rc == ERR_BUSY ? "too many requests are queued and running" : "");
+            exchange_error(x, &e.err, NULL);
+        }
+    }
+    request_finish(&r);
+}
+
+void text_tokenize(struct exchange *x)
+{
+    start(x, REQUEST_TOKENIZE);
+}
+
+void text_detokenize(struct exchange *x)
+{
+    start(x, REQUEST_DETOKENIZE);
+}
