@@ -57,7 +57,7 @@ int main(int argc, char **argv)
     log_init(front->role, LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
     ignore_signals();
     setenv("UV_USE_IO_URING", "0", 1); /* newer libuv would; the sandbox forbids it */
-    size_t n_files = sandbox_prepare();
+    size_t n_files = sandbox_prepare(!is_sandboxed);
 
     uv_loop_t loop;
     static struct control control;

@@ -28,10 +28,12 @@ static void limit(int what, rlim_t n)
     }
 }
 
-size_t sandbox_prepare(void)
+size_t sandbox_prepare(bool is_traceable)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* a parent that died before shows as a closed channel */
-    prctl(PR_SET_DUMPABLE, 0);
+    if (!is_traceable) {
+        prctl(PR_SET_DUMPABLE, 0);
+    }
     limit(RLIMIT_CORE, 0);
     struct rlimit files;
     if (getrlimit(RLIMIT_NOFILE, &files) < 0) {

@@ -6,9 +6,9 @@
 
 #include "shared/err.h"
 
-/* At the start: dies with its parent, is not dumpable, has no core, takes as many descriptors as it
- * may. Returns that number (RLIMIT_NOFILE). */
-size_t sandbox_prepare(void);
+/* At the start: dies with its parent, cannot be traced (unless a debugger is wanted), has no core, takes
+ * as many descriptors as it may. Returns that number (RLIMIT_NOFILE). */
+size_t sandbox_prepare(bool is_traceable);
 
 /* Once, when every descriptor it will not get from the channel is open. Does first what libraries do
  * lazily and would be killed for (time zone, random seed). What the kernel does not have (Landlock) is

@@ -1,0 +1,417 @@
+/* The API over the wire, byte by byte: transcripts of whole and streamed answers, errors, models,
+ * tokenizing, keys, origins. The worker is scripted (worker.c). */
+#include "tests/gateway/rig.h"
+
+#include <ctype.h>
+
+/* Replaces what differs from run to run: ids (32 hex digits), times of creation. */
+static void mask(char *s)
+{
+    static const char created[] = "\"created\":";
+    char *out = s;
+    while (*s) {
+        size_t n = 0;
+        while (isxdigit((unsigned char)s[n]) && n < 33) {
+            n++;
+        }
+        if (n == 32 && s > out - 1 && out[-1] == '-') {
+            *out++ = '*';
+            s += 32;
+        } else if (strncmp(s, created, strlen(created)) == 0) {
+            memmove(out, s, strlen(created));
+            out += strlen(created);
+            s += strlen(created);
+            while (isdigit((unsigned char)*s)) {
+                s++;
+            }
+            *out++ = '*';
+        } else {
+            *out++ = *s++;
+        }
+    }
+    *out = 0;
+}
+
+static void expect(const struct rig *r, const char *what, const char *body, int status,
+                   const char *wanted)
+{
+    char *got = client_body(r, what, body, status);
+    mask(got);
+    if (strcmp(got, wanted) != 0) {
+        TEST_FAIL("%s %s\n got    %s\n wanted %s", what, body ? body : "", got, wanted);
+    }
+    free(got);
+}
+
+#define CHAT "POST /v1/chat/completions"
+#define TEXT "POST /v1/completions"
+#define USER(text) "{\"messages\":[{\"role\":\"user\",\"content\":\"" text "\"}]"
+
+#define CHAT_HEAD                                                                                  \
+    "{\"id\":\"chatcmpl-*\",\"object\":\"chat.completion\",\"created\":*,\"model\":\"tiny\","       \
+    "\"system_fingerprint\":\"rocmforge-" ROCMFORGE_VERSION "\",\"choices\":["
+#define CHUNK                                                                                      \
+    "data: {\"id\":\"chatcmpl-*\",\"object\":\"chat.completion.chunk\",\"created\":*,"             \
+    "\"model\":\"tiny\",\"system_fingerprint\":\"rocmforge-" ROCMFORGE_VERSION "\",\"choices\":["
+#define TEXT_HEAD                                                                                  \
+    "{\"id\":\"cmpl-*\",\"object\":\"text_completion\",\"created\":*,\"model\":\"tiny\","           \
+    "\"system_fingerprint\":\"rocmforge-" ROCMFORGE_VERSION "\",\"choices\":["
+#define USAGE(prompt, completion, total)                                                           \
+    "\"usage\":{\"prompt_tokens\":" prompt ",\"completion_tokens\":" completion                     \
+    ",\"total_tokens\":" total ",\"prompt_tokens_details\":{\"cached_tokens\":1}}"
+#define TIMINGS(prompt, per_prompt, prompt_rate, n, per_token, rate)                               \
+    ",\"timings\":{\"cache_n\":1,\"prompt_n\":" prompt ",\"prompt_ms\":2.000,"                      \
+    "\"prompt_per_token_ms\":" per_prompt ",\"prompt_per_second\":" prompt_rate                     \
+    ",\"predicted_n\":" n ",\"predicted_ms\":4.000,\"predicted_per_token_ms\":" per_token           \
+    ",\"predicted_per_second\":" rate "}}"
+
+static void whole(const struct rig *r)
+{
+    expect(r, CHAT, USER("say Hel|lo|!") ",\"model\":\"tiny\"}", 200,
+           CHAT_HEAD "{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"Hello!\"},"
+                     "\"logprobs\":null,\"finish_reason\":\"stop\"}]," USAGE("3", "4", "7")
+                         TIMINGS("2", "1.000", "1000.000", "4", "1.000", "1000.000"));
+    expect(r, TEXT, "{\"prompt\":\"count 2\"}", 200,
+           TEXT_HEAD "{\"text\":\"0 1 \",\"index\":0,\"logprobs\":null,"
+                     "\"finish_reason\":\"length\"}]," USAGE("3", "2", "5")
+                         TIMINGS("2", "1.000", "1000.000", "2", "2.000", "500.000"));
+    /* Several prompts times several choices: 0 and 1 of the first, 2 and 3 of the second. */
+    expect(r, TEXT, "{\"prompt\":[\"say a\",\"say b\"],\"n\":2}", 200,
+           TEXT_HEAD
+           "{\"text\":\"a\",\"index\":0,\"logprobs\":null,\"finish_reason\":\"stop\"},"
+           "{\"text\":\"a\",\"index\":1,\"logprobs\":null,\"finish_reason\":\"stop\"},"
+           "{\"text\":\"b\",\"index\":2,\"logprobs\":null,\"finish_reason\":\"stop\"},"
+           "{\"text\":\"b\",\"index\":3,\"logprobs\":null,\"finish_reason\":\"stop\"}],"
+           "\"usage\":{\"prompt_tokens\":6,\"completion_tokens\":8,\"total_tokens\":14,"
+           "\"prompt_tokens_details\":{\"cached_tokens\":2}},\"timings\":{\"cache_n\":2,"
+           "\"prompt_n\":4,\"prompt_ms\":2.000,\"prompt_per_token_ms\":0.500,"
+           "\"prompt_per_second\":2000.000,\"predicted_n\":8,\"predicted_ms\":4.000,"
+           "\"predicted_per_token_ms\":0.500,\"predicted_per_second\":2000.000}}");
+    /* Text that was held back comes with the end. */
+    expect(r, TEXT, "{\"prompt\":\"hold a|bc\"}", 200,
+           TEXT_HEAD "{\"text\":\"abc\",\"index\":0,\"logprobs\":null,\"finish_reason\":\"stop\"}],"
+           USAGE("3", "3", "6") TIMINGS("2", "1.000", "1000.000", "3", "1.333", "750.000"));
+}
+
+static void logprobs(const struct rig *r)
+{
+    char *got = client_body(r, CHAT, USER("say h\\u00e9|~|x") ",\"logprobs\":true,\"top_logprobs\":1}", 200);
+    CHECK(strstr(got, "\"logprobs\":{\"content\":[{\"token\":\"h\xc3\xa9\",\"logprob\":-0.5,"
+                      "\"bytes\":[104,195,169],\"top_logprobs\":[{\"token\":\"b\",\"logprob\":-1,"
+                      "\"bytes\":[98]}]},{\"token\":\"~\","));
+    free(got);
+    got = client_body(r, TEXT, "{\"prompt\":\"say h\\u00e9|xy\",\"logprobs\":2,\"echo\":true}", 200);
+    CHECK(strstr(got, "\"text\":\"say h\xc3\xa9|xyh\xc3\xa9xy\""));
+    CHECK(strstr(got, "\"logprobs\":{\"tokens\":[\"say h\xc3\xa9|xy\",\"h\xc3\xa9\",\"xy\"],"
+                      "\"token_logprobs\":[null,-0.5,-0.5],"
+                      "\"top_logprobs\":[null,{\"b\":-1,\"c\":-1.5},{\"b\":-1,\"c\":-1.5}],"
+                      "\"text_offset\":[0,9,11]}"));
+    free(got);
+    /* In a stream a token whose text is held back comes with the next one's text. */
+    got = client_body(r, TEXT, "{\"prompt\":\"say a|~|b\",\"logprobs\":0,\"stream\":true}", 200);
+    CHECK(strstr(got, "{\"text\":\"a\",\"index\":0,\"logprobs\":{\"tokens\":[\"a\"],"));
+    CHECK(strstr(got, "{\"text\":\"b\",\"index\":0,\"logprobs\":{\"tokens\":[\"~\",\"b\"],"));
+    free(got);
+}
+
+static void streams(const struct rig *r)
+{
+#define DELTA(index, delta, finish)                                                                \
+    CHUNK "{\"index\":" index ",\"delta\":{" delta "},\"logprobs\":null,\"finish_reason\":" finish  \
+          "}]"
+    expect(r, CHAT, USER("say Hel|lo") ",\"stream\":true}", 200,
+           DELTA("0", "\"role\":\"assistant\",\"content\":\"\"", "null") "}\n\n"
+           DELTA("0", "\"content\":\"Hel\"", "null") "}\n\n"
+           DELTA("0", "\"content\":\"lo\"", "null") "}\n\n"
+           DELTA("0", "", "\"stop\"")
+           TIMINGS("2", "1.000", "1000.000", "3", "1.333", "750.000") "\n\n"
+           "data: [DONE]\n\n");
+    expect(r, CHAT,
+           USER("count 1") ",\"stream\":true,\"stream_options\":{\"include_usage\":true}}", 200,
+           DELTA("0", "\"role\":\"assistant\",\"content\":\"\"", "null") ",\"usage\":null}\n\n"
+           DELTA("0", "\"content\":\"0 \"", "null") ",\"usage\":null}\n\n"
+           DELTA("0", "", "\"length\"") ",\"usage\":null}\n\n"
+           CHUNK "]," USAGE("3", "1", "4")
+           TIMINGS("2", "1.000", "1000.000", "1", "4.000", "250.000") "\n\n"
+           "data: [DONE]\n\n");
+    /* Two choices, interleaved; each begins with a role and ends with a reason. */
+    expect(r, CHAT, USER("say x") ",\"stream\":true,\"n\":2}", 200,
+           DELTA("0", "\"role\":\"assistant\",\"content\":\"\"", "null") "}\n\n"
+           DELTA("0", "\"content\":\"x\"", "null") "}\n\n"
+           DELTA("1", "\"role\":\"assistant\",\"content\":\"\"", "null") "}\n\n"
+           DELTA("1", "\"content\":\"x\"", "null") "}\n\n"
+           DELTA("0", "", "\"stop\"") "}\n\n"
+           DELTA("1", "", "\"stop\"")
+           TIMINGS("2", "1.000", "1000.000", "4", "1.000", "1000.000") "\n\n"
+           "data: [DONE]\n\n");
+    /* An answer that is empty from the start is still a well-formed stream. */
+    expect(r, CHAT, USER("count 0") ",\"stream\":true}", 200,
+           DELTA("0", "\"role\":\"assistant\",\"content\":\"\"", "null") "}\n\n"
+           DELTA("0", "", "\"length\"")
+           TIMINGS("2", "1.000", "1000.000", "0", "0.000", "0.000") "\n\n"
+           "data: [DONE]\n\n");
+    char *got = client_body(r, TEXT, "{\"prompt\":\"say a\",\"stream\":true}", 200);
+    CHECK(strstr(got, "{\"text\":\"a\",\"index\":0,\"logprobs\":null,\"finish_reason\":null}]}\n\n"));
+    CHECK(strstr(got, "{\"text\":\"\",\"index\":0,\"logprobs\":null,\"finish_reason\":\"stop\"}],\"timings\""));
+    free(got);
+    struct response res;
+    client_once(r, CHAT, NULL, USER("say a") ",\"stream\":true}", &res);
+    char v[256];
+    CHECK_STR(response_header(&res, "Content-Type", v), "text/event-stream");
+    CHECK_STR(response_header(&res, "Cache-Control", v), "no-cache");
+    response_finish(&res);
+}
+
+/* Bytes of one character in two events, a surrogate pair in the request, controls: what arrives is
+ * what was said, and always whole UTF-8. */
+static void utf8(const struct rig *r)
+{
+    char *got = client_body(r, CHAT, USER("say \xf0\x9f\x94\xa5|\xe2\x82\xac|\\u0041") ",\"stream\":true}", 200);
+    CHECK(strstr(got, "\"content\":\"\xf0\x9f\x94\xa5\"") && strstr(got, "\"content\":\"\xe2\x82\xac\""));
+    free(got);
+    got = client_body(r, TEXT, "{\"prompt\":\"say \\ud83d\\udd25|\\t\\\"\\\\\"}", 200);
+    CHECK(strstr(got, "\"text\":\"\xf0\x9f\x94\xa5\\t\\\"\\\\\""));
+    free(got);
+}
+
+static void errors(const struct rig *r)
+{
+    expect(r, TEXT, "{\"prompt\":\"a\",\"temperature\":9}", 400,
+           "{\"error\":{\"message\":\"a field is out of range or of the wrong type: field "
+           "'temperature' is 9, allowed 0 to 2; correct the named field\","
+           "\"type\":\"invalid_request_error\",\"param\":\"temperature\",\"code\":"
+           "\"invalid_field\"}}");
+    expect(r, TEXT, "{\"prompt\":\"a\",\"model\":\"nope\"}", 404,
+           "{\"error\":{\"message\":\"no model of that name is served: 'nope'; GET /v1/models lists "
+           "the names\",\"type\":\"invalid_request_error\",\"param\":\"model\",\"code\":"
+           "\"model_not_found\"}}");
+    static const struct {
+        const char *what, *body;
+        int status;
+        const char *code;
+    } rows[] = {
+        {TEXT, "", 400, "invalid_json"},
+        {TEXT, "{", 400, "invalid_json"},
+        {CHAT, "{}", 400, "invalid_field"},
+        {TEXT, "{\"prompt\":\"fail context_length_exceeded\"}", 400, "context_length_exceeded"},
+        {TEXT, "{\"prompt\":\"fail context_length_exceeded\",\"stream\":true}", 400,
+         "context_length_exceeded"},
+        {TEXT, "{\"prompt\":\"fail server_busy\"}", 429, "server_busy"},
+        {TEXT, "{\"prompt\":\"fail numeric_fault\"}", 500, "numeric_fault"},
+        {TEXT, "{\"prompt\":[\"say a\",\"fail server_busy\"]}", 429, "server_busy"},
+        {"POST /tokenize", "{}", 400, "invalid_field"},
+        {"GET /nope", NULL, 404, "not_found"},
+        {"POST /nope", "{}", 404, "not_found"},
+        {"GET /v1/completions", NULL, 405, "method_not_allowed"},
+        {"DELETE /v1/completions", NULL, 405, "method_not_allowed"},
+        {"POST /health", "{}", 405, "method_not_allowed"},
+        {"GET /v1/models/nope", NULL, 404, "model_not_found"},
+        {"GET /v1/models/%zz", NULL, 404, "model_not_found"},
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        char *got = client_body(r, rows[i].what, rows[i].body, rows[i].status);
+        char code[64];
+        snprintf(code, sizeof(code), "\"code\":\"%s\"}}", rows[i].code);
+        if (!strstr(got, code)) {
+            TEST_FAIL("%s %s: %s", rows[i].what, rows[i].body, got);
+        }
+        free(got);
+    }
+    struct response res;
+    char v[256];
+    client_once(r, TEXT, NULL, "{\"prompt\":\"fail server_busy\"}", &res);
+    CHECK_STR(response_header(&res, "Retry-After", v), "1");
+    CHECK_STR(response_header(&res, "retry-after-ms", v), "1000");
+    CHECK_STR(response_header(&res, "x-should-retry", v), "true");
+    response_finish(&res);
+    client_once(r, "PUT /health", NULL, NULL, &res);
+    CHECK_STR(response_header(&res, "Allow", v), "GET, HEAD, OPTIONS");
+    response_finish(&res);
+    /* After the first token an error comes in the stream, and ends it without [DONE]. */
+}
+
+static void others(const struct rig *r)
+{
+    expect(r, "POST /tokenize", "{\"content\":\"AB\"}", 200, "{\"tokens\":[65,66]}");
+    expect(r, "POST /tokenize", "{\"content\":\"\"}", 200, "{\"tokens\":[]}");
+    expect(r, "POST /detokenize", "{\"tokens\":[65,66]}", 200, "{\"content\":\"AB\"}");
+    char *got = client_body(r, "GET /v1/models", NULL, 200);
+    CHECK(strstr(got, "{\"object\":\"list\",\"data\":[{\"id\":\"tiny\",\"object\":\"model\","
+                      "\"created\":1700000000,\"owned_by\":\"rocmforge\",\"meta\":{\"n_vocab\":1000,"));
+    free(got);
+    got = client_body(r, "GET /v1/models/%6Fther", NULL, 200);
+    CHECK(strncmp(got, "{\"id\":\"other\",", 14) == 0);
+    free(got);
+    got = client_body(r, "GET /health", NULL, 200);
+    CHECK(strstr(got, "{\"status\":\"ok\",\"draining\":false,\"worker\":{\"state\":\"ready\",\"since\":"));
+    free(got);
+    got = client_body(r, "GET /ready", NULL, 200);
+    CHECK(strstr(got, "\"status\":\"ready\"") && strstr(got, "\"phase\":\"idle\""));
+    free(got);
+    got = client_body(r, "GET /", NULL, 200);
+    CHECK(strstr(got, "\"name\":\"rocmforge\"") && strstr(got, "\"/v1/chat/completions\""));
+    free(got);
+    got = client_body(r, "GET /metrics", NULL, 200);
+    CHECK(strstr(got, "rocmforge_worker_up 1\n"));
+    CHECK(strstr(got, "rocmforge_http_requests_total{path=\"/tokenize\"} "));
+    CHECK(strstr(got, "rocmforge_http_responses_total{status=\"429\"} "));
+    CHECK(strstr(got, "rocmforge_time_to_first_token_seconds_bucket{le=\"+Inf\"} "));
+    CHECK(strstr(got, "# TYPE rocmforge_queue_seconds histogram\n"));
+    CHECK(strstr(got, "rocmforge_generations_total ") && strstr(got, "rocmforge_connections 1\n"));
+    free(got);
+    struct response res;
+    char v[256];
+    client_once(r, "HEAD /health", NULL, NULL, &res);
+    CHECK_INT(res.status, 200);
+    CHECK(response_header(&res, "Content-Length", v) && atoi(v) > 50 && res.body.len == 0);
+    CHECK(response_header(&res, "Date", v) && strlen(v) == 29 && strcmp(v + 26, "GMT") == 0);
+    response_finish(&res);
+    client_once(r, "OPTIONS /v1/models", NULL, NULL, &res);
+    CHECK_INT(res.status, 204);
+    CHECK_STR(response_header(&res, "Allow", v), "GET, HEAD, OPTIONS");
+    response_finish(&res);
+}
+
+/* A prompt of 1 MB, and one of many token ids, travel in a memfd. */
+static void bulk(struct rig *r)
+{
+    struct buf b;
+    buf_init(&b, 0);
+    buf_str(&b, "{\"prompt\":\"length\\n");
+    for (int i = 0; i < 1024; i++) {
+        for (int k = 0; k < 1024; k++) {
+            buf_char(&b, (char)('a' + (i + k) % 26));
+        }
+    }
+    buf_str(&b, "\"}");
+    char *got = client_body(r, TEXT, b.data, 200);
+    CHECK(strstr(got, "\"text\":\"1048583\""));
+    free(got);
+    CHECK_INT(r->n_bulks, 1);
+    buf_finish(&b);
+
+    buf_init(&b, 0);
+    buf_str(&b, "{\"tokens\":[65");
+    for (int i = 0; i < 100000; i++) {
+        buf_str(&b, ",66");
+    }
+    buf_str(&b, "]}");
+    got = client_body(r, "POST /detokenize", b.data, 200);
+    CHECK_INT(strlen(got), strlen("{\"content\":\"\"}") + 100001);
+    free(got);
+    CHECK_INT(r->n_bulks, 2);
+    buf_finish(&b);
+}
+
+static int status_with(const struct rig *r, const char *what, const char *headers)
+{
+    struct response res;
+    client_once(r, what, headers, NULL, &res);
+    int status = res.status;
+    response_finish(&res);
+    return status;
+}
+
+static void keys_and_origins(void)
+{
+    struct rig r;
+    const struct rig_options o = {
+        .config = "allowed_host=forge.lan\ncors_origin=https://ui.lan\n",
+        .keys = "# two keys\nsecret-one\n\n  secret-two\r\n"};
+    rig_start(&r, &o);
+    rig_worker_start(&r);
+    static const struct {
+        const char *what, *headers;
+        int status;
+    } rows[] = {
+        {"GET /health", NULL, 200},
+        {"GET /ready", NULL, 200},
+        {"GET /v1/models", NULL, 401},
+        {"GET /metrics", NULL, 401},
+        {"GET /nope", NULL, 404},
+        {"GET /v1/models", "Authorization: Bearer secret-one\r\n", 200},
+        {"GET /v1/models", "authorization: bearer   secret-two\r\n", 200},
+        {"GET /v1/models", "x-api-key: secret-two\r\n", 200},
+        {"GET /v1/models", "Authorization: Bearer secret-three\r\n", 401},
+        {"GET /v1/models", "Authorization: Bearer secret-on\r\n", 401},
+        {"GET /v1/models", "Authorization: Bearer secret-one \r\n", 200},
+        {"GET /v1/models", "Authorization: Bearer\r\n", 401},
+        {"GET /v1/models", "Authorization: Basic secret-one\r\n", 401},
+        {"GET /v1/models", "Authorization: secret-one\r\n", 401},
+        {"GET /v1/models", "Authorization: Bearer # two keys\r\n", 401},
+        {"GET /health", "Origin: https://ui.lan\r\n", 200},
+        {"GET /health", "Origin: https://evil.com\r\n", 403},
+        {"GET /health", "Origin: http://localhost\r\n", 200},
+        {"GET /health", "Origin: null\r\n", 403},
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        int status = status_with(&r, rows[i].what, rows[i].headers);
+        if (status != rows[i].status) {
+            TEST_FAIL("%s %s: %d, expected %d", rows[i].what, rows[i].headers, status,
+                      rows[i].status);
+        }
+    }
+    struct response res;
+    char v[256];
+    client_once(&r, "OPTIONS /v1/chat/completions",
+                "Origin: https://ui.lan\r\nAccess-Control-Request-Method: POST\r\n"
+                "Access-Control-Request-Headers: content-type,x-stainless-os\r\n",
+                NULL, &res);
+    CHECK_INT(res.status, 204);
+    CHECK_STR(response_header(&res, "Access-Control-Allow-Origin", v), "https://ui.lan");
+    CHECK_STR(response_header(&res, "Access-Control-Allow-Methods", v), "POST, OPTIONS");
+    CHECK_STR(response_header(&res, "Access-Control-Allow-Headers", v),
+              "content-type,x-stainless-os");
+    CHECK_STR(response_header(&res, "Vary", v), "Origin");
+    response_finish(&res);
+    client_once(&r, "GET /health", "Origin: https://ui.lan\r\n", NULL, &res);
+    CHECK_STR(response_header(&res, "Access-Control-Allow-Origin", v), "https://ui.lan");
+    response_finish(&res);
+    client_once(&r, "GET /health", NULL, NULL, &res);
+    CHECK(!response_header(&res, "Access-Control-Allow-Origin", v));
+    response_finish(&res);
+    client_once(&r, "GET /v1/models", NULL, NULL, &res);
+    CHECK_STR(response_header(&res, "WWW-Authenticate", v), "Bearer");
+    response_finish(&res);
+
+    /* Rebinding: the name of a stranger, on TCP; a Unix socket has no names. */
+    static const struct {
+        const char *host;
+        int status;
+    } hosts[] = {{"evil.com", 403}, {"forge.lan:81", 200}, {"127.0.0.1", 200}, {"[::1]:8080", 200}};
+    for (size_t i = 0; i < COUNT_OF(hosts); i++) {
+        struct client c;
+        char text[128];
+        snprintf(text, sizeof(text), "GET /health HTTP/1.1\r\nHost: %s\r\n\r\n", hosts[i].host);
+        client_open(&c, &r);
+        client_send(&c, text, strlen(text));
+        client_read(&c, &res, false);
+        CHECK_INT(res.status, hosts[i].status);
+        response_finish(&res);
+        client_close(&c);
+        client_open_unix(&c, &r);
+        client_send(&c, text, strlen(text));
+        client_read(&c, &res, false);
+        CHECK_INT(res.status, 200);
+        response_finish(&res);
+        client_close(&c);
+    }
+    rig_stop(&r);
+}
+
+int main(void)
+{
+    struct rig r;
+    rig_start(&r, NULL);
+    rig_worker_start(&r);
+    whole(&r);
+    logprobs(&r);
+    streams(&r);
+    utf8(&r);
+    errors(&r);
+    others(&r);
+    bulk(&r);
+    rig_stop(&r);
+    keys_and_origins();
+    return 0;
+}
