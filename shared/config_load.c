@@ -67,43 +67,41 @@ static int take_line(struct config *c, char *line, enum config_origin origin, st
     return config_set(c, trim(line), value, origin, e);
 }
 
-static int read_all(const char *path, char **ret, struct err *e)
+/* The whole file, terminated; owned by the caller. NULL with e. */
+static char *read_all(const char *path, struct err *e)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return err_set(e, -errno, "configuration file %.200s", path);
-    }
-    int rc = 0;
-    size_t n = 0;
-    char *text = malloc(CONFIG_FILE_BYTES + 1);
-    while (text && n <= CONFIG_FILE_BYTES) {
-        ssize_t got = read(fd, text + n, CONFIG_FILE_BYTES + 1 - n);
-        if (got < 0 && errno == EINTR) {
-            continue;
-        }
-        if (got < 0) {
-            rc = err_set(e, -errno, "configuration file %.200s", path);
-        }
-        if (got <= 0) {
-            break;
-        }
-        n += (size_t)got;
-    }
+    char *text = fd < 0 ? NULL : malloc(CONFIG_FILE_BYTES + 1);
     if (!text) {
-        rc = err_set(e, -ENOMEM, "configuration file %.200s", path);
-    } else if (rc == 0 && n > CONFIG_FILE_BYTES) {
-        rc = err_set(e, ERR_CONFIG, "%.200s is larger than %d bytes", path, CONFIG_FILE_BYTES);
-    } else if (rc == 0 && memchr(text, 0, n)) {
-        rc = err_set(e, ERR_CONFIG, "%.200s is not a text file", path);
+        (void)err_set(e, fd < 0 ? -errno : -ENOMEM, "configuration file %.200s", path);
+        if (fd >= 0) {
+            close(fd);
+        }
+        return NULL;
+    }
+    size_t n = 0;
+    ssize_t got = 1;
+    while (n <= CONFIG_FILE_BYTES && (got > 0 || (got < 0 && errno == EINTR))) {
+        got = read(fd, text + n, CONFIG_FILE_BYTES + 1 - n);
+        n += got > 0 ? (size_t)got : 0;
+    }
+    bool is_bad = true;
+    if (got < 0) {
+        (void)err_set(e, -errno, "configuration file %.200s", path);
+    } else if (n > CONFIG_FILE_BYTES) {
+        (void)err_set(e, ERR_CONFIG, "%.200s is larger than %d bytes", path, CONFIG_FILE_BYTES);
+    } else if (memchr(text, 0, n)) {
+        (void)err_set(e, ERR_CONFIG, "%.200s is not a text file", path);
+    } else {
+        is_bad = false;
+        text[n] = 0;
     }
     close(fd);
-    if (rc < 0) {
+    if (is_bad) {
         free(text);
-        return rc;
+        return NULL;
     }
-    text[n] = 0;
-    *ret = text;
-    return 0;
+    return text;
 }
 
 /* With a comma after the place, in front of what went wrong there. */
@@ -117,28 +115,25 @@ static int add_place(struct err *e, int rc, const char *path, int line)
 static int load_file(struct config *c, const char *path, enum config_origin origin, bool must_exist,
                      struct err *e)
 {
-    char *text = NULL;
-    int rc = read_all(path, &text, e);
-    if (rc < 0) {
-        return !must_exist && (rc == -ENOENT || rc == -ENOTDIR) ? 0 : rc;
-    }
-    char *line = text;
+    struct err inner = {0};
+    char *text = read_all(path, &inner), *line = text;
+    bool is_absent = inner.code == -ENOENT || inner.code == -ENOTDIR;
+    int rc = is_absent && !must_exist ? 0 : inner.code;
     for (int number = 1; line && rc == 0; number++) {
         char *end = strchr(line, '\n');
         if (end) {
             *end = 0;
         }
-        struct err inner = {0};
         rc = take_line(c, line, origin, &inner);
         if (rc < 0) {
             add_place(&inner, rc, path, number);
-            if (e) {
-                *e = inner;
-            }
         }
         line = end ? end + 1 : NULL;
     }
     free(text);
+    if (rc < 0 && e) {
+        *e = inner;
+    }
     return rc;
 }
 

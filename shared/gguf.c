@@ -334,7 +334,7 @@ static int by_data(const void *a, const void *b)
 /* In a well-made file the order of declaration is the order of the data: then nothing is sorted. */
 static int check_overlap(struct reader *r, struct gguf_index *index, const struct gguf *g)
 {
-    const struct gguf_tensor **order = alloc(r, index, g->n_tensors, sizeof(*order));
+    const struct gguf_tensor **order = alloc(r, index, g->n_tensors, sizeof(struct gguf_tensor *));
     if (!order) {
         return -ENOMEM;
     }
@@ -344,7 +344,7 @@ static int check_overlap(struct reader *r, struct gguf_index *index, const struc
         is_sorted = is_sorted && (i == 0 || order[i - 1]->data <= order[i]->data);
     }
     if (!is_sorted) {
-        qsort(order, g->n_tensors, sizeof(*order), by_data);
+        qsort(order, g->n_tensors, sizeof(struct gguf_tensor *), by_data);
     }
     for (size_t i = 1; i < g->n_tensors; i++) {
         const uint8_t *start = order[i]->data, *last = order[i - 1]->data;

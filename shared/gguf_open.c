@@ -59,7 +59,7 @@ static int map_part(const char *path, struct gguf_part *ret, struct err *e)
         }
     }
     close(fd);
-    if (rc < 0) {
+    if (map == MAP_FAILED) {
         return rc;
     }
     char *own = strdup(path);
@@ -235,7 +235,7 @@ static int open_split(struct gguf *g, const struct split *whole, const char **wh
 
 int gguf_open(const char *path, struct gguf *ret, struct err *e)
 {
-    struct gguf_part first;
+    struct gguf_part first = {0};
     int rc = map_part(path, &first, e);
     if (rc < 0) {
         return rc;
@@ -250,7 +250,7 @@ int gguf_open(const char *path, struct gguf *ret, struct err *e)
     rc = gguf_parse(first.map, first.bytes, &g, e);
     g.parts = parts;
     g.n_parts = 1;
-    const char *where = first.path;
+    const char *where = path;
     struct split split = {0};
     if (rc == 0) {
         rc = read_split(&g, &split, e);
