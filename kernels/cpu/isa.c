@@ -41,7 +41,11 @@ enum isa isa_detect(void)
 bool isa_has_avx_vnni(void)
 {
 #if defined(__x86_64__)
-    return isa_detect() != ISA_SCALAR && has_avx_vnni();
+    static _Atomic int known; /* 0: not asked yet; asking costs a microsecond or, in a virtual machine, many */
+    if (known == 0) {
+        known = isa_detect() != ISA_SCALAR && has_avx_vnni() ? 1 : -1;
+    }
+    return known > 0;
 #else
     return false;
 #endif
