@@ -6,6 +6,7 @@
 #include "shared/log.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -39,6 +40,7 @@ static int take_config(struct control *c, struct channel_msg *m, struct err *e)
     if (rc == 0) {
         log_init(c->front->role, (enum log_level)config.v[CONFIG_log_level].i,
                  (enum log_format)config.v[CONFIG_log_format].i);
+        c->drain_ms = (uint64_t)(config.v[CONFIG_drain_timeout].num * 1000);
         rc = c->front->configure(c->front_state, &config, m->n_fds > 1 ? m->fds[1] : -1, e);
     }
     config_finish(&config);
@@ -150,8 +152,24 @@ static void on_drained(void *arg)
 {
     struct control *c = arg;
     struct msg_empty m = {0};
-    if (channel_send(&c->channel, MSG_DRAINED, c->link.epoch, &m, sizeof(m), NULL, 0) < 0) {
+    int rc = channel_send(&c->channel, MSG_DRAINED, c->link.epoch, &m, sizeof(m), NULL, 0);
+    c->is_drained = true;
+    if (rc < 0 || c->leaves_when_drained) {
         stop(c, EXIT_OK);
+    }
+}
+
+/* From the supervisor, which has drained us before; or from a service manager that signals the whole
+ * unit, which must not cut off answers. */
+static void on_term(uv_signal_t *h, int number)
+{
+    struct control *c = h->data;
+    (void)number;
+    c->leaves_when_drained = true;
+    if (c->is_drained) {
+        stop(c, EXIT_OK);
+    } else {
+        c->front->drain(c->front_state, c->drain_ms);
     }
 }
 
@@ -165,6 +183,14 @@ int control_open(struct control *c, uv_loop_t *loop, int fd, const struct front 
         return rc;
     }
     c->poll.data = c;
+    rc = uv_signal_init(loop, &c->term);
+    c->term.data = c;
+    if (rc == 0) {
+        rc = uv_signal_start(&c->term, on_term, SIGTERM);
+    }
+    if (rc < 0) {
+        return rc;
+    }
     rc = link_open(&c->link, loop, &c->channel, on_link_change, c);
     if (rc < 0) {
         return rc;
@@ -182,5 +208,6 @@ void control_close(struct control *c)
     c->front->close(c->front_state);
     link_close(&c->link);
     uv_close((uv_handle_t *)&c->poll, NULL);
+    uv_close((uv_handle_t *)&c->term, NULL);
     channel_close(&c->channel);
 }

@@ -9,11 +9,14 @@ struct control {
     uv_loop_t *loop; /* borrowed */
     struct channel channel;
     uv_poll_t poll;
+    uv_signal_t term;
     struct link link;
     const struct front *front;
     void *front_state;
     bool is_sandboxed;  /* enter the sandbox once the sockets are there */
     bool has_config;
+    uint64_t drain_ms;  /* time that running requests get, when SIGTERM and not DRAIN asks */
+    bool is_drained, leaves_when_drained;
     int exit_code;      /* why the loop ended */
 };
 

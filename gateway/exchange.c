@@ -340,7 +340,7 @@ void exchange_error(struct exchange *x, const struct err *e, const char *param)
     } else if (e->code == ERR_UNAUTHORIZED) {
         snprintf(extra, sizeof(extra), "WWW-Authenticate: Bearer\r\n");
     }
-    if (err_http(e->code) >= 500 && err_http(e->code) != 503) {
+    if (err_http(e->code) == 500) {
         log_warn("%s: %s: %s", err_code(e->code), err_text(e->code), e->detail);
     }
     struct buf b;

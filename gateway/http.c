@@ -53,6 +53,10 @@ static int on_value(llhttp_t *p, const char *at, size_t n)
 
 static int on_headers_complete(llhttp_t *p)
 {
+    struct http *h = p->data;
+    /* Asked now: the end of a message, which may come in the same call, clears llhttp's flags. */
+    h->is_keep_alive = llhttp_should_keep_alive(p);
+    h->is_chunked_for_llhttp = (p->flags & F_CHUNKED) != 0;
     /* "Upgrade" may be ignored (RFC 9110 7.8), and is: what follows is HTTP/1.1. */
     p->upgrade = 0;
     return 0;
@@ -115,6 +119,7 @@ void http_next(struct http *h)
     h->method = 0;
     h->path = h->n_path = h->host = h->n_host = 0;
     h->is_1_0 = h->is_keep_alive = h->is_chunked = h->wants_continue = false;
+    h->is_chunked_for_llhttp = false;
     h->content_length = 0;
 }
 
@@ -281,7 +286,7 @@ static int check_head(struct http *h, struct err *e)
         }
         h->wants_continue = http_has_body(h);
     }
-    h->is_keep_alive = !h->is_1_0 && llhttp_should_keep_alive(&h->parser);
+    h->is_keep_alive = h->is_keep_alive && !h->is_1_0;
     return 0;
 }
 
@@ -328,7 +333,7 @@ static int feed_head(struct http *h, const char *p, size_t n, size_t *ret_used, 
     if (r < 0) {
         return r;
     }
-    if (ended == http_has_body(h) || h->is_chunked != ((h->parser.flags & F_CHUNKED) != 0)) {
+    if (ended == http_has_body(h) || h->is_chunked != h->is_chunked_for_llhttp) {
         return bad(e, "its length can be read in two ways");
     }
     h->phase = PHASE_BODY;

@@ -30,7 +30,7 @@ struct http {
     uint32_t host, n_host;    /* into head: "name", "name:port" or empty (HTTP/1.0) */
     bool is_1_0;
     bool is_keep_alive;       /* the client's wish; never for HTTP/1.0 */
-    bool is_chunked;
+    bool is_chunked, is_chunked_for_llhttp;
     bool wants_continue;      /* Expect: 100-continue */
     uint64_t content_length;
 };

@@ -18,11 +18,11 @@ static const char usage[] =
     "  --no-sandbox  for debuggers and valgrind: without seccomp and Landlock\n"
     "  --version\n";
 
-/* The supervisor decides when we end (DRAIN, then closing the channel); a signal to the whole process
- * group or unit must not cut off answers. */
+/* The supervisor decides what becomes of us; what a terminal or a service manager sends to the whole
+ * group is for it. SIGTERM is control.c's. */
 static void ignore_signals(void)
 {
-    const int ignored[] = {SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+    const int ignored[] = {SIGPIPE, SIGINT, SIGHUP, SIGQUIT};
     for (size_t i = 0; i < COUNT_OF(ignored); i++) {
         signal(ignored[i], SIG_IGN);
     }

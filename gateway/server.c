@@ -252,6 +252,9 @@ static void on_drain_deadline(uv_timer_t *t)
 static void drain(void *front, uint64_t deadline_ms)
 {
     struct server *s = front;
+    if (s->is_draining) {
+        return;
+    }
     s->is_draining = true;
     stop_listening(s);
     for (struct conn *c = s->conns, *next; c; c = next) {

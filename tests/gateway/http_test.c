@@ -79,6 +79,27 @@ static void parts_are_right(void)
     http_finish(&h);
 }
 
+/* Connection: close is honoured with and without a body. */
+static void keep_alive(void)
+{
+    static const char *const tails[] = {"\r\n", "Content-Length: 1\r\n\r\nx"};
+    static const char *const lines[] = {"", "Connection: close\r\n", "Connection: x, Close\r\n",
+                                        "Connection: keep-alive\r\n"};
+    static const bool kept[] = {true, false, false, true};
+    for (size_t i = 0; i < COUNT_OF(lines) * COUNT_OF(tails); i++) {
+        char text[256];
+        struct http h;
+        struct err e;
+        size_t used;
+        snprintf(text, sizeof(text), "POST / HTTP/1.1\r\nHost: a\r\n%s%s", lines[i / 2],
+                 tails[i % 2]);
+        http_init(&h);
+        CHECK_INT(http_feed(&h, text, strlen(text), &used, &e), HTTP_STEP_HEAD);
+        CHECK_INT(h.is_keep_alive, kept[i / 2]);
+        http_finish(&h);
+    }
+}
+
 /* The cap holds for the sum of chunks, and at exactly the cap a body still passes. */
 static void body_cap(void)
 {
@@ -111,6 +132,7 @@ int main(void)
     int n = corpus_each("tests/gateway/http_corpus.txt", one_case, NULL);
     CHECK(n >= 150);
     parts_are_right();
+    keep_alive();
     body_cap();
     printf("%d cases\n", n);
     return 0;
