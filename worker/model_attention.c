@@ -30,6 +30,8 @@ static double yarn_magnitude(double factor, double mscale)
     return factor <= 1 ? 1 : 0.1 * mscale * log(factor) + 1;
 }
 
+enum { MAX_SECTION = 1 << 16 };
+
 /* Whether pair i stands still in text: it belongs to the fourth section. */
 static bool stands_still(struct model *m, const struct model_rope_spec *spec, int64_t i)
 {
@@ -38,12 +40,14 @@ static bool stands_still(struct model *m, const struct model_rope_spec *spec, in
         kv->elem_kind == GGUF_STRING) {
         return false;
     }
-    double size[3];
-    for (uint64_t k = 0; k < 3; k++) {
-        size[k] = gguf_elem_f64(kv, k);
+    int64_t size[4] = {0}, total = 0; /* the sections repeat when there are more pairs */
+    for (uint64_t k = 0; k < MIN(kv->n, (uint64_t)4); k++) {
+        double v = gguf_elem_f64(kv, k);
+        size[k] = v >= 0 && v <= MAX_SECTION ? (int64_t)v : 0;
+        total += size[k];
     }
-    double at = (double)i;
-    return spec->sections == MODEL_ROPE_INTERLEAVED ? at >= 3 * size[i % 3]
+    int64_t at = total > 0 ? i % total : i;
+    return spec->sections == MODEL_ROPE_INTERLEAVED ? at >= 3 * size[at % 3]
                                                     : at >= size[0] + size[1] + size[2];
 }
 
