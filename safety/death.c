@@ -17,7 +17,7 @@ static void take_words(const struct status_page *page, char *ret, size_t bytes)
     n = MIN(MIN(n, sizeof(page->words)), bytes - 1);
     for (size_t i = 0; i < n; i++) {
         char c = page->words[i];
-        ret[i] = c >= ' ' && c <= '~' ? c : '?';
+        ret[i] = (char)(c >= ' ' && c <= '~' ? c : '?');
     }
     ret[n] = '\0';
 }

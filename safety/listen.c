@@ -53,7 +53,7 @@ static int add_tcp(struct listen_set *s, const struct sockaddr *sa, socklen_t le
     if (sa->sa_family == AF_INET6) { /* "::" means every address of both families */
         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
     }
-    struct sockaddr_storage bound;
+    struct sockaddr_storage bound = {0};
     socklen_t bound_len = sizeof(bound);
     if (bind(fd, sa, len) != 0 || listen(fd, LISTEN_BACKLOG) != 0 ||
         getsockname(fd, (struct sockaddr *)&bound, &bound_len) != 0) {
@@ -77,7 +77,7 @@ static void drop_tcp(struct listen_set *s)
 
 static uint16_t port_of(int fd)
 {
-    struct sockaddr_in in;
+    struct sockaddr_in in = {0};
     socklen_t len = sizeof(in);
     return getsockname(fd, (struct sockaddr *)&in, &len) == 0 ? ntohs(in.sin_port) : 0;
 }
@@ -180,7 +180,7 @@ int listen_unix(struct listen_set *s, const char *path, struct err *e)
     mode_t mask = umask(0177);
     int err = bind(fd, (const struct sockaddr *)&sa, sizeof(sa)) == 0 ? 0 : errno;
     umask(mask);
-    struct stat st;
+    struct stat st = {0};
     if (err == 0 && (listen(fd, LISTEN_BACKLOG) != 0 || lstat(path, &st) != 0)) {
         err = errno;
     }

@@ -108,15 +108,16 @@ static long find_opener(int fd, long not_pid)
         }
         snprintf(dir_path, sizeof(dir_path), "/proc/%ld/fd", pid);
         DIR *fds = opendir(dir_path);
-        for (struct dirent *f; !found && fds && (f = readdir(fds));) {
+        if (!fds) {
+            continue; /* another user's, or gone */
+        }
+        for (struct dirent *f; !found && (f = readdir(fds));) {
             if (fstatat(dirfd(fds), f->d_name, &st, 0) == 0 && st.st_dev == want.st_dev &&
                 st.st_ino == want.st_ino) {
                 found = pid;
             }
         }
-        if (fds) {
-            closedir(fds);
-        }
+        closedir(fds);
     }
     if (proc) {
         closedir(proc);

@@ -66,7 +66,7 @@ static uint64_t property(const char *text, const char *name)
 
 static bool read_node(const char *root, unsigned node, struct gpu *g)
 {
-    char path[128], text[4096];
+    char path[128], text[4096] = "";
     snprintf(path, sizeof(path), NODES "/%u/properties", node);
     if (topology_text(root, path, text, sizeof(text)) != 0 || property(text, "simd_count") == 0) {
         return false; /* a processor */
