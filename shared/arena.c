@@ -53,7 +53,8 @@ void *arena_alloc(struct arena *a, size_t bytes)
         size_t cap = c ? MIN(c->cap * 2, (size_t)ARENA_MAX_BYTES) : ARENA_FIRST_BYTES;
         cap = MAX(cap, (size_t)need);
         uint64_t chunk_bytes;
-        if (!num_add(sizeof(*c), cap, &chunk_bytes) || !(c = malloc(chunk_bytes))) {
+        if (!num_add(sizeof(*c), cap, &chunk_bytes) || chunk_bytes > PTRDIFF_MAX ||
+            !(c = malloc(chunk_bytes))) {
             return NULL;
         }
         *c = (struct arena_chunk){.next = a->chunk, .cap = cap};

@@ -31,7 +31,7 @@ static bool grow(struct buf *b, size_t n)
 {
     uint64_t need;
     if (b->failed || !num_add(b->len, n, &need) || (b->limit && need > b->limit) ||
-        !num_add(need, 1, &need)) {
+        !num_add(need, 1, &need) || need > PTRDIFF_MAX) {
         b->failed = true;
         return false;
     }

@@ -29,6 +29,7 @@ struct reader {
     size_t bytes, at;
     const char *what;     /* "key", "tensor": what is being read */
     struct gguf_str name; /* its name, as far as known */
+    uint64_t n_strings;   /* in the arrays so far; bounds what the file makes us allocate */
     struct err *e;
 };
 
@@ -158,8 +159,9 @@ static int take_array_head(struct reader *r, struct gguf_kv *kv)
         return fail(r, ERR_GGUF_TRUNCATED, "an array of %" PRIu64 " values, %zu bytes are left",
                     kv->n, r->bytes - r->at);
     }
-    if (elem == GGUF_STRING && kv->n > LIMIT_GGUF_STRINGS) {
-        return fail(r, ERR_GGUF_BAD, "an array of %" PRIu64 " strings, allowed %d", kv->n,
+    r->n_strings += elem == GGUF_STRING ? kv->n : 0; /* below the file's bytes: cannot wrap */
+    if (r->n_strings > LIMIT_GGUF_STRINGS) {
+        return fail(r, ERR_GGUF_BAD, "%" PRIu64 " strings in arrays, allowed %d", r->n_strings,
                     LIMIT_GGUF_STRINGS);
     }
     kv->elem_kind = (enum gguf_kind)elem;
@@ -351,7 +353,10 @@ static int check_overlap(struct reader *r, struct gguf_index *index, const struc
         if ((uint64_t)(start - last) < order[i - 1]->n_bytes) {
             r->name = (struct gguf_str){order[i]->name, strlen(order[i]->name)};
             r->at = (size_t)(start - r->data);
-            return fail(r, ERR_GGUF_BAD, "its data overlaps that of '%s'", order[i - 1]->name);
+            const char *other = order[i - 1]->name;
+            char printable[64];
+            return fail(r, ERR_GGUF_BAD, "its data overlaps that of '%s'",
+                        gguf_printable((struct gguf_str){other, strlen(other)}, printable));
         }
     }
     return 0;

@@ -46,7 +46,7 @@ enum {
     LIMIT_GGUF_STRING_BYTES = 16 * 1024 * 1024,
     LIMIT_GGUF_KEY_BYTES = 64 * 1024 - 1, /* of the format */
     LIMIT_GGUF_NAME_BYTES = 64,           /* of the format */
-    LIMIT_GGUF_STRINGS = 4 * 1024 * 1024, /* in one array */
+    LIMIT_GGUF_STRINGS = 4 * 1024 * 1024, /* in all arrays of a file */
     LIMIT_GGUF_TENSORS = 1024 * 1024,
     LIMIT_GGUF_KEYS = 64 * 1024,
     LIMIT_GGUF_SPLITS = 1024,

@@ -1,13 +1,6 @@
 #include "tests/test.h"
 #include "shared/arena.h"
 
-/* Sizes that malloc refuses belong to the test: under a sanitizer too it shall return NULL. */
-const char *__asan_default_options(void);
-const char *__asan_default_options(void)
-{
-    return "allocator_may_return_null=1";
-}
-
 static void aligned_zeroed_and_apart(void)
 {
     static const size_t sizes[] = {0, 1, 15, 16, 17, 31, 33, 257, 4096, 100000, 3000000};

@@ -1,13 +1,6 @@
 #include "tests/test.h"
 #include "shared/buf.h"
 
-/* Sizes that malloc refuses belong to the test: under a sanitizer too it shall return NULL. */
-const char *__asan_default_options(void);
-const char *__asan_default_options(void)
-{
-    return "allocator_may_return_null=1";
-}
-
 static void grows(void)
 {
     struct buf b;

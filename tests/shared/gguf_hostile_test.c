@@ -213,13 +213,25 @@ static void arrays_beyond_the_file(struct buf *b)
 
 static void too_many_strings(struct buf *b)
 {
-    put_head(b, 3, 0, 1);
-    put_array(b, "k", GGUF_STRING, LIMIT_GGUF_STRINGS + 1);
-    char *room = calloc(LIMIT_GGUF_STRINGS + 1, 8);
+    char *room = calloc(LIMIT_GGUF_STRINGS, 8); /* empty strings */
     CHECK(room);
-    buf_add(b, room, (size_t)(LIMIT_GGUF_STRINGS + 1) * 8);
+    for (uint64_t first = 0; first <= LIMIT_GGUF_STRINGS; first += LIMIT_GGUF_STRINGS / 2) {
+        for (uint64_t excess = 0; excess < 2; excess++) { /* in one array, then in two */
+            uint64_t second = LIMIT_GGUF_STRINGS - first + excess;
+            put_head(b, 3, 0, 2);
+            put_array(b, "a", GGUF_STRING, first);
+            buf_add(b, room, first * 8);
+            put_array(b, "b", GGUF_STRING, second);
+            buf_add(b, room, (second - excess) * 8);
+            put_zeros(b, excess * 8);
+            if (excess) {
+                refused(b, ERR_GGUF_BAD, "4194305 strings in arrays, allowed 4194304");
+            } else {
+                accepted(b);
+            }
+        }
+    }
     free(room);
-    refused(b, ERR_GGUF_BAD, "4194305 strings, allowed 4194304");
 }
 
 static void alignment(struct buf *b)
