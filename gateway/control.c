@@ -173,6 +173,11 @@ static void on_term(uv_signal_t *h, int number)
     }
 }
 
+static void on_end(void *arg, int exit_code)
+{
+    stop(arg, exit_code);
+}
+
 int control_open(struct control *c, uv_loop_t *loop, int fd, const struct front *front,
                  size_t n_files, bool is_sandboxed)
 {
@@ -195,7 +200,8 @@ int control_open(struct control *c, uv_loop_t *loop, int fd, const struct front 
     if (rc < 0) {
         return rc;
     }
-    c->front_state = front->open(loop, &c->link, n_files, on_drained, c);
+    const struct front_host host = {.drained = on_drained, .end = on_end, .arg = c};
+    c->front_state = front->open(loop, &c->link, n_files, &host);
     struct msg_hello hello = {.protocol = MSG_PROTOCOL_VERSION, .pid = (uint32_t)getpid()};
     snprintf(hello.version, sizeof(hello.version), "%s", ROCMFORGE_VERSION);
     rc = channel_send(&c->channel, MSG_HELLO, 0, &hello, sizeof(hello), NULL, 0);

@@ -6,12 +6,18 @@
 #include "gateway/link.h"
 #include "shared/config.h"
 
+/* What a front may ask of the process it lives in. */
+struct front_host {
+    void (*drained)(void *arg);            /* once after drain(), when nothing is under way */
+    void (*end)(void *arg, int exit_code); /* there is no more to do */
+    void *arg;
+};
+
 struct front {
     const char *role; /* in the log */
-    /* Before anything else. on_drained is to be called once after drain(), when nothing is under
-     * way. n_files: descriptors this process may have. Returns the front's state. */
+    /* Before anything else. n_files: descriptors this process may have. Returns the front's state. */
     void *(*open)(uv_loop_t *loop, struct link *link, size_t n_files,
-                  void (*on_drained)(void *arg), void *arg);
+                  const struct front_host *host);
     void (*close)(void *front);
     /* The configuration, again at every reload; key_fd: the API key file or -1 (borrowed). */
     int (*configure)(void *front, const struct config *c, int key_fd, struct err *e);

@@ -4,7 +4,9 @@
 #include "gateway/control.h"
 #include "gateway/sandbox.h"
 #include "gateway/server.h"
+#include "gateway/terminal.h"
 #include "shared/log.h"
+#include "shared/options.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -14,7 +16,7 @@
 #include <unistd.h>
 
 static const char usage[] =
-    "rocmforge-gateway is started by 'rocmforge serve'; it is of no use alone.\n"
+    "rocmforge-gateway is started by 'rocmforge'; it is of no use alone.\n"
     "  --no-sandbox  for debuggers and valgrind: without seccomp and Landlock\n"
     "  --version\n";
 
@@ -42,6 +44,14 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--no-sandbox") == 0) {
             is_sandboxed = false;
+        } else if (strcmp(argv[i], "--terminal") == 0 && i + 1 < argc) {
+            struct err e;
+            int rc = terminal_parse(argc - i - 1, argv + i + 1, &e);
+            if (rc <= 0) {
+                return rc < 0 ? options_fail(argv[i + 1], &e) : EXIT_OK;
+            }
+            front = &terminal_front;
+            break;
         } else if (strcmp(argv[i], "--version") == 0) {
             printf("rocmforge-gateway %s\n", ROCMFORGE_VERSION);
             return EXIT_OK;

@@ -35,7 +35,7 @@ static void check_drained(struct server *s)
     if (s->is_draining && !s->is_drained && s->n_active == 0) {
         s->is_drained = true;
         uv_timer_stop(&s->drain);
-        s->on_drained(s->arg);
+        s->host.drained(s->host.arg);
     }
 }
 
@@ -126,13 +126,12 @@ static void on_connection(uv_poll_t *p, int status, int events)
 /* ---- the front ---- */
 
 static void *open_server(uv_loop_t *loop, struct link *link, size_t n_files,
-                         void (*on_drained)(void *arg), void *arg)
+                         const struct front_host *host)
 {
     struct server *s = base_alloc(sizeof(*s));
     s->loop = loop;
     s->link = link;
-    s->on_drained = on_drained;
-    s->arg = arg;
+    s->host = *host;
     s->max_conns = MIN((size_t)LIMIT_CONNECTIONS,
                        n_files > 2 * RESERVED_FILES ? n_files - RESERVED_FILES : n_files / 2);
     s->spare_fd = eventfd(0, EFD_CLOEXEC);

@@ -12,8 +12,7 @@ enum { SERVER_LISTENERS = 4, SERVER_READ_BYTES = 64 * 1024 };
 struct server {
     uv_loop_t *loop;    /* borrowed */
     struct link *link;  /* borrowed */
-    void (*on_drained)(void *arg);
-    void *arg;
+    struct front_host host;
     struct config config; /* owned */
     struct auth auth;
     bool has_config;

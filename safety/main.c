@@ -40,14 +40,6 @@ static const struct command commands[] = {
     {"config", "", "show every setting, its value and where it comes from", run_config},
 };
 
-/* Settings that mean something to run and chat. */
-static const enum config_key terminal_keys[] = {
-    CONFIG_model,           CONFIG_device,           CONFIG_isa,
-    CONFIG_threads,         CONFIG_ctx_size,         CONFIG_kv_type,
-    CONFIG_chunk_size,      CONFIG_kv_memory_share,  CONFIG_chat_template,
-    CONFIG_desktop_vram_gb, CONFIG_gpu_lock_timeout, CONFIG_log_level,
-};
-
 /* Options before the command; for tests. */
 static char program_dir[PATH_MAX]; /* --libexec DIR: where the other programs stand */
 static uint64_t stall_ms;          /* --stall-ms N: deadline for missing progress */
@@ -59,7 +51,7 @@ static void print_help(void)
            "usage: rocmforge COMMAND [options]\n\n",
            ROCMFORGE_VERSION);
     for (size_t i = 0; i < COUNT_OF(commands); i++) {
-        printf("  %-11s%s\n", commands[i].name, commands[i].summary);
+        printf("  %-16s%s\n", commands[i].name, commands[i].summary);
     }
     printf("\n'rocmforge COMMAND --help' lists a command's options; -m MODEL -p PROMPT alone is\n"
            "'run'. Settings come from flags, ROCMFORGE_* variables and\n"
@@ -94,8 +86,7 @@ static int hand_over(const char *name, char **argv)
     return EXIT_GENERAL;
 }
 
-/* --- settings from the command line
- * --------------------------------------------------------------- */
+/* ---- settings from the command line ---- */
 
 struct arguments {
     int argc; /* what follows the command */
@@ -208,8 +199,7 @@ static int supervise(struct arguments *a, struct config *c, char *const *front_a
     return code;
 }
 
-/* --- commands
- * ------------------------------------------------------------------------------------- */
+/* ---- commands ---- */
 
 static int run_server(const struct command *cmd, int argc, char **argv)
 {
@@ -251,9 +241,7 @@ static int run_terminal(const struct command *cmd, int argc, char **argv)
     int code;
     if (read_settings(&a, &c, &e) < 0) {
         code = fail(&e);
-    } else if (a.wants_help) { /* the front tells its own options */
-        print_usage(cmd);
-        print_settings(terminal_keys, COUNT_OF(terminal_keys));
+    } else if (a.wants_help) { /* the front tells */
         config_finish(&c);
         front_argv[3] = help;
         front_argv[4] = NULL;
@@ -316,8 +304,7 @@ static int run_config(const struct command *cmd, int argc, char **argv)
     return code;
 }
 
-/* --- start
- * ---------------------------------------------------------------------------------------- */
+/* ---- start ---- */
 
 /* 0, 1 and 2 are open in every program that follows, or a socket would take their place. */
 static void open_standard_fds(void)
