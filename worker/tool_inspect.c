@@ -120,6 +120,18 @@ static void print_line(const char *what, const struct buf *b)
     printf("  %-22s %s\n", what, b->len && !b->failed ? b->data : "-");
 }
 
+/* Prints an error, whose text may quote the file. */
+static void print_error(const char *what, const struct err *e)
+{
+    char text[ERR_DETAIL_BYTES * 2];
+    struct buf b;
+    buf_init(&b, 0);
+    (void)err_format(e, text, sizeof(text));
+    put_text(&b, (struct gguf_str){text, strlen(text)}, sizeof(text));
+    print_line(what, &b);
+    buf_finish(&b);
+}
+
 /* --- the sections --- */
 
 static struct gguf_str architecture(const struct gguf *g)
@@ -314,7 +326,7 @@ static void show_vocabulary(const struct gguf *g)
         struct tokenizer *t = NULL;
         struct err e = {0};
         if (tokenizer_create(g, &t, warn, &e) < 0) {
-            printf("  %-22s %s\n", "not usable", e.detail);
+            print_error("not usable", &e);
         } else if (*warn) {
             printf("  %-22s %s\n", "note", warn);
         }
@@ -326,18 +338,18 @@ static void show_vocabulary(const struct gguf *g)
     buf_finish(&b);
 }
 
-static void show_memory(const struct gguf *g, const struct engine_options *o)
+static void show_memory(const struct gguf *g, const struct config *c)
 {
+    struct engine_options o;
     struct engine_info i;
     struct err e = {0};
     printf("\nMemory\n");
-    if (engine_estimate(g, o, &i, &e) < 0) {
-        char text[ERR_DETAIL_BYTES * 2];
-        printf("  %s\n", err_format(&e, text, sizeof(text)));
+    if (setup_engine(c, &o, &e) < 0 || engine_estimate(g, &o, &i, &e) < 0) {
+        print_error("no estimate", &e);
         return;
     }
     char cache[64];
-    snprintf(cache, sizeof(cache), "KV cache (%s)", type_info((uint32_t)o->kv_type)->name);
+    snprintf(cache, sizeof(cache), "KV cache (%s)", type_info((uint32_t)o.kv_type)->name);
     printf("  %-22s %s\n", "weights", size_words(i.weight_bytes).s);
     printf("  %-22s %s for %" PRId64 " tokens; one context: up to %" PRId64 "\n", cache,
            size_words(i.kv_bytes).s, i.n_blocks * ENGINE_BLOCK_TOKENS, i.n_ctx);
@@ -396,7 +408,7 @@ static void list_tensors(const struct gguf *g)
     }
 }
 
-static void show(const struct gguf *g, const struct engine_options *o)
+static void show(const struct gguf *g, const struct config *c)
 {
     uint64_t bytes = 0;
     for (size_t i = 0; i < g->n_parts; i++) {
@@ -415,13 +427,13 @@ static void show(const struct gguf *g, const struct engine_options *o)
     }
     show_vocabulary(g);
     if (g->n_tensors) {
-        show_memory(g, o);
+        show_memory(g, c);
     }
     show_metadata(g);
 }
 
 /* The one model named, as argument or as --model; the result is owned by the caller. */
-static int model_path(struct config *c, const struct options *o, char **ret, struct err *e)
+static int model_path(const struct config *c, const struct options *o, char **ret, struct err *e)
 {
     char *name;
     if (o->n_positional == 1) {
@@ -456,33 +468,26 @@ int tool_inspect(int argc, char **argv)
         .max_positional = COUNT_OF(positional),
     };
     struct config c;
+    struct gguf g;
     struct err e = {0};
-    struct engine_options engine;
     char *path = NULL;
     config_init(&c);
-    int rc = config_load(&c, NULL, &e);
+    int code = EXIT_OK, rc = config_load(&c, NULL, &e);
     rc = rc < 0 ? rc : options_parse(&o, argc, argv, &c, &e);
-    if (rc == 1) {
-        rc = setup_engine(&c, &engine, &e);
-        rc = rc < 0 ? rc : model_path(&c, &o, &path, &e);
-        rc = rc < 0 ? rc : 1;
+    if (rc < 0 || (rc == 1 && (rc = model_path(&c, &o, &path, &e)) < 0)) {
+        code = options_fail("inspect", &e);
+    } else if (path && gguf_open(path, &g, &e) < 0) {
+        code = options_fail("inspect", &e);
+        code = code == EXIT_GENERAL ? EXIT_MODEL : code;
+    } else if (path) {
+        if (is_list) {
+            list_tensors(&g);
+        } else {
+            show(&g, &c);
+        }
+        gguf_close(&g);
     }
-    config_finish(&c);
-    if (rc <= 0) {
-        return rc == 0 ? EXIT_OK : options_fail("inspect", &e);
-    }
-    struct gguf g;
-    rc = gguf_open(path, &g, &e);
     free(path);
-    if (rc < 0) {
-        int code = options_fail("inspect", &e);
-        return code == EXIT_GENERAL ? EXIT_MODEL : code;
-    }
-    if (is_list) {
-        list_tensors(&g);
-    } else {
-        show(&g, &engine);
-    }
-    gguf_close(&g);
-    return EXIT_OK;
+    config_finish(&c);
+    return code;
 }

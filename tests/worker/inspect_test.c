@@ -84,19 +84,23 @@ static void nothing_raw(void)
 int main(void)
 {
     CHECK(mkdtemp(dir) && setenv("XDG_CONFIG_HOME", dir, 1) == 0);
-    const char *path = write_model("m.gguf", "a\x1b]0;title\x07\n\xFFname", "nosuch");
+    const char *path = write_model("m.gguf", "a\x1b]0;title\x07\n\xFFname", "no\x1b[such");
     CHECK_INT(inspect(path, NULL), EXIT_OK);
     nothing_raw();
     shows("GGUF version 3");
     shows("in 1 file, 7 keys, 2 tensors");
     shows("a\\u001b]0;title\\u0007\\n\\xffname");
-    shows("architecture           nosuch");
+    shows("architecture           no\\u001b[such");
     shows("parameters             197\n");
     shows("query heads            2 to 8 by layer");
     shows("experts                -\n");
     shows("Q8_0           1                192     204 bytes  91.1 %");
     shows("bos 99 (outside the vocabulary)");
     shows("the model's architecture is not supported"); /* in the place of the memory estimate */
+    CHECK_INT(inspect(path, "--device=gpu"), EXIT_OK);  /* an estimate is all that depends on it */
+    nothing_raw();
+    shows("Q8_0  ");
+    shows("no estimate            ");
     shows("largest                                    u64      18446744073709551615");
     shows("... 20 in all]");
 
