@@ -72,50 +72,87 @@ static void rank_pair(struct tokenizer_symbol *s, uint32_t i, uint32_t end,
     }
 }
 
-int tokenizer_merge(struct tokenizer_symbol *s, uint32_t n, uint32_t end,
-                    tokenizer_merge_rank *rank, const void *ctx, struct tokenizer_room *heap_room)
+/* Joins symbol i with the next, which leaves the chain. Both new pairs are ranked. */
+static void join(struct tokenizer_symbol *s, uint32_t i, uint32_t end, tokenizer_merge_rank *rank,
+                 const void *ctx)
+{
+    uint32_t gone = s[i].next;
+    s[i].id = s[i].joined_id;
+    s[i].next = s[gone].next;
+    s[gone].rank = TOKENIZER_MERGE_NEVER;
+    if (s[i].next != TOKENIZER_MERGE_NONE) {
+        s[s[i].next].prev = i;
+    }
+    rank_pair(s, i, end, rank, ctx);
+    if (s[i].prev != TOKENIZER_MERGE_NONE) {
+        rank_pair(s, s[i].prev, end, rank, ctx);
+    }
+}
+
+/* Most pieces are short words: looking through all pairs is faster than keeping a queue. */
+static void merge_short(struct tokenizer_symbol *s, uint32_t end, tokenizer_merge_rank *rank,
+                        const void *ctx)
+{
+    for (;;) {
+        uint32_t best = TOKENIZER_MERGE_NEVER, at = 0;
+        for (uint32_t i = 0; i != TOKENIZER_MERGE_NONE; i = s[i].next) {
+            if (s[i].rank < best) {
+                best = s[i].rank;
+                at = i;
+            }
+        }
+        if (best == TOKENIZER_MERGE_NEVER) {
+            break;
+        }
+        join(s, at, end, rank, ctx);
+    }
+}
+
+static void add_pair(const struct tokenizer_symbol *s, uint32_t i, uint64_t *heap, size_t *n)
+{
+    if (i != TOKENIZER_MERGE_NONE && s[i].rank != TOKENIZER_MERGE_NEVER) {
+        push(heap, n, (uint64_t)s[i].rank << 32 | i);
+    }
+}
+
+static int merge_long(struct tokenizer_symbol *s, uint32_t n, uint32_t end,
+                      tokenizer_merge_rank *rank, const void *ctx, struct tokenizer_room *room)
 {
     /* At most n - 1 at first; each of the n - 1 joins takes its own out and adds two. */
-    uint64_t *heap = tokenizer_room_get(heap_room, (size_t)n * 2 * sizeof(*heap));
+    uint64_t *heap = tokenizer_room_get(room, (size_t)n * 2 * sizeof(*heap));
     if (!heap) {
         return -ENOMEM;
     }
-    for (uint32_t i = 0; i < n; i++) {
-        s[i].prev = i == 0 ? TOKENIZER_MERGE_NONE : i - 1;
-        s[i].next = i + 1 == n ? TOKENIZER_MERGE_NONE : i + 1;
-    }
     size_t n_heap = 0;
     for (uint32_t i = 0; i < n; i++) {
-        rank_pair(s, i, end, rank, ctx);
-        if (s[i].rank != TOKENIZER_MERGE_NEVER) {
-            heap[n_heap++] = (uint64_t)s[i].rank << 32 | i;
-        }
-    }
-    for (size_t i = n_heap / 2; i-- > 0;) {
-        sift_down(heap, n_heap, i);
+        add_pair(s, i, heap, &n_heap);
     }
     while (n_heap > 0) {
         uint64_t top = pop(heap, &n_heap);
         uint32_t i = (uint32_t)top;
-        if (s[i].rank != top >> 32) {
-            continue;
-        }
-        uint32_t gone = s[i].next;
-        s[i].id = s[i].joined_id;
-        s[i].next = s[gone].next;
-        s[gone].rank = TOKENIZER_MERGE_NEVER;
-        if (s[i].next != TOKENIZER_MERGE_NONE) {
-            s[s[i].next].prev = i;
-        }
-        uint32_t from[2] = {i, s[i].prev};
-        for (int k = 0; k < 2; k++) {
-            if (from[k] != TOKENIZER_MERGE_NONE) {
-                rank_pair(s, from[k], end, rank, ctx);
-                if (s[from[k]].rank != TOKENIZER_MERGE_NEVER) {
-                    push(heap, &n_heap, (uint64_t)s[from[k]].rank << 32 | from[k]);
-                }
-            }
+        if (s[i].rank == top >> 32) {
+            join(s, i, end, rank, ctx);
+            add_pair(s, i, heap, &n_heap);
+            add_pair(s, s[i].prev, heap, &n_heap);
         }
     }
+    return 0;
+}
+
+int tokenizer_merge(struct tokenizer_symbol *s, uint32_t n, uint32_t end,
+                    tokenizer_merge_rank *rank, const void *ctx, struct tokenizer_room *heap)
+{
+    enum { SHORT = 32 };
+    for (uint32_t i = 0; i < n; i++) {
+        s[i].prev = i == 0 ? TOKENIZER_MERGE_NONE : i - 1;
+        s[i].next = i + 1 == n ? TOKENIZER_MERGE_NONE : i + 1;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        rank_pair(s, i, end, rank, ctx);
+    }
+    if (n > SHORT) {
+        return merge_long(s, n, end, rank, ctx, heap);
+    }
+    merge_short(s, end, rank, ctx);
     return 0;
 }
