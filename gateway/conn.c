@@ -17,7 +17,9 @@
 enum {
     READ_AHEAD_BYTES = 64 * 1024,   /* of pipelined requests */
     NOTSENT_BYTES = 16 * 1024,      /* in the kernel: so that our count of unsent bytes is the truth */
-    FLOOD_BYTES = 4 * 1024 * 1024,  /* unsent of one stream, whatever the worker does */
+    /* Unsent bytes of one stream, whatever the worker does. Far above LIMIT_STREAM_BUFFER_BYTES, for
+     * a fast worker can fill a whole ring with one stream before it sees PAUSE. */
+    FLOOD_BYTES = 16 * 1024 * 1024,
     KEEP_BYTES = 16 * 1024,         /* memory that an idle buffer may hold */
     TICK_MS = 1000,
     LINGER_MS = 2000,

@@ -16,8 +16,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Records taken before the loop serves others. */
-enum { BATCH = 4096 };
+/* Records taken before the loop serves others, and notices which readers fall behind. */
+enum { BATCH = 256 };
 
 /* No progress for so long, with work there, is a stall. The supervisor's watchdog ends the worker; here
  * it only makes /ready honest. */

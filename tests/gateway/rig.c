@@ -232,7 +232,7 @@ long rig_gateway_kib(const struct rig *r)
     FILE *f = fopen(path, "r");
     CHECK(f);
     while (fgets(line, sizeof(line), f)) {
-        if (sscanf(line, "VmRSS: %ld", &kib) == 1) {
+        if (sscanf(line, "RssAnon: %ld", &kib) == 1) {
             break;
         }
     }

@@ -55,7 +55,7 @@ bool rig_expect(struct rig *r, uint32_t type, struct channel_msg *ret);
 void rig_stop(struct rig *r);
 
 int rig_gateway_fds(const struct rig *r);
-long rig_gateway_kib(const struct rig *r); /* resident memory */
+long rig_gateway_kib(const struct rig *r); /* its own resident memory; rings do not count */
 /* Waits up to 5 s for the condition. */
 #define RIG_WAIT(cond)                                                                             \
     do {                                                                                           \
