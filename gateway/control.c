@@ -112,6 +112,11 @@ static void take(struct control *c, struct channel_msg *m)
         memcpy(&p.detach, m->payload, sizeof(p.detach));
         link_detach(&c->link, &p.detach);
         break;
+    case MSG_PING:
+        if (channel_send(&c->channel, MSG_PING, c->link.epoch, m->payload, m->len, NULL, 0) < 0) {
+            stop(c, EXIT_OK);
+        }
+        break;
     case MSG_DRAIN:
         memcpy(&p.drain, m->payload, sizeof(p.drain));
         c->front->drain(c->front_state, p.drain.deadline_ms);

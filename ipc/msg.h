@@ -50,6 +50,7 @@ enum {
 };
 
 /* ---- control ---- */
+/* DRAINED: what ran is finished. PING: the gateway's loop turns; it echoes the supervisor's. */
 struct msg_empty {
     uint64_t reserved;
 };

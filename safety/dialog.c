@@ -90,6 +90,9 @@ static void on_hello(struct supervisor *s, struct child *c, const struct channel
     }
     c->state = CHILD_GREETED;
     c->deadline_ms = UINT64_MAX;
+    if (c == &s->front) {
+        s->front_seen_ms = s->ping_ms = now_ms;
+    }
     c->channel.state = MSG_STATE_GREETED;
     int rc = supervisor_send_config(s, c);
     if (rc != 0 && rc != ERR_PEER_GONE) { /* a probe may have said all and left */
@@ -243,6 +246,9 @@ static void handle(struct supervisor *s, struct child *c, struct channel_msg *m,
     case MSG_DRAINED:
         c->is_drained = true;
         break;
+    case MSG_PING:
+        s->front_seen_ms = now_ms;
+        break;
     case MSG_BULK:
         if (!pass_bulk(s, m, now_ms)) {
             s->held = *m;
@@ -290,6 +296,28 @@ void dialog_read(struct supervisor *s, struct child *c, uint64_t now_ms)
         }
         channel_msg_finish(&m);
     }
+}
+
+void dialog_ping(struct supervisor *s, uint64_t silence_ms, uint64_t now_ms)
+{
+    struct child *f = &s->front;
+    if (s->options->is_terminal || !child_is_alive(f) || f->state < CHILD_GREETED) {
+        return;
+    }
+    if (now_ms - s->ping_ms > silence_ms / 2) { /* we did not run for a while ourselves */
+        s->front_seen_ms = now_ms;
+    }
+    if (now_ms - s->ping_ms < silence_ms / 4) {
+        return;
+    }
+    if (now_ms - s->front_seen_ms >= silence_ms) {
+        child_condemn(f, now_ms, "its loop did not turn for %.1f s",
+                      (double)(now_ms - s->front_seen_ms) / 1000);
+        return;
+    }
+    struct msg_empty m = {0};
+    s->ping_ms = now_ms;
+    say(s, f, MSG_PING, &m, sizeof(m), NULL, 0, now_ms);
 }
 
 void dialog_drain(struct supervisor *s, uint64_t deadline_ms, uint64_t now_ms)

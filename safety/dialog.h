@@ -7,7 +7,8 @@
  *   worker: READY, front: READY
  *   front: BULK           -> to the worker, unopened
  *   front: BREACH         -> the worker is condemned
- *   both: DRAINED         after DRAIN */
+ *   both: DRAINED         after DRAIN
+ *   gateway: PING         its echo of ours: its loop turns */
 #ifndef SAFETY_DIALOG_H
 #define SAFETY_DIALOG_H
 
@@ -17,6 +18,9 @@
 void dialog_read(struct supervisor *s, struct child *c, uint64_t now_ms);
 /* The worker's channel has room again. */
 void dialog_flush(struct supervisor *s, uint64_t now_ms);
+/* Asks the gateway for a sign of life when the last one is old; condemns it when there was none for
+ * silence_ms. The terminal may block on its user and is not asked. */
+void dialog_ping(struct supervisor *s, uint64_t silence_ms, uint64_t now_ms);
 /* Tells both to finish what runs, within deadline_ms. */
 void dialog_drain(struct supervisor *s, uint64_t deadline_ms, uint64_t now_ms);
 /* The probe ended, or could not be started: the worker gets a verdict in any case. */

@@ -24,8 +24,9 @@
 enum {
     TICK_MS = 1000,
     DRAIN_EXTRA_MS = 500,
-    STALL_MS = 10 * 1000,     /* a step on the GPU */
-    STALL_CPU_MS = 60 * 1000, /* a step of a big model on a slow processor */
+    STALL_MS = 10 * 1000,         /* a step on the GPU */
+    STALL_CPU_MS = 60 * 1000,     /* a step of a big model on a slow processor */
+    FRONT_SILENCE_MS = 10 * 1000, /* a gateway whose loop does not turn */
     START_STALL_MS = 60 * 1000,
     LOAD_STALL_MS = 60 * 1000,
     PREFLIGHT_MS = 90 * 1000,   /* all stages of the probe */
@@ -404,16 +405,12 @@ static void check_progress(struct supervisor *s, uint64_t now_ms)
     }
 }
 
-/* systemd hears from us while clients can be answered: a gateway is up, or was within the interval.
- * A missing worker is ours to bring back and is answered with 503 meanwhile. */
+/* What systemd hears is that this loop turns and so judges its children by their progress; a hung
+ * gateway or worker is ours to find and to replace. */
 static void ping_systemd(struct supervisor *s, uint64_t now_ms)
 {
     uint64_t interval_ms = notify_watchdog_ms();
-    if (child_is_alive(&s->front) && s->front.state >= CHILD_GREETED) {
-        s->front_seen_ms = now_ms;
-    }
-    if (interval_ms > 0 && now_ms - s->notify_ms >= interval_ms / 3 &&
-        (now_ms - s->front_seen_ms < interval_ms || s->phase != SUPERVISOR_SERVING)) {
+    if (interval_ms > 0 && now_ms - s->notify_ms >= interval_ms / 3) {
         notify_send("WATCHDOG=1");
         s->notify_ms = now_ms;
     }
@@ -428,6 +425,7 @@ static void run_timers(struct supervisor *s, uint64_t now_ms)
         supervisor_end(s, EXIT_OK, now_ms);
     }
     check_progress(s, now_ms);
+    dialog_ping(s, s->options->stall_ms ? s->options->stall_ms : FRONT_SILENCE_MS, now_ms);
     for (size_t i = 0; i < COUNT_OF(all); i++) {
         if (child_tick(all[i], now_ms)) {
             death_abandon(s, all[i], now_ms);
@@ -594,7 +592,14 @@ int supervisor_run(struct config *cfg, const struct supervisor_options *o)
     static struct supervisor s; /* large, and there is one */
     s = (struct supervisor){
         .options = o, .cfg = cfg, .signal_fd = -1, .config_fd = -1, .key_fd = -1};
-    s.tick_ms = o->stall_ms ? MAX(MIN((uint64_t)TICK_MS, o->stall_ms / 4), 1) : TICK_MS;
+    notify_init();
+    s.tick_ms = TICK_MS;
+    if (notify_watchdog_ms() > 0) {
+        s.tick_ms = MIN(s.tick_ms, notify_watchdog_ms() / 3);
+    }
+    if (o->stall_ms > 0) {
+        s.tick_ms = MIN(s.tick_ms, o->stall_ms / 4);
+    }
     listen_init(&s.listening);
     epoch_init(&s.epoch);
     policy_init(&s.front_policy);
@@ -608,7 +613,6 @@ int supervisor_run(struct config *cfg, const struct supervisor_options *o)
     s.had_terminal = is_terminal_there();
     struct termios terminal;
     bool restores_terminal = o->is_terminal && tcgetattr(STDIN_FILENO, &terminal) == 0;
-    notify_init();
     struct err e = {0};
     int rc = set_up(&s, &e);
     if (rc != 0) {
@@ -616,7 +620,6 @@ int supervisor_run(struct config *cfg, const struct supervisor_options *o)
         log_error("%s", err_format(&e, text, sizeof(text)));
         s.exit_code = err_exit_code(rc);
     } else {
-        s.front_seen_ms = clock_ms();
         run_timers(&s, clock_ms());
         while (!is_over(&s)) {
             turn(&s);

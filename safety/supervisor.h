@@ -84,7 +84,8 @@ struct supervisor {
 
     bool was_ready;         /* systemd was told */
     uint64_t notify_ms;     /* last WATCHDOG=1 */
-    uint64_t front_seen_ms; /* when the front was last known to be well */
+    uint64_t front_seen_ms; /* when the gateway last answered a PING */
+    uint64_t ping_ms;       /* when it was last asked */
 };
 
 /* Begins the end of everything. The first exit code given stays. */

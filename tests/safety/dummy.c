@@ -336,6 +336,9 @@ static void handle(struct channel_msg *m)
     case MSG_DETACH:
         on_detach(m);
         break;
+    case MSG_PING:
+        send_message(MSG_PING, m->payload, m->len, NULL, 0);
+        break;
     case MSG_DRAIN:
         on_drain(m);
         break;
@@ -377,6 +380,9 @@ int main(int argc, char **argv)
            : strstr(argv[0], "gateway") ? MSG_GATEWAY
                                         : MSG_PROBE;
     name = strchr(argv[0], '-') + 1;
+    if (getenv("NOTIFY_SOCKET")) {
+        say("could speak for the supervisor");
+    }
     sigset_t blocked;
     sigprocmask(SIG_SETMASK, NULL, &blocked);
     say("start pid %d fds %d pgrp %s sigint %s%s", (int)getpid(), count_fds(),

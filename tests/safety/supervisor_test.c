@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 
 static struct rig r;
 static const char *real_probe;
@@ -298,6 +299,63 @@ static void test_unheard_bell_is_found(void)
     CHECK_INT(rig_wait(&r), 0);
 }
 
+static void test_hung_gateway_is_replaced(void)
+{
+    plan("", "");
+    const char *args[] = {"--stall-ms", "300", "serve", "--port", "0", "-m", "x", NULL};
+    rig_start(&r, args);
+    rig_expect(&r, "@gateway ready 1");
+    pid_t gateway = (pid_t)rig_number(&r, "pid ");
+    rig_expect(&r, "worker is ready");
+    pid_t worker = (pid_t)rig_number(&r, "pid ");
+    usleep(600 * 1000); /* answers, and is left alone */
+    CHECK(kill(gateway, SIGSTOP) == 0);
+    rig_expect(&r, "its own fault: its loop did not turn for 0.");
+    CHECK_INT(rig_number(&r, "gateway (pid "), gateway);
+    rig_expect(&r, "@worker ready 2");
+    CHECK_INT(rig_number(&r, "pid "), worker);
+    rig_expect(&r, "@gateway ready 2");
+    rig_stop(&r);
+}
+
+/* What systemd is told, in which order. */
+static void test_systemd(void)
+{
+    char path[64], text[256];
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    snprintf(path, sizeof(path), "%s/notify", rig_dir());
+    strcpy(sa.sun_path, path);
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    CHECK(bind(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0);
+    setenv("NOTIFY_SOCKET", path, 1);
+    setenv("WATCHDOG_USEC", "90000", 1);
+    plan("", "");
+    rig_serve(&r, NULL, NULL);
+    unsetenv("NOTIFY_SOCKET");
+    unsetenv("WATCHDOG_USEC");
+    static const char *const want[] = {"WATCHDOG=1",  "READY=1", "WATCHDOG=1", "WATCHDOG=1",
+                                       "RELOADING=1", "READY=1", "STOPPING=1"};
+    for (size_t i = 0; i < COUNT_OF(want); i++) {
+        do { /* WATCHDOG=1 comes between all of them */
+            ssize_t n = recv(fd, text, sizeof(text) - 1, 0);
+            CHECK(n > 0);
+            text[n] = '\0';
+        } while (strncmp(text, want[i], strlen(want[i])) != 0 && strstr(text, "WATCHDOG=1"));
+        if (strncmp(text, want[i], strlen(want[i])) != 0) {
+            TEST_FAIL("systemd is told \"%s\", expected \"%s\"", text, want[i]);
+        }
+        if (i == 3) {
+            CHECK(kill(r.pid, SIGHUP) == 0);
+        } else if (i == 5) {
+            CHECK(kill(r.pid, SIGTERM) == 0);
+        }
+    }
+    CHECK(!memmem(r.buf, r.n, "could speak", 11));
+    CHECK_INT(rig_wait(&r), 0);
+    close(fd);
+    CHECK(unlink(path) == 0);
+}
+
 static void test_stubborn_worker_is_killed(void)
 {
     plan("", "ignoreterm");
@@ -527,6 +585,8 @@ int main(int argc, char **argv)
     test_hang_is_found();
     test_hang_in_load_is_found();
     test_unheard_bell_is_found();
+    test_hung_gateway_is_replaced();
+    test_systemd();
     test_stubborn_worker_is_killed();
     test_drain_has_a_bound();
     test_reload();
