@@ -202,7 +202,7 @@ void death_abandon(struct supervisor *s, struct child *c, uint64_t now_ms)
     for (size_t i = 0; !slot && i < SUPERVISOR_MAX_STUCK; i++) {
         slot = s->stuck[i].state == CHILD_NONE ? &s->stuck[i] : NULL;
     }
-    ASSERT(slot); /* supervisor_may_start keeps one for every living child */
+    ASSERT(slot); /* launch_due keeps one for every living child */
     *slot = *c;
     struct policy_death d = {.exit_code = -1, .is_condemned = true};
     death_of(s, c, &d, now_ms);

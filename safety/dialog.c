@@ -2,6 +2,7 @@
  * were checked against the table (ipc/msg.def) before they come here; what is checked here is
  * whether they fit the epoch and the moment. */
 #include "safety/dialog.h"
+#include "safety/launch.h"
 #include "safety/notify.h"
 #include "shared/log.h"
 
@@ -53,7 +54,7 @@ static void pair(struct supervisor *s, uint64_t now_ms)
         if (w->state != CHILD_READY) {
             return; /* called again at its READY */
         }
-        int rc = supervisor_new_epoch(s, now_ms);
+        int rc = launch_epoch(s, now_ms);
         if (rc != 0) {
             log_error("no new epoch: %s", err_text(rc));
             child_end(w, CHILD_GRACE_MS, now_ms); /* its successor tries again */
@@ -94,7 +95,7 @@ static void on_hello(struct supervisor *s, struct child *c, const struct channel
         s->front_seen_ms = s->ping_ms = now_ms;
     }
     c->channel.state = MSG_STATE_GREETED;
-    int rc = supervisor_send_config(s, c);
+    int rc = launch_config(s, c);
     if (rc != 0 && rc != ERR_PEER_GONE) { /* a probe may have said all and left */
         child_condemn(c, now_ms, "CONFIG could not be sent: %s", err_text(rc));
         return;
@@ -201,7 +202,7 @@ static void on_preflight(struct supervisor *s, const struct channel_msg *m, uint
         child_condemn(&s->worker, now_ms, "it asks for a second preflight");
         return;
     }
-    int rc = supervisor_start_probe(s, preflight.device, now_ms);
+    int rc = launch_probe(s, preflight.device, now_ms);
     if (rc != 0) {
         char detail[MSG_DETAIL_BYTES];
         snprintf(detail, sizeof(detail), "the probe could not be started: %s", err_text(rc));

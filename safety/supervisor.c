@@ -1,11 +1,10 @@
 /* The supervisor's loop (see supervisor.h). One thread; blocks in poll() only, and at start in name
  * resolution. Invariant: at most one front, one worker and one probe that are not stuck. */
 #include "safety/supervisor.h"
-#include "ipc/memfd.h"
 #include "safety/death.h"
 #include "safety/dialog.h"
+#include "safety/launch.h"
 #include "safety/notify.h"
-#include "safety/oom.h"
 #include "shared/clock.h"
 #include "shared/log.h"
 
@@ -14,113 +13,19 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
-#include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
 
 enum {
     TICK_MS = 1000,
     DRAIN_EXTRA_MS = 500,
-    STALL_MS = 10 * 1000,         /* a step on the GPU */
-    STALL_CPU_MS = 60 * 1000,     /* a step of a big model on a slow processor */
     FRONT_SILENCE_MS = 10 * 1000, /* a gateway whose loop does not turn */
-    START_STALL_MS = 60 * 1000,
-    LOAD_STALL_MS = 60 * 1000,
-    PREFLIGHT_MS = 90 * 1000,   /* all stages of the probe */
-    WORKER_OOM_SCORE_ADJ = 500, /* when memory runs out, the worker goes before the desktop */
     EXTEND_START_US = 30 * 1000 * 1000,
 };
 
-/* --- settings
- * ------------------------------------------------------------------------------------- */
-
-/* Opens the API key file anew; *ret is -1 without one. */
-static int open_keys(const struct config *cfg, int *ret, struct err *e)
-{
-    const char *path = cfg->v[CONFIG_api_key_file].str;
-    *ret = -1;
-    if (!*path) {
-        return 0;
-    }
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    struct stat st;
-    if (fd < 0 || fstat(fd, &st) != 0) {
-        int err = errno;
-        if (fd >= 0) {
-            close(fd);
-        }
-        return err_set(e, ERR_CONFIG, "api_key_file '%s': %s", path, strerror(err));
-    }
-    if (!S_ISREG(st.st_mode)) {
-        close(fd);
-        return err_set(e, ERR_CONFIG, "api_key_file '%s' is not a regular file", path);
-    }
-    if (st.st_mode & 0004) {
-        log_warn("the API keys in %s can be read by every user; chmod 600 it", path);
-    }
-    *ret = fd;
-    return 0;
-}
-
-static int encode_config(const struct config *cfg, struct err *e)
-{
-    struct buf b;
-    buf_init(&b, 0);
-    config_encode(cfg, &b);
-    int fd = b.failed ? -ENOMEM : memfd_create_const("rocmforge-config", b.data, b.len);
-    buf_finish(&b);
-    return fd < 0 ? err_set(e, fd, "the configuration cannot be handed on") : fd;
-}
-
-/* Makes cfg what children are given; nothing is changed when anything fails. */
-static int take_config(struct supervisor *s, struct config *cfg, struct err *e)
-{
-    int key_fd, rc = open_keys(cfg, &key_fd, e);
-    if (rc != 0) {
-        return rc;
-    }
-    int config_fd = encode_config(cfg, e);
-    if (config_fd < 0) {
-        if (key_fd >= 0) {
-            close(key_fd);
-        }
-        return config_fd;
-    }
-    if (s->config_fd >= 0) {
-        close(s->config_fd);
-    }
-    if (s->key_fd >= 0) {
-        close(s->key_fd);
-    }
-    s->config_fd = config_fd;
-    s->key_fd = key_fd;
-    s->generation++;
-    return 0;
-}
-
-int supervisor_send_config(struct supervisor *s, struct child *c)
-{
-    struct msg_config m = {.generation = s->generation};
-    int fds[2] = {s->config_fd, -1}, n_fds = 1;
-    if (c == &s->front && s->key_fd >= 0) {
-        /* Opened anew, so that a second gateway does not begin at the first one's end of file. */
-        char path[32];
-        snprintf(path, sizeof(path), "/proc/self/fd/%d", s->key_fd);
-        fds[n_fds] = open(path, O_RDONLY | O_CLOEXEC);
-        if (fds[n_fds] < 0) {
-            return -errno; /* never without keys where keys are wanted */
-        }
-        n_fds++;
-    }
-    int rc = channel_send(&c->channel, MSG_CONFIG, s->epoch.id, &m, sizeof(m), fds, n_fds);
-    if (n_fds == 2) {
-        close(fds[1]);
-    }
-    return rc;
-}
+/* --- settings --- */
 
 /* SIGHUP. */
 static void reload(struct supervisor *s, uint64_t now_ms)
@@ -131,7 +36,7 @@ static void reload(struct supervisor *s, uint64_t now_ms)
     notify_send("RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)clock_ns() / 1000);
     int rc = s->options->load(s->options->load_arg, &fresh, &e);
     if (rc == 0) {
-        rc = take_config(s, &fresh, &e);
+        rc = launch_settings(s, &fresh, &e);
         if (rc != 0) {
             config_finish(&fresh);
         }
@@ -150,9 +55,11 @@ static void reload(struct supervisor *s, uint64_t now_ms)
         *s->cfg = fresh;
         struct child *both[] = {&s->front, &s->worker};
         for (size_t i = 0; i < COUNT_OF(both); i++) {
-            if (child_is_alive(both[i]) && both[i]->state >= CHILD_GREETED &&
-                supervisor_send_config(s, both[i]) == -EAGAIN) {
-                child_condemn(both[i], now_ms, "CONFIG could not be sent");
+            rc = child_is_alive(both[i]) && both[i]->state >= CHILD_GREETED
+                     ? launch_config(s, both[i])
+                     : 0;
+            if (rc != 0 && rc != ERR_PEER_GONE) { /* it must not live on with old keys */
+                child_condemn(both[i], now_ms, "CONFIG could not be sent: %s", err_text(rc));
             }
         }
         policy_forgive(&s->front_policy);
@@ -165,133 +72,7 @@ static void reload(struct supervisor *s, uint64_t now_ms)
     notify_send("READY=1");
 }
 
-/* --- starting children
- * ---------------------------------------------------------------------------- */
-
-static void program_path(const struct supervisor *s, const char *name, char *ret, size_t bytes)
-{
-    snprintf(ret, bytes, "%s/rocmforge-%s", s->options->program_dir, name);
-}
-
-/* Room is kept for every living child to become stuck. */
-static bool may_start(const struct supervisor *s)
-{
-    int n_free = 0;
-    for (size_t i = 0; i < SUPERVISOR_MAX_STUCK; i++) {
-        n_free += s->stuck[i].state == CHILD_NONE;
-    }
-    return n_free >= 3;
-}
-
-static bool is_gpu_stuck(const struct supervisor *s)
-{
-    for (size_t i = 0; i < SUPERVISOR_MAX_STUCK; i++) {
-        if (s->stuck[i].state != CHILD_NONE && s->stuck[i].holds_gpu) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* fork or memory failed: nobody's fault, tried again soon. */
-static uint64_t retry_at(const struct child *c, int rc, uint64_t now_ms)
-{
-    log_error("%s cannot be started: %s; next attempt in 1 s", c->name, err_text(rc));
-    return now_ms + POLICY_BACKOFF_MIN_MS;
-}
-
-static void start_front(struct supervisor *s, uint64_t now_ms)
-{
-    char path[SUPERVISOR_PATH_BYTES];
-    program_path(s, "gateway", path, sizeof(path));
-    struct child_options o = {
-        .path = path, .argv = s->options->front_argv, .keeps_terminal = s->options->is_terminal};
-    int rc = child_spawn(&s->front, &o, 0, now_ms);
-    if (rc != 0) {
-        s->front_at_ms = retry_at(&s->front, rc, now_ms);
-    }
-}
-
-int supervisor_new_epoch(struct supervisor *s, uint64_t now_ms)
-{
-    struct epoch fresh;
-    int rc = epoch_create(&fresh, s->last_epoch + 1);
-    if (rc != 0) {
-        return rc;
-    }
-    epoch_close(&s->epoch);
-    s->epoch = fresh;
-    s->last_epoch++;
-    s->is_front_attached = s->is_epoch_used = false;
-    uint64_t lock_ms = (uint64_t)(s->cfg->v[CONFIG_gpu_lock_timeout].num * 1000);
-    uint64_t stall_ms = s->options->stall_ms;
-    struct watchdog_limits limits = {.start_ms = stall_ms ? stall_ms : START_STALL_MS,
-                                     .preflight_ms = lock_ms + PREFLIGHT_MS,
-                                     .load_ms = stall_ms ? stall_ms : LOAD_STALL_MS,
-                                     .step_ms = stall_ms ? stall_ms : STALL_CPU_MS};
-    watchdog_start(&s->watchdog, &limits, now_ms);
-    return 0;
-}
-
-static void start_worker(struct supervisor *s, uint64_t now_ms)
-{
-    char path[SUPERVISOR_PATH_BYTES], number[24];
-    char name[] = "rocmforge-worker", flag[] = "--epoch";
-    program_path(s, "worker", path, sizeof(path));
-    snprintf(number, sizeof(number), "%llu", (unsigned long long)s->last_epoch + 1);
-    char *argv[] = {name, flag, number, NULL};
-    struct child_options o = {.path = path,
-                              .argv = argv,
-                              .oom_score_adj = WORKER_OOM_SCORE_ADJ,
-                              .reap_ms = s->options->reap_ms};
-    int rc = supervisor_new_epoch(s, now_ms);
-    if (rc == 0) {
-        rc = child_spawn(&s->worker, &o, s->epoch.id, now_ms);
-    }
-    if (rc != 0) {
-        epoch_close(&s->epoch);
-        s->worker_at_ms = retry_at(&s->worker, rc, now_ms);
-        return;
-    }
-    s->n_oom_kills = oom_kills("");
-}
-
-int supervisor_start_probe(struct supervisor *s, uint32_t device, uint64_t now_ms)
-{
-    if (!may_start(s) || is_gpu_stuck(s)) {
-        return -EBUSY;
-    }
-    char path[SUPERVISOR_PATH_BYTES], epoch[24], index[16];
-    char name[] = "rocmforge-probe", epoch_flag[] = "--epoch", device_flag[] = "--device";
-    program_path(s, "probe", path, sizeof(path));
-    snprintf(epoch, sizeof(epoch), "%llu", (unsigned long long)s->epoch.id);
-    snprintf(index, sizeof(index), "%u", (unsigned)device);
-    char *argv[] = {name, epoch_flag, epoch, device_flag, index, NULL};
-    struct child_options o = {.path = path,
-                              .argv = argv,
-                              .oom_score_adj = WORKER_OOM_SCORE_ADJ,
-                              .reap_ms = s->options->reap_ms};
-    int rc = child_spawn(&s->probe, &o, s->epoch.id, now_ms);
-    s->probe.holds_gpu = rc == 0;
-    return rc;
-}
-
-static void start_due(struct supervisor *s, uint64_t now_ms)
-{
-    if (s->phase != SUPERVISOR_SERVING || !may_start(s)) {
-        return;
-    }
-    if (s->front.state == CHILD_NONE && now_ms >= s->front_at_ms) {
-        start_front(s, now_ms);
-    }
-    if (s->worker.state == CHILD_NONE && now_ms >= s->worker_at_ms && !is_gpu_stuck(s) &&
-        child_is_alive(&s->front) && s->front.state >= CHILD_GREETED) {
-        start_worker(s, now_ms);
-    }
-}
-
-/* --- ending
- * --------------------------------------------------------------------------------------- */
+/* --- ending --- */
 
 void supervisor_end(struct supervisor *s, int exit_code, uint64_t now_ms)
 {
@@ -336,8 +117,7 @@ static bool is_over(const struct supervisor *s)
            s->worker.state == CHILD_NONE && s->probe.state == CHILD_NONE;
 }
 
-/* --- signals
- * -------------------------------------------------------------------------------------- */
+/* --- signals --- */
 
 /* Is there a controlling terminal? Without one any more, SIGHUP means that it was closed. */
 static bool is_terminal_there(void)
@@ -376,8 +156,7 @@ static void read_signals(struct supervisor *s, uint64_t now_ms)
     }
 }
 
-/* --- time
- * ----------------------------------------------------------------------------------------- */
+/* --- time --- */
 
 static void check_progress(struct supervisor *s, uint64_t now_ms)
 {
@@ -389,7 +168,7 @@ static void check_progress(struct supervisor *s, uint64_t now_ms)
     watchdog_read(s->epoch.page, &sample);
     sample.is_work_waiting = sample.is_work_waiting || epoch_bell_rings(&s->epoch);
     if (w->holds_gpu && s->options->stall_ms == 0) {
-        s->watchdog.limits.step_ms = STALL_MS;
+        s->watchdog.limits.step_ms = LAUNCH_GPU_STEP_MS;
     }
     uint64_t still_ms = watchdog_check(&s->watchdog, &sample, now_ms);
     if (still_ms > 0) {
@@ -431,10 +210,10 @@ static void run_timers(struct supervisor *s, uint64_t now_ms)
             death_abandon(s, all[i], now_ms);
         }
     }
-    if (s->probe.state != CHILD_NONE && now_ms - s->probe.start_ms > PREFLIGHT_MS) {
-        child_condemn(&s->probe, now_ms, "it did not end within %d s", PREFLIGHT_MS / 1000);
+    if (s->probe.state != CHILD_NONE && now_ms - s->probe.start_ms > LAUNCH_PREFLIGHT_MS) {
+        child_condemn(&s->probe, now_ms, "it did not end within %d s", LAUNCH_PREFLIGHT_MS / 1000);
     }
-    start_due(s, now_ms);
+    launch_due(s, now_ms);
     ping_systemd(s, now_ms);
 }
 
@@ -453,8 +232,7 @@ static uint64_t next_wakeup(const struct supervisor *s, uint64_t now_ms)
     return at > now_ms ? at - now_ms : 0;
 }
 
-/* --- the loop
- * ------------------------------------------------------------------------------------- */
+/* --- the loop --- */
 
 static void reap(struct supervisor *s, struct child *c, uint64_t now_ms)
 {
@@ -556,15 +334,10 @@ static int open_listening(struct supervisor *s, struct err *e)
 /* Everything that can fail before the first child. */
 static int set_up(struct supervisor *s, struct err *e)
 {
-    static const char *const programs[] = {"gateway", "worker"};
-    for (size_t i = 0; i < COUNT_OF(programs); i++) {
-        char path[SUPERVISOR_PATH_BYTES];
-        program_path(s, programs[i], path, sizeof(path));
-        if (access(path, X_OK) != 0) {
-            return err_set(e, -errno, "%s; install all rocmforge programs together", path);
-        }
+    int rc = launch_check(s, e);
+    if (rc == 0) {
+        rc = launch_settings(s, s->cfg, e);
     }
-    int rc = take_config(s, s->cfg, e);
     if (rc == 0) {
         rc = open_signals(s);
         rc = rc == 0 ? 0 : err_set(e, rc, "signals");

@@ -5,7 +5,8 @@
  * reads no GPU sysfs, because each of these can hang or kill the process that does it. It allocates
  * at start and at reload only.
  *
- *   supervisor.c  the loop: who is started when, timers, signals, drain and end
+ *   supervisor.c  the loop: timers, signals, reload, drain and end
+ *   launch.c      starting children: settings, epochs, programs
  *   dialog.c      what the children say, and our answers
  *   death.c       a child died: whose fault, what the log and the gateway are told, when again
  *
@@ -38,8 +39,7 @@ struct supervisor_options {
 /* Runs until told to end; returns the exit code of the command. Takes over cfg. */
 int supervisor_run(struct config *cfg, const struct supervisor_options *o);
 
-/* --- inside the supervisor
- * ------------------------------------------------------------------------ */
+/* --- inside the supervisor --- */
 
 enum supervisor_phase {
     SUPERVISOR_SERVING,
@@ -90,11 +90,5 @@ struct supervisor {
 
 /* Begins the end of everything. The first exit code given stays. */
 void supervisor_end(struct supervisor *s, int exit_code, uint64_t now_ms);
-/* CONFIG for one child (the key file goes to the gateway only). */
-MUST_CHECK int supervisor_send_config(struct supervisor *s, struct child *c);
-/* Makes the next epoch, in place of the present one if there is one. 0 or -errno. */
-MUST_CHECK int supervisor_new_epoch(struct supervisor *s, uint64_t now_ms);
-/* Starts the probe for the worker's preflight. */
-MUST_CHECK int supervisor_start_probe(struct supervisor *s, uint32_t device, uint64_t now_ms);
 
 #endif

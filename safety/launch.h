@@ -1,0 +1,30 @@
+/* Starting the children: settings, epochs, programs. */
+#ifndef SAFETY_LAUNCH_H
+#define SAFETY_LAUNCH_H
+
+#include "safety/supervisor.h"
+
+enum {
+    LAUNCH_PREFLIGHT_MS = 120 * 1000, /* all stages of the probe */
+    LAUNCH_GPU_STEP_MS = 10 * 1000,   /* a step on the GPU without progress */
+};
+
+/* Are the programs there that we cannot do without? -errno, e names the missing one. */
+MUST_CHECK int launch_check(const struct supervisor *s, struct err *e);
+
+/* Makes cfg what children are given from now on; nothing is changed when anything fails.
+ * Errors: ERR_CONFIG (API key file), -errno. */
+MUST_CHECK int launch_settings(struct supervisor *s, const struct config *cfg, struct err *e);
+/* CONFIG for one child; the gateway gets the API keys too. Errors as channel_send, -errno. */
+MUST_CHECK int launch_config(struct supervisor *s, struct child *c);
+
+/* Makes the next epoch, in place of the present one if there is one. 0 or -errno. */
+MUST_CHECK int launch_epoch(struct supervisor *s, uint64_t now_ms);
+
+/* Starts front and worker when they are due. A worker is not started before the front has greeted,
+ * nor while another process of ours hangs on the GPU. */
+void launch_due(struct supervisor *s, uint64_t now_ms);
+/* Starts the probe for the worker's preflight. 0 or -errno; -EBUSY while one hangs on the GPU. */
+MUST_CHECK int launch_probe(struct supervisor *s, uint32_t device, uint64_t now_ms);
+
+#endif
