@@ -1,5 +1,5 @@
-/* Tokenizers: choosing the kind, special tokens in text, and the way back from ids to bytes. Runs in
- * the worker; nothing blocks. Immutable after creation: each call has its own scratch memory.
+/* Tokenizers: choosing the kind, special tokens in text, and the way back from ids to bytes. Runs
+ * in the worker; nothing blocks. Immutable after creation: each call has its own scratch memory.
  *
  * Special tokens are found in one pass over the text: where one begins, the longest is taken. */
 #include "worker/tokenizer.h"
@@ -19,7 +19,8 @@ struct tokenizer {
     struct tokenizer_trie literals; /* control, unknown and user-defined tokens by their text */
 };
 
-/* --- making one -------------------------------------------------------------------------------- */
+/* --- making one --------------------------------------------------------------------------------
+ */
 
 static const struct tokenizer_kind *const kinds[] = {&tokenizer_bpe, &tokenizer_spm,
                                                      &tokenizer_wordpiece, &tokenizer_unigram};
@@ -27,12 +28,8 @@ static const struct tokenizer_kind *const kinds[] = {&tokenizer_bpe, &tokenizer_
 static const struct tokenizer_kind *find_kind(struct gguf_str model)
 {
     for (size_t i = 0; i < COUNT_OF(kinds); i++) {
-        for (const char *p = kinds[i]->model; *p;) {
-            size_t len = strcspn(p, " ");
-            if (len == model.len && memcmp(p, model.data, len) == 0) {
-                return kinds[i];
-            }
-            p += len + (p[len] == ' ');
+        if (tokenizer_kind_is_named(kinds[i]->model, model.data, model.len)) {
+            return kinds[i];
         }
     }
     return NULL;
@@ -104,7 +101,8 @@ void tokenizer_destroy(struct tokenizer **t)
     }
 }
 
-/* --- from text to ids -------------------------------------------------------------------------- */
+/* --- from text to ids --------------------------------------------------------------------------
+ */
 
 struct literal { /* a special token in the text */
     size_t at, len;
@@ -217,7 +215,8 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, unsi
     return rc;
 }
 
-/* --- and back ---------------------------------------------------------------------------------- */
+/* --- and back ----------------------------------------------------------------------------------
+ */
 
 static void put_unescaped(struct gguf_str s, struct buf *ret)
 {

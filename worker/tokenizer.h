@@ -21,19 +21,19 @@ MUST_CHECK int tokenizer_create(const struct gguf *g, struct tokenizer **ret, ch
 void tokenizer_destroy(struct tokenizer **t);
 
 enum { /* flags */
-    /* BOS, EOS, SEP as the model wants; never one that is there already. */
-    TOKENIZER_ADD_SPECIAL = 1,
-    TOKENIZER_PARSE_SPECIAL = 2, /* control tokens written as text become their ids */
+       /* BOS, EOS, SEP as the model wants; never one that is there already. */
+       TOKENIZER_ADD_SPECIAL = 1,
+       TOKENIZER_PARSE_SPECIAL = 2, /* control tokens written as text become their ids */
 };
 /* Appends int32 ids to *ret (a buf of int32), which is as before on failure. Text need not be valid
- * UTF-8. User-defined tokens are taken literally with and without PARSE_SPECIAL; control tokens never
- * come from text without it. Errors: -ENOMEM, -EFBIG (more than TOKENIZER_MAX_TEXT_BYTES). */
+ * UTF-8. User-defined tokens are taken literally with and without PARSE_SPECIAL; control tokens
+ * never come from text without it. Errors: -ENOMEM, -EFBIG (more than TOKENIZER_MAX_TEXT_BYTES). */
 MUST_CHECK int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n,
                                 unsigned flags, struct buf *ret);
 
-/* Appends the bytes of one token, which may be part of a character. show_special: control, unknown and
- * unused tokens give their text, else nothing. is_first: the token begins the text (SentencePiece
- * drops the space it put there). Errors: ERR_BAD_TOKEN, -ENOMEM. */
+/* Appends the bytes of one token, which may be part of a character. show_special: control, unknown
+ * and unused tokens give their text, else nothing. is_first: the token begins the text
+ * (SentencePiece drops the space it put there). Errors: ERR_BAD_TOKEN, -ENOMEM. */
 MUST_CHECK int tokenizer_piece(const struct tokenizer *t, int32_t id, bool is_first,
                                bool show_special, struct buf *ret);
 /* The whole text of ids, without the spaces that SentencePiece puts at its beginning and behind

@@ -1,11 +1,11 @@
 /* Byte-pair encoding (tokenizer.ggml.model "gpt2", "gemma4"): text is cut into pieces by the
- * pre-tokenizer, and in each piece neighbouring tokens are merged in the order of the file's list of
- * merges. Bytes are the first tokens; with the flag RAW characters are, and bytes only stand in for
- * those that have no token. Sennrich et al., "Neural machine translation of rare words with subword
- * units" (2016); byte level: Radford et al. (2019).
+ * pre-tokenizer, and in each piece neighbouring tokens are merged in the order of the file's list
+ * of merges. Bytes are the first tokens; with the flag RAW characters are, and bytes only stand in
+ * for those that have no token. Sennrich et al., "Neural machine translation of rare words with
+ * subword units" (2016); byte level: Radford et al. (2019).
  *
- * Built at load, read by any thread. Invariant: every id in the merge table is in the vocabulary, and
- * at most half of its slots are taken. */
+ * Built at load, read by any thread. Invariant: every id in the merge table is in the vocabulary,
+ * and at most half of its slots are taken. */
 #include "worker/tokenizer_kind.h"
 
 #include "shared/limits.h"
@@ -55,7 +55,8 @@ static uint32_t find_rank(const struct bpe *b, int32_t left, int32_t right)
     }
 }
 
-/* --- loading ----------------------------------------------------------------------------------- */
+/* --- loading -----------------------------------------------------------------------------------
+ */
 
 /* A merge is "left right". One whose parts or whole are no tokens can never be used: skipped. */
 static int add_merge(struct bpe *b, const struct tokenizer_vocab *v, struct gguf_str text,
@@ -141,10 +142,11 @@ static const struct tokenizer_pretokenize_rule *choose_rule(const struct gguf *g
     const struct tokenizer_pretokenize_rule *rule = tokenizer_pretokenize_find(pre.data, pre.len);
     if (!rule) {
         snprintf(warn, TOKENIZER_WARN_BYTES,
-                 pre.len ? "the pre-tokenizer '%.*s' is not known; the default is used, and answers "
-                           "may be worse"
-                         : "the file names no pre-tokenizer%.*s; the default is used, and answers "
-                           "may be worse",
+                 pre.len
+                     ? "the pre-tokenizer '%.*s' is not known; the default is used, and answers "
+                       "may be worse"
+                     : "the file names no pre-tokenizer%.*s; the default is used, and answers "
+                       "may be worse",
                  (int)MIN(pre.len, (size_t)40), pre.len ? pre.data : "");
         rule = tokenizer_pretokenize_find("default", strlen("default"));
     }
@@ -171,13 +173,16 @@ static int create(const struct gguf *g, struct tokenizer_vocab *v, void **ret_mo
         return rc;
     }
     bool is_raw = rule->flags & TOKENIZER_PRETOKENIZE_RAW;
-    rc = tokenizer_vocab_init(v, g,
-                              &(struct tokenizer_vocab_defaults){
-                                  .bos = -1, .eos = -1, .unk = -1, .sep = -1,
-                                  .add_bos = rule->flags & TOKENIZER_PRETOKENIZE_ADD_BOS,
-                                  .is_byte_level = !is_raw,
-                                  .has_escaped_space = is_raw},
-                              e);
+    rc = tokenizer_vocab_init(
+        v, g,
+        &(struct tokenizer_vocab_defaults){.bos = -1,
+                                           .eos = -1,
+                                           .unk = -1,
+                                           .sep = -1,
+                                           .add_bos = rule->flags & TOKENIZER_PRETOKENIZE_ADD_BOS,
+                                           .is_byte_level = !is_raw,
+                                           .has_escaped_space = is_raw},
+        e);
     if (rc < 0) {
         return rc;
     }
@@ -204,7 +209,8 @@ static int create(const struct gguf *g, struct tokenizer_vocab *v, void **ret_mo
     return 0;
 }
 
-/* --- encoding ---------------------------------------------------------------------------------- */
+/* --- encoding ----------------------------------------------------------------------------------
+ */
 
 static uint32_t rank_of_pair(const void *ctx, const struct tokenizer_symbol *left,
                              const struct tokenizer_symbol *right, uint32_t end, int32_t *ret_id)
@@ -265,8 +271,7 @@ static int encode_piece(const struct bpe *b, const struct tokenizer_vocab *v, co
             return 0;
         }
     }
-    struct tokenizer_symbol *symbols =
-        tokenizer_room_get(&w->symbols, n * sizeof(*symbols));
+    struct tokenizer_symbol *symbols = tokenizer_room_get(&w->symbols, n * sizeof(*symbols));
     if (!symbols) {
         return -ENOMEM;
     }

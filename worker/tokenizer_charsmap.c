@@ -1,9 +1,9 @@
 /* The precompiled character map. The double array is walked with every index checked, because it
  * comes from the file; an array that leads outside of itself matches nothing.
  *
- * A unit of the array, as darts-clone (S. Yata) lays it out: bit 31: it holds a value (bits 0-30); else
- * bits 0-7 its label, bit 8: a value follows, bits 10-30 the offset to its children, shifted left by
- * eight more when bit 9 is set. A child along byte c is at index ^ offset ^ c. */
+ * A unit of the array, as darts-clone (S. Yata) lays it out: bit 31: it holds a value (bits 0-30);
+ * else bits 0-7 its label, bit 8: a value follows, bits 10-30 the offset to its children, shifted
+ * left by eight more when bit 9 is set. A child along byte c is at index ^ offset ^ c. */
 #include "worker/tokenizer_charsmap.h"
 
 #include <errno.h>

@@ -19,8 +19,8 @@ MUST_CHECK int tokenizer_charsmap_init(struct tokenizer_charsmap *m, const struc
                                        struct err *e);
 void tokenizer_charsmap_finish(struct tokenizer_charsmap *m);
 
-/* Bytes of s that the longest replaced sequence at its beginning has, 0: none; *ret: what stands for
- * them, terminated and borrowed from the map. */
+/* Bytes of s that the longest replaced sequence at its beginning has, 0: none; *ret: what stands
+ * for them, terminated and borrowed from the map. */
 size_t tokenizer_charsmap_match(const struct tokenizer_charsmap *m, const char *s, size_t n,
                                 const char **ret);
 

@@ -3,6 +3,18 @@
 
 #include <string.h>
 
+bool tokenizer_kind_is_named(const char *names, const char *name, size_t n)
+{
+    for (const char *p = names; n > 0 && *p;) {
+        size_t len = strcspn(p, " ");
+        if (len == n && memcmp(p, name, n) == 0) {
+            return true;
+        }
+        p += len + (p[len] == ' ');
+    }
+    return false;
+}
+
 bool tokenizer_kind_put_unknown(const struct tokenizer_vocab *v, const char *s, size_t n,
                                 struct buf *ret)
 {

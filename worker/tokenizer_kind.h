@@ -32,6 +32,9 @@ struct tokenizer_kind {
 extern const struct tokenizer_kind tokenizer_bpe, tokenizer_spm, tokenizer_wordpiece,
     tokenizer_unigram;
 
+/* Whether a list of names, one space between them, holds this one. */
+bool tokenizer_kind_is_named(const char *names, const char *name, size_t n);
+
 static inline void tokenizer_kind_put(struct buf *ret, int32_t id)
 {
     buf_add(ret, &id, sizeof(id));

@@ -1,8 +1,8 @@
 /* Merging of symbols with a priority queue. Pure; any thread.
  *
- * A queue entry is rank << 32 | index of the left symbol. It is stale when that symbol is gone or its
- * pair has another rank by now; a pair that changed has its own newer entry. A removed symbol has
- * rank NEVER, which no entry has. */
+ * A queue entry is rank << 32 | index of the left symbol. It is stale when that symbol is gone or
+ * its pair has another rank by now; a pair that changed has its own newer entry. A removed symbol
+ * has rank NEVER, which no entry has. */
 #include "worker/tokenizer_merge.h"
 
 #include <errno.h>

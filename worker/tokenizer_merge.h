@@ -9,8 +9,8 @@
 #define TOKENIZER_MERGE_NONE UINT32_MAX  /* no neighbour */
 
 struct tokenizer_symbol {
-    uint32_t start;    /* first byte in the text */
-    uint32_t prev;     /* neighbours in the chain, TOKENIZER_MERGE_NONE at its ends */
+    uint32_t start; /* first byte in the text */
+    uint32_t prev;  /* neighbours in the chain, TOKENIZER_MERGE_NONE at its ends */
     uint32_t next;
     int32_t id;        /* its token, -1: none known */
     uint32_t rank;     /* of the pair with next */
@@ -32,9 +32,9 @@ typedef uint32_t tokenizer_merge_rank(const void *ctx, const struct tokenizer_sy
                                       const struct tokenizer_symbol *b, uint32_t end,
                                       int32_t *ret_id);
 
-/* Joins pairs in order of (rank, position). s: n symbols in text order with start and id set, n > 0;
- * the text ends at `end`. Afterwards the chain from s[0] along next holds the result. Time is
- * n log n. heap: memory for the queue. Errors: -ENOMEM. */
+/* Joins pairs in order of (rank, position). s: n symbols in text order with start and id set, n >
+ * 0; the text ends at `end`. Afterwards the chain from s[0] along next holds the result. Time is n
+ * log n. heap: memory for the queue. Errors: -ENOMEM. */
 MUST_CHECK int tokenizer_merge(struct tokenizer_symbol *s, uint32_t n, uint32_t end,
                                tokenizer_merge_rank *rank, const void *ctx,
                                struct tokenizer_room *heap);

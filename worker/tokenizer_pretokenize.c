@@ -1,8 +1,8 @@
 /* Splitting text by the steps of a rule, with PCRE2. Compiled at load; splitting allocates only its
  * scratch memory and runs in any thread.
  *
- * Invariants: text reaches PCRE2 only where it is valid UTF-8, so its own check is off; the ends of a
- * step are ascending and the last one is that of the step before. */
+ * Invariants: text reaches PCRE2 only where it is valid UTF-8, so its own check is off; the ends of
+ * a step are ascending and the last one is that of the step before. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "worker/tokenizer_pretokenize.h"
 
@@ -87,7 +87,8 @@ void tokenizer_pieces_finish(struct tokenizer_pieces *p)
     *p = (struct tokenizer_pieces){0};
 }
 
-/* --- the pieces of one step, as they come ------------------------------------------------------ */
+/* --- the pieces of one step, as they come ------------------------------------------------------
+ */
 
 struct ends {
     struct tokenizer_room *room;
@@ -114,11 +115,11 @@ static void add_end(struct ends *out, size_t end)
 
 static void begin(struct ends *out, struct tokenizer_room *room)
 {
-    *out = (struct ends){.room = room, .end = room->data,
-                         .cap = room->bytes / sizeof(*out->end)};
+    *out = (struct ends){.room = room, .end = room->data, .cap = room->bytes / sizeof(*out->end)};
 }
 
-/* --- steps ------------------------------------------------------------------------------------- */
+/* --- steps -------------------------------------------------------------------------------------
+ */
 
 static void split_by_pattern(const struct tokenizer_pretokenize *p, const pcre2_code *code,
                              pcre2_match_data *match, const char *text, size_t from, size_t to,
@@ -172,8 +173,7 @@ static bool is_word(uint32_t cp)
 }
 
 /* Cuts the run of `digits` characters in [from, to) in threes counted from its end. */
-static void cut_in_threes(const char *text, size_t from, size_t to, size_t digits,
-                          struct ends *out)
+static void cut_in_threes(const char *text, size_t from, size_t to, size_t digits, struct ends *out)
 {
     for (size_t at = from, left = digits; at < to;) {
         uint32_t cp;
@@ -211,7 +211,8 @@ static void split_threes(bool at_word_end, const char *text, size_t from, size_t
     }
 }
 
-/* --- all steps --------------------------------------------------------------------------------- */
+/* --- all steps ---------------------------------------------------------------------------------
+ */
 
 static size_t valid_prefix(const char *s, size_t n)
 {

@@ -8,10 +8,10 @@
 
 enum { TOKENIZER_PRETOKENIZE_MAX_STEPS = 6 };
 
-enum { /* what else goes with a family */
-    TOKENIZER_PRETOKENIZE_IGNORE_MERGES = 1, /* a piece that is a token is that token */
-    TOKENIZER_PRETOKENIZE_ADD_BOS = 2,       /* unless the file says otherwise */
-    TOKENIZER_PRETOKENIZE_RAW = 4,           /* merges characters, not bytes; space is U+2581 */
+enum {                                          /* what else goes with a family */
+       TOKENIZER_PRETOKENIZE_IGNORE_MERGES = 1, /* a piece that is a token is that token */
+       TOKENIZER_PRETOKENIZE_ADD_BOS = 2,       /* unless the file says otherwise */
+       TOKENIZER_PRETOKENIZE_RAW = 4,           /* merges characters, not bytes; space is U+2581 */
 };
 
 struct tokenizer_pretokenize_rule {
@@ -43,8 +43,9 @@ struct tokenizer_pieces {
 };
 void tokenizer_pieces_finish(struct tokenizer_pieces *p);
 
-/* Splits n bytes (below 2^31). Bytes that are not UTF-8 make pieces of their own, and the text before
- * and after them is split as if it stood alone. Time is linear in n for every rule. -ENOMEM. */
+/* Splits n bytes (below 2^31). Bytes that are not UTF-8 make pieces of their own, and the text
+ * before and after them is split as if it stood alone. Time is linear in n for every rule. -ENOMEM.
+ */
 MUST_CHECK int tokenizer_pretokenize_split(const struct tokenizer_pretokenize *p, const char *text,
                                            size_t n, struct tokenizer_pieces *ret);
 

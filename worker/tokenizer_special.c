@@ -8,26 +8,26 @@
 
 /* Texts that end an answer in the model families that use them. */
 static const char *const end_texts[] = {
-    "<|eot_id|>",          /* Llama 3 */
-    "<|eom_id|>",          /* Llama 3 tool calls */
-    "<|im_end|>",          /* ChatML */
-    "<|end|>",             /* Phi 3 */
-    "<|return|>",          /* gpt-oss */
-    "<|call|>",            /* gpt-oss */
-    "<|calls|>",           /* Solar */
-    "<|flush|>",           /* Solar */
-    "<end_of_turn>",       /* Gemma */
-    "<turn|>",             /* Gemma 4 */
-    "<|tool_response>",    /* Gemma 4 */
-    "<eos>",               /* Gemma */
-    "<|endoftext|>",       /* GPT-2 */
-    "<|end_of_text|>",     /* Llama 3, Granite */
-    "<end_of_utterance>",  /* SmolDocling */
-    "<EOT>",               /* CodeLlama */
+    "<|eot_id|>",         /* Llama 3 */
+    "<|eom_id|>",         /* Llama 3 tool calls */
+    "<|im_end|>",         /* ChatML */
+    "<|end|>",            /* Phi 3 */
+    "<|return|>",         /* gpt-oss */
+    "<|call|>",           /* gpt-oss */
+    "<|calls|>",          /* Solar */
+    "<|flush|>",          /* Solar */
+    "<end_of_turn>",      /* Gemma */
+    "<turn|>",            /* Gemma 4 */
+    "<|tool_response>",   /* Gemma 4 */
+    "<eos>",              /* Gemma */
+    "<|endoftext|>",      /* GPT-2 */
+    "<|end_of_text|>",    /* Llama 3, Granite */
+    "<end_of_utterance>", /* SmolDocling */
+    "<EOT>",              /* CodeLlama */
     "_<EOT>",
-    "[EOT]",               /* Kimi K2 */
-    "[EOS]",               /* Kimi K2 */
-    "[e~[",                /* MiniMax M2 */
+    "[EOT]",                                   /* Kimi K2 */
+    "[EOS]",                                   /* Kimi K2 */
+    "[e~[",                                    /* MiniMax M2 */
     "<\uFF5Cend\u2581of\u2581sentence\uFF5C>", /* DeepSeek */
     "</s>",
 };

@@ -1,8 +1,9 @@
 /* SentencePiece's byte-pair kind (tokenizer.ggml.model "llama"): characters are joined to the token
- * of the best score, leftmost first, until no two neighbours make a token; a character without a token
- * becomes its bytes. Kudo and Richardson, "SentencePiece" (2018).
+ * of the best score, leftmost first, until no two neighbours make a token; a character without a
+ * token becomes its bytes. Kudo and Richardson, "SentencePiece" (2018).
  *
- * Stateless beside the vocabulary; any thread. Words are done one by one where no token spans two. */
+ * Stateless beside the vocabulary; any thread. Words are done one by one where no token spans two.
+ */
 #include "worker/tokenizer_kind.h"
 
 #include "shared/utf8.h"
@@ -16,10 +17,14 @@ static int create(const struct gguf *g, struct tokenizer_vocab *v, void **ret_mo
     (void)warn;
     *ret_model = NULL;
     return tokenizer_vocab_init(v, g,
-                                &(struct tokenizer_vocab_defaults){
-                                    .bos = 1, .eos = 2, .unk = 0, .sep = -1, .add_bos = true,
-                                    .has_escaped_space = true, .add_space_prefix = true,
-                                    .needs_scores = true},
+                                &(struct tokenizer_vocab_defaults){.bos = 1,
+                                                                   .eos = 2,
+                                                                   .unk = 0,
+                                                                   .sep = -1,
+                                                                   .add_bos = true,
+                                                                   .has_escaped_space = true,
+                                                                   .add_space_prefix = true,
+                                                                   .needs_scores = true},
                                 e);
 }
 
@@ -59,8 +64,7 @@ static uint32_t rank_of_pair(const void *ctx, const struct tokenizer_symbol *lef
 static int encode_word(const struct tokenizer_vocab *v, const char *s, uint32_t n,
                        struct tokenizer_work *w, struct buf *ret)
 {
-    struct tokenizer_symbol *symbols =
-        tokenizer_room_get(&w->symbols, n * sizeof(*symbols));
+    struct tokenizer_symbol *symbols = tokenizer_room_get(&w->symbols, n * sizeof(*symbols));
     if (!symbols) {
         return -ENOMEM;
     }

@@ -10,8 +10,8 @@ enum { FIRST_NODES = 256 };
 
 int tokenizer_trie_init(struct tokenizer_trie *t)
 {
-    *t = (struct tokenizer_trie){.n_nodes = 1, .cap_nodes = FIRST_NODES,
-                                 .edge_mask = 2 * FIRST_NODES - 1};
+    *t = (struct tokenizer_trie){
+        .n_nodes = 1, .cap_nodes = FIRST_NODES, .edge_mask = 2 * FIRST_NODES - 1};
     t->edge = calloc(2 * FIRST_NODES, sizeof(*t->edge));
     t->value = malloc(FIRST_NODES * sizeof(*t->value));
     if (!t->edge || !t->value) {

@@ -59,9 +59,13 @@ static int create(const struct gguf *g, struct tokenizer_vocab *v, void **ret_mo
 {
     (void)warn;
     int rc = tokenizer_vocab_init(v, g,
-                                  &(struct tokenizer_vocab_defaults){
-                                      .bos = -1, .eos = 1, .unk = 2, .sep = -1, .add_eos = true,
-                                      .has_escaped_space = true, .needs_scores = true},
+                                  &(struct tokenizer_vocab_defaults){.bos = -1,
+                                                                     .eos = 1,
+                                                                     .unk = 2,
+                                                                     .sep = -1,
+                                                                     .add_eos = true,
+                                                                     .has_escaped_space = true,
+                                                                     .needs_scores = true},
                                   e);
     if (rc < 0) {
         return rc;

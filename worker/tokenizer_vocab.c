@@ -28,7 +28,7 @@ static int alphabet_byte(uint32_t cp)
         return stands_for_itself(cp) ? (int)cp : -1;
     }
     uint32_t nth = cp - 256;
-    return nth <= 0x20   ? (int)nth               /* 00-20 */
+    return nth <= 0x20   ? (int)nth                 /* 00-20 */
            : nth <= 0x42 ? (int)(nth - 0x21 + 0x7F) /* 7F-A0 */
            : nth == 0x43 ? 0xAD
                          : -1;
@@ -38,6 +38,10 @@ size_t tokenizer_vocab_unalphabet(const char *s, size_t n, char *out)
 {
     size_t len = 0;
     for (size_t i = 0; i < n;) {
+        if (s[i] > ' ' && s[i] < 0x7F) { /* nearly all of them */
+            out[len++] = s[i++];
+            continue;
+        }
         uint32_t cp;
         int k = utf8_decode(s + i, n - i, &cp);
         int b = k > 0 ? alphabet_byte(cp) : -1;
@@ -54,7 +58,8 @@ size_t tokenizer_vocab_unalphabet(const char *s, size_t n, char *out)
     return len;
 }
 
-/* --- the table from bytes to id ---------------------------------------------------------------- */
+/* --- the table from bytes to id ----------------------------------------------------------------
+ */
 
 int32_t tokenizer_vocab_find(const struct tokenizer_vocab *v, const char *s, size_t n)
 {
@@ -125,7 +130,8 @@ static int build_table(struct tokenizer_vocab *v, const struct tokenizer_vocab_d
     return 0;
 }
 
-/* --- arrays of the file ------------------------------------------------------------------------ */
+/* --- arrays of the file ------------------------------------------------------------------------
+ */
 
 /* The tokens' texts; the reader of the file has checked kinds and lengths already. */
 static int find_tokens(const struct gguf *g, const struct gguf_kv **ret, uint64_t *ret_bytes,
@@ -172,8 +178,7 @@ static int byte_of_text(struct gguf_str s)
 
 /* Types: the array, or where there is none what the texts and the special ids tell. */
 static int read_types(struct tokenizer_vocab *v, const struct gguf *g, const struct gguf_str *text,
-                      const struct tokenizer_vocab_defaults *d, bool *ret_has_types,
-                      struct err *e)
+                      const struct tokenizer_vocab_defaults *d, bool *ret_has_types, struct err *e)
 {
     const struct gguf_kv *kv = NULL;
     uint64_t n = (uint64_t)v->n;
@@ -246,7 +251,8 @@ static int read_scores(struct tokenizer_vocab *v, const struct gguf *g,
     return 0;
 }
 
-/* --- words ------------------------------------------------------------------------------------- */
+/* --- words -------------------------------------------------------------------------------------
+ */
 
 static bool is_space_mark(const char *s, size_t n)
 {
@@ -290,7 +296,8 @@ static bool are_words_apart(const struct tokenizer_vocab *v,
     return true;
 }
 
-/* --- all of it --------------------------------------------------------------------------------- */
+/* --- all of it ---------------------------------------------------------------------------------
+ */
 
 static int load(struct tokenizer_vocab *v, const struct gguf *g,
                 const struct tokenizer_vocab_defaults *d, struct err *e)

@@ -7,19 +7,19 @@
 #include "shared/gguf.h"
 
 enum tokenizer_type { /* values of tokenizer.ggml.token_type */
-    TOKENIZER_UNDEFINED = 0,
-    TOKENIZER_NORMAL = 1,
-    TOKENIZER_UNKNOWN = 2, /* stands for text that has no token */
-    TOKENIZER_CONTROL = 3, /* never text: only by id, or parsed where asked */
-    TOKENIZER_USER = 4,    /* matched literally before anything else */
-    TOKENIZER_UNUSED = 5,
-    TOKENIZER_BYTE = 6, /* "<0x0A>": that byte */
+                      TOKENIZER_UNDEFINED = 0,
+                      TOKENIZER_NORMAL = 1,
+                      TOKENIZER_UNKNOWN = 2, /* stands for text that has no token */
+                      TOKENIZER_CONTROL = 3, /* never text: only by id, or parsed where asked */
+                      TOKENIZER_USER = 4,    /* matched literally before anything else */
+                      TOKENIZER_UNUSED = 5,
+                      TOKENIZER_BYTE = 6, /* "<0x0A>": that byte */
 };
 
 enum { /* attributes of a token */
-    TOKENIZER_END = 1,
-    TOKENIZER_LSTRIP = 2, /* eats white space before it in the text */
-    TOKENIZER_RSTRIP = 4,
+       TOKENIZER_END = 1,
+       TOKENIZER_LSTRIP = 2, /* eats white space before it in the text */
+       TOKENIZER_RSTRIP = 4,
 };
 
 struct tokenizer_vocab {
@@ -31,8 +31,8 @@ struct tokenizer_vocab {
     float *score;   /* owned, finite; NULL when the file has none */
     uint64_t *slot; /* owned; tag << 32 | id, ~0: free */
     uint32_t slot_mask;
-    uint32_t max_bytes;    /* of a token in the table */
-    int32_t byte_id[256];  /* token of one byte, -1: none */
+    uint32_t max_bytes;         /* of a token in the table */
+    int32_t byte_id[256];       /* token of one byte, -1: none */
     int32_t bos, eos, unk, sep; /* -1: none */
     bool add_bos, add_eos, add_sep;
     bool has_escaped_space; /* U+2581 in a token means a space */

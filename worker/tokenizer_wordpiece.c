@@ -1,7 +1,7 @@
 /* WordPiece (tokenizer.ggml.model "bert"): text is normalised and cut into words at white space,
- * punctuation and CJK characters; each word becomes the longest tokens that make it up, from left to
- * right, or the unknown token. In GGUF a token that begins a word is written with U+2581 before it
- * (not, as in the original, the others with ##). Devlin et al., "BERT" (2018), tokenization.py.
+ * punctuation and CJK characters; each word becomes the longest tokens that make it up, from left
+ * to right, or the unknown token. In GGUF a token that begins a word is written with U+2581 before
+ * it (not, as in the original, the others with ##). Devlin et al., "BERT" (2018), tokenization.py.
  *
  * Built at load, read by any thread. */
 #include "worker/tokenizer_kind.h"
@@ -53,10 +53,14 @@ static int create(const struct gguf *g, struct tokenizer_vocab *v, void **ret_mo
 {
     (void)warn;
     int rc = tokenizer_vocab_init(v, g,
-                                  &(struct tokenizer_vocab_defaults){
-                                      .bos = 101, .eos = -1, .unk = 100, .sep = 102,
-                                      .add_bos = true, .add_sep = true,
-                                      .has_escaped_space = true, .add_space_prefix = true},
+                                  &(struct tokenizer_vocab_defaults){.bos = 101,
+                                                                     .eos = -1,
+                                                                     .unk = 100,
+                                                                     .sep = 102,
+                                                                     .add_bos = true,
+                                                                     .add_sep = true,
+                                                                     .has_escaped_space = true,
+                                                                     .add_space_prefix = true},
                                   e);
     if (rc < 0) {
         return rc;
@@ -72,12 +76,13 @@ static int create(const struct gguf *g, struct tokenizer_vocab *v, void **ret_mo
     return 0;
 }
 
-/* --- words ------------------------------------------------------------------------------------- */
+/* --- words -------------------------------------------------------------------------------------
+ */
 
 static bool is_cjk(uint32_t cp)
 {
-    /* The blocks that BERT calls Chinese; the last but two begins late in Hugging Face's code, which
-     * trained vocabularies follow. */
+    /* The blocks that BERT calls Chinese; the last but two begins late in Hugging Face's code,
+     * which trained vocabularies follow. */
     return (cp >= 0x4E00 && cp <= 0x9FFF) || (cp >= 0x3400 && cp <= 0x4DBF) ||
            (cp >= 0x20000 && cp <= 0x2A6DF) || (cp >= 0x2A700 && cp <= 0x2B73F) ||
            (cp >= 0x2B740 && cp <= 0x2B81F) || (cp >= 0x2B920 && cp <= 0x2CEAF) ||
@@ -86,42 +91,40 @@ static bool is_cjk(uint32_t cp)
 
 enum class { WORD, SPACE, DROPPED, ALONE };
 
-static enum class class_of(const struct wordpiece *m, uint32_t cp)
+static enum class class_of(const struct wordpiece *m, uint32_t cp) {
+    if ((cp >= '\t' && cp <= '\r') || cp == 0x85){return SPACE;}
+if (cp == 0xFFFD)
 {
-    if ((cp >= '\t' && cp <= '\r') || cp == 0x85) {
-        return SPACE;
-    }
-    if (cp == 0xFFFD) {
-        return DROPPED;
-    }
-    switch (utf8proc_category((utf8proc_int32_t)cp)) {
-    case UTF8PROC_CATEGORY_ZS:
-    case UTF8PROC_CATEGORY_ZL:
-    case UTF8PROC_CATEGORY_ZP:
-        return SPACE;
-    case UTF8PROC_CATEGORY_CC:
-    case UTF8PROC_CATEGORY_CF:
-    case UTF8PROC_CATEGORY_CS:
-    case UTF8PROC_CATEGORY_CO:
-        return DROPPED;
-    case UTF8PROC_CATEGORY_MN:
-        return m->strip_accents ? DROPPED : WORD;
-    case UTF8PROC_CATEGORY_PC:
-    case UTF8PROC_CATEGORY_PD:
-    case UTF8PROC_CATEGORY_PS:
-    case UTF8PROC_CATEGORY_PE:
-    case UTF8PROC_CATEGORY_PI:
-    case UTF8PROC_CATEGORY_PF:
-    case UTF8PROC_CATEGORY_PO:
-        return ALONE;
-    case UTF8PROC_CATEGORY_SM:
-    case UTF8PROC_CATEGORY_SC:
-    case UTF8PROC_CATEGORY_SK:
-    case UTF8PROC_CATEGORY_SO:
-        return cp < 0x80 ? ALONE : WORD;
-    default:
-        return is_cjk(cp) ? ALONE : WORD;
-    }
+    return DROPPED;
+}
+switch (utf8proc_category((utf8proc_int32_t)cp)) {
+case UTF8PROC_CATEGORY_ZS:
+case UTF8PROC_CATEGORY_ZL:
+case UTF8PROC_CATEGORY_ZP:
+    return SPACE;
+case UTF8PROC_CATEGORY_CC:
+case UTF8PROC_CATEGORY_CF:
+case UTF8PROC_CATEGORY_CS:
+case UTF8PROC_CATEGORY_CO:
+    return DROPPED;
+case UTF8PROC_CATEGORY_MN:
+    return m->strip_accents ? DROPPED : WORD;
+case UTF8PROC_CATEGORY_PC:
+case UTF8PROC_CATEGORY_PD:
+case UTF8PROC_CATEGORY_PS:
+case UTF8PROC_CATEGORY_PE:
+case UTF8PROC_CATEGORY_PI:
+case UTF8PROC_CATEGORY_PF:
+case UTF8PROC_CATEGORY_PO:
+    return ALONE;
+case UTF8PROC_CATEGORY_SM:
+case UTF8PROC_CATEGORY_SC:
+case UTF8PROC_CATEGORY_SK:
+case UTF8PROC_CATEGORY_SO:
+    return cp < 0x80 ? ALONE : WORD;
+default:
+    return is_cjk(cp) ? ALONE : WORD;
+}
 }
 
 /* The word in `word`, which begins with U+2581; then only that is left in it. */
@@ -185,10 +188,10 @@ static uint32_t base_of(uint32_t cp)
 {
     utf8proc_int32_t parts[8];
     int boundary = UTF8PROC_BOUNDCLASS_START;
-    utf8proc_ssize_t n = cp < 0x80 ? 0
-                                   : utf8proc_decompose_char((utf8proc_int32_t)cp, parts,
-                                                             COUNT_OF(parts), UTF8PROC_DECOMPOSE,
-                                                             &boundary);
+    utf8proc_ssize_t n = cp < 0x80
+                             ? 0
+                             : utf8proc_decompose_char((utf8proc_int32_t)cp, parts, COUNT_OF(parts),
+                                                       UTF8PROC_DECOMPOSE, &boundary);
     return n > 0 ? (uint32_t)parts[0] : cp;
 }
 

@@ -1,5 +1,5 @@
-/* Byte-pair encoding on vocabularies made here: against a merge loop written from the definition, on
- * random bytes, and the rules of the byte alphabet. */
+/* Byte-pair encoding on vocabularies made here: against a merge loop written from the definition,
+ * on random bytes, and the rules of the byte alphabet. */
 #include "tests/worker/vocab_file.h"
 
 enum { MAX_TOKENS = 1024, MAX_MERGES = 600 };
@@ -101,7 +101,8 @@ static struct tokenizer *make(const struct vocab *v, const char *pre, bool with_
     return vocab_make(&f);
 }
 
-/* The definition: apply the earliest merge of the list that is possible anywhere, leftmost first. */
+/* The definition: apply the earliest merge of the list that is possible anywhere, leftmost first.
+ */
 static size_t merge_naively(const struct vocab *v, const char *s, size_t n, int32_t *ids)
 {
     for (size_t i = 0; i < n; i++) {
@@ -156,8 +157,8 @@ static void any_bytes_come_back(void)
     static const char *const pres[] = {"default",  "llama-bpe", "qwen2",        "gpt-2",
                                        "gpt-4o",   "kimi-k2",   "deepseek-llm", "tiny_aya",
                                        "superbpe", "viking",    "chameleon",    "jais-2"};
-    static const char *const bits[] = {"\U0001F600", "\u4E2D", " ", "\n", "'s", "12",
-                                       "A", "\u0301", "\u00A0"};
+    static const char *const bits[] = {"\U0001F600", "\u4E2D", " ",      "\n",    "'s",
+                                       "12",         "A",      "\u0301", "\u00A0"};
     uint64_t seed = 2;
     struct vocab *v = calloc(1, sizeof(*v));
     CHECK(v);
@@ -177,9 +178,9 @@ static void any_bytes_come_back(void)
                 }
             }
             CHECK_INT(tokenizer_encode(t, text.data, text.len, 3, &ids), 0);
-            CHECK_INT(tokenizer_decode(t, (const int32_t *)(void *)ids.data, ids.len / 4, false,
-                                       &back),
-                      0);
+            CHECK_INT(
+                tokenizer_decode(t, (const int32_t *)(void *)ids.data, ids.len / 4, false, &back),
+                0);
             CHECK_INT(back.len, text.len);
             CHECK(text.len == 0 || memcmp(back.data, text.data, text.len) == 0);
             buf_finish(&text);
@@ -191,7 +192,8 @@ static void any_bytes_come_back(void)
     free(v);
 }
 
-/* "abc" is a token that the merges do not reach; with ignore_merges the piece is it all the same. */
+/* "abc" is a token that the merges do not reach; with ignore_merges the piece is it all the same.
+ */
 static void whole_pieces_where_merges_are_ignored(void)
 {
     for (int ignore = 0; ignore < 2; ignore++) {
@@ -232,12 +234,12 @@ static void raw_vocabularies_merge_characters(void)
     struct vocab_file f = {0};
     vocab_put_str(&f, "tokenizer.ggml.model", "gemma4");
     vocab_put_strs(&f, "tokenizer.ggml.tokens",
-                   (const char *const[]){"<bos>", "\u2581", "\u00E9", "b",
-                                         "\u00E9b", "\u2581\u00E9b", "\n\n",
-                                         "<0xC3>", "<0xBC>", "<0x0A>", "<unk>"},
+                   (const char *const[]){"<bos>", "\u2581", "\u00E9", "b", "\u00E9b",
+                                         "\u2581\u00E9b", "\n\n", "<0xC3>", "<0xBC>", "<0x0A>",
+                                         "<unk>"},
                    11);
-    vocab_put_strs(&f, "tokenizer.ggml.merges",
-                   (const char *const[]){"\u00E9 b", "\u2581 \u00E9b"}, 2);
+    vocab_put_strs(&f, "tokenizer.ggml.merges", (const char *const[]){"\u00E9 b", "\u2581 \u00E9b"},
+                   2);
     vocab_put_array(&f, "tokenizer.ggml.token_type", GGUF_I32,
                     (const int32_t[]){3, 1, 1, 1, 1, 1, 1, 6, 6, 6, 2}, 11, 4);
     vocab_put_u32(&f, "tokenizer.ggml.bos_token_id", 0);

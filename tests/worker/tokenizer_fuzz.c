@@ -1,10 +1,10 @@
-/* Any text through every kind of tokenizer, with vocabularies made here. Byte 0 chooses the kind and the
- * flags; the rest is text. What byte-level encoding makes must decode to the text. */
+/* Any text through every kind of tokenizer, with vocabularies made here. Byte 0 chooses the kind
+ * and the flags; the rest is text. What byte-level encoding makes must decode to the text. */
 #include "tests/worker/vocab_file.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
-static const char *const pres[] = {"default", "llama-bpe", "qwen2",  "gpt-4o",
+static const char *const pres[] = {"default", "llama-bpe",    "qwen2",    "gpt-4o",
                                    "kimi-k2", "deepseek-llm", "tiny_aya", "jais-2"};
 enum { N_BPE = COUNT_OF(pres), SPM = N_BPE, WORDPIECE, UNIGRAM, N_KINDS };
 
@@ -28,16 +28,16 @@ static struct tokenizer *make_bpe(const char *pre)
     vocab_put_str(&f, "tokenizer.ggml.pre", pre);
     vocab_put_strs(&f, "tokenizer.ggml.tokens", texts, COUNT_OF(texts));
     vocab_put_array(&f, "tokenizer.ggml.token_type", GGUF_I32, types, COUNT_OF(types), 4);
-    vocab_put_strs(&f, "tokenizer.ggml.merges",
-                   (const char *const[]){"a b", "ab c", "\u0120 a"}, 3);
+    vocab_put_strs(&f, "tokenizer.ggml.merges", (const char *const[]){"a b", "ab c", "\u0120 a"},
+                   3);
     vocab_put_u32(&f, "tokenizer.ggml.bos_token_id", 259);
     return vocab_make(&f);
 }
 
 static struct tokenizer *make_other(const char *model)
 {
-    static const char *const texts[] = {"<unk>", "<s>", "</s>", "\u2581", "a", "b",
-                                        "ab", "\u2581a", "\u00E9", "<0xC3>", "<tool>"};
+    static const char *const texts[] = {"<unk>", "<s>",     "</s>",   "\u2581", "a",     "b",
+                                        "ab",    "\u2581a", "\u00E9", "<0xC3>", "<tool>"};
     static const float scores[] = {0, 0, 0, -1, -2, -3, -2.5f, -3, -4, 0, 0};
     static const int32_t types[] = {2, 3, 3, 1, 1, 1, 1, 1, 1, 6, 4};
     struct vocab_file f = {0};

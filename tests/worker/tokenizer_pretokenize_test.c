@@ -12,12 +12,15 @@
 #define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 #define CONTRACTIONS "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
 #define TAIL "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define LLAMA3 CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*" TAIL
-#define QWEN2 CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*" TAIL
+#define LLAMA3                                                                                     \
+    CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*" TAIL
+#define QWEN2                                                                                      \
+    CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*" TAIL
 #define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
 #define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
 #define WORDS(upper, lower, end)                                                                   \
-    "[^\\r\\n\\p{L}\\p{N}]?" upper "*" lower "+" end "|[^\\r\\n\\p{L}\\p{N}]?" upper "+" lower "*" end
+    "[^\\r\\n\\p{L}\\p{N}]?" upper "*" lower "+" end "|[^\\r\\n\\p{L}\\p{N}]?" upper "+" lower     \
+    "*" end
 #define O200K                                                                                      \
     WORDS(UPPER, LOWER, CONTRACTIONS "?")                                                          \
     "|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" TAIL
@@ -43,11 +46,12 @@ static const struct {
     {"jais-2",
      {CONTRACTIONS
       "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|"
-      "\\s{512}(?!\\S)|\\s{256}(?!\\S)|\\s{128}(?!\\S)|\\s{64}(?!\\S)|\\s{32}(?!\\S)|\\s{16}(?!\\S)|"
+      "\\s{512}(?!\\S)|\\s{256}(?!\\S)|\\s{128}(?!\\S)|\\s{64}(?!\\S)|\\s{32}(?!\\S)|\\s{16}(?!\\S)"
+      "|"
       "\\s{8}(?!\\S)|\\s{4}(?!\\S)|\\s{1,2}(?!\\S)|\\s{1}"}},
     {"minicpm5",
-     {"\\p{N}{1,3}", CONTRACTIONS
-      "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}+| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*" TAIL}},
+     {"\\p{N}{1,3}",
+      CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}+| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*" TAIL}},
     {"qwen2 stablelm2 hunyuan deepseek-r1-qwen megrez solar-open grok-2", {QWEN2}},
     {"laguna", {"[^\\n]+|[\\n]+", QWEN2}},
     {"qwen35",
@@ -57,21 +61,20 @@ static const struct {
      {"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+|\\p{N}| "
       "?[^\\s\\p{L}\\p{N}]++[\\r\\n]*|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+"}},
     {"seed-coder",
-     {CONTRACTIONS
-      "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1}| ?[^\\s\\p{L}\\p{N}\\r\\n]+" TAIL}},
+     {CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1}| ?[^\\s\\p{L}\\p{N}\\r\\n]+" TAIL}},
     {"exaone-moe",
      {CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?(?:\\p{L}\\p{M}*(?: \\p{L}\\p{M}*)*)+|\\p{N}| "
                    "?[^\\s\\p{L}\\p{N}]+[\\r\\n/]?|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+"}},
     {"gpt-4o llama4 minimax-m2 kanana2", {O200K}},
-    {"tekken",
-     {WORDS(UPPER, LOWER, "") "|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" TAIL}},
+    {"tekken", {WORDS(UPPER, LOWER, "") "|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" TAIL}},
     {"tiny_aya cohere2moe", {THREES_AT_WORD_END, O200K}},
     {"youtu",
-     {"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]+",
+     {"[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]"
+      "+",
       WORDS(UPPER, LOWER, CONTRACTIONS "?") "|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" TAIL}},
     {"kimi-k2",
-     {"\\p{sc:Han}+|" WORDS(NO_HAN(UPPER), NO_HAN(LOWER), CONTRACTIONS "?")
-      "|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*" TAIL}},
+     {"\\p{sc:Han}+|" WORDS(NO_HAN(UPPER), NO_HAN(LOWER),
+                            CONTRACTIONS "?") "|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*" TAIL}},
     /* U+3000 is punctuation in the published form; the reference ids have it as white space. */
     {"deepseek-llm",
      {"[\\r\\n]",
@@ -96,12 +99,13 @@ static const struct {
       "\\x{1E900}-\\x{1E943}"
       "]+",
       "\\s?[!-/:-~！-／：-～‘-‟、。]+", "\\s+$", "[一-龥ࠀ-一가-퟿]+", "\\p{N}+"}},
-    {"deepseek-coder", {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", "[一-龥ࠀ-一가-퟿]+", "\\p{N}"}},
-    {"deepseek-v3 hunyuan-dense joyai-llm",
-     {"\\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK3}},
+    {"deepseek-coder",
+     {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", "[一-龥ࠀ-一가-퟿]+", "\\p{N}"}},
+    {"deepseek-v3 hunyuan-dense joyai-llm", {"\\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK3}},
     {"afmoe",
      {THREES,
-      "[一-鿿㐀-䶿\\x{F900}-﫿぀-ゟ゠-ヿ･-ﾟ⼀-⿟เ-๿຀-໿ក-៿က-႟ꩠ-ꩿꧠ-꧿가-힯ᄀ-ᇿ]+",
+      "[一-鿿㐀-䶿\\x{F900}-﫿぀-ゟ゠-ヿ･-ﾟ⼀-⿟เ-๿຀-໿ក-៿က-႟ꩠ-ꩿꧠ-꧿가-힯ᄀ-ᇿ]"
+      "+",
       DEEPSEEK3}},
     {"poro-chat bloom gpt3-finnish", {BLOOM}},
     {"viking", {BLOOM, "\\p{N}"}},
@@ -114,17 +118,25 @@ static const struct {
 
 /* Characters of all the classes that the patterns tell apart, a class a row. */
 static const char *const alphabet[] = {
-    "a", "b", "s", "t", "re", "ve", "ll", "d", "'s", "'LL", "'",
-    "A", "Z", "IMGIMG", "<sentinel:12>", "\u01C5", "\u02B0", "\u00AA",
-    " ", "  ", "    ", "        ", "\t", "\n", "\r", "\r\n", "\v", "\xC2\x85", "\u00A0",
-    "\u3000", "\u2028", "\u1680",
-    "1", "12", "123", "4567", "\u0663", "\u00B2", "\u00BD", "\u2163", "\u3007",
-    "!", ".", ",", "/", "(", ")", "-", "_", "$", "+", "<", "=", ">", "^", "~", "|", "`", "@", "#",
-    "\u2026", "\u3002", "\uFF0C", "\u3001", "\u0964", "\u201C",
-    "\u00E9", "\u00C9", "\u03B1", "\u03A9", "\u0416", "\u0436", "\u05D0",
-    "\u4E2D", "\u6587", "\u3042", "\u30AB", "\uC7A5", "\u3005",
-    "\u0939", "\u093F", "\u0301", "\u20DD", "\u0E44", "\u0E17",
-    "\U0001F600", "\U0001F1E9", "\u200D", "\u20AC", "\x07", "\u00AD",
+    "a",          "b",          "s",        "t",      "re",
+    "ve",         "ll",         "d",        "'s",     "'LL",
+    "'",          "A",          "Z",        "IMGIMG", "<sentinel:12>",
+    "\u01C5",     "\u02B0",     "\u00AA",   " ",      "  ",
+    "    ",       "        ",   "\t",       "\n",     "\r",
+    "\r\n",       "\v",         "\xC2\x85", "\u00A0", "\u3000",
+    "\u2028",     "\u1680",     "1",        "12",     "123",
+    "4567",       "\u0663",     "\u00B2",   "\u00BD", "\u2163",
+    "\u3007",     "!",          ".",        ",",      "/",
+    "(",          ")",          "-",        "_",      "$",
+    "+",          "<",          "=",        ">",      "^",
+    "~",          "|",          "`",        "@",      "#",
+    "\u2026",     "\u3002",     "\uFF0C",   "\u3001", "\u0964",
+    "\u201C",     "\u00E9",     "\u00C9",   "\u03B1", "\u03A9",
+    "\u0416",     "\u0436",     "\u05D0",   "\u4E2D", "\u6587",
+    "\u3042",     "\u30AB",     "\uC7A5",   "\u3005", "\u0939",
+    "\u093F",     "\u0301",     "\u20DD",   "\u0E44", "\u0E17",
+    "\U0001F600", "\U0001F1E9", "\u200D",   "\u20AC", "\x07",
+    "\u00AD",
 };
 
 struct splits {
@@ -136,9 +148,9 @@ static pcre2_code *compile(const char *pattern)
 {
     int error;
     size_t at;
-    pcre2_code *code = pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
-                                     PCRE2_UTF | PCRE2_UCP | PCRE2_DOLLAR_ENDONLY, &error, &at,
-                                     NULL);
+    pcre2_code *code =
+        pcre2_compile((PCRE2_SPTR)pattern, PCRE2_ZERO_TERMINATED,
+                      PCRE2_UTF | PCRE2_UCP | PCRE2_DOLLAR_ENDONLY, &error, &at, NULL);
     if (!code) {
         TEST_FAIL("%s: error %d at %zu", pattern, error, at);
     }
@@ -153,7 +165,8 @@ static void naive_step(const pcre2_code *code, const char *text, const struct sp
     out->n = 0;
     for (size_t i = 0; i < in->n; i++) {
         size_t n = in->end[i] - from, pos = 0;
-        while (pos < n && pcre2_match(code, (PCRE2_SPTR)(text + from), n, pos, 0, match, NULL) > 0) {
+        while (pos < n &&
+               pcre2_match(code, (PCRE2_SPTR)(text + from), n, pos, 0, match, NULL) > 0) {
             const size_t *range = pcre2_get_ovector_pointer(match);
             CHECK(range[1] > range[0]);
             if (range[0] > pos) {
@@ -285,7 +298,8 @@ static void time_is_linear(void)
     struct tokenizer_pieces pieces = {0};
     double worst = 0;
     for (size_t r = 0; r < COUNT_OF(published); r++) {
-        struct tokenizer_pretokenize *p = make(published[r].names, strcspn(published[r].names, " "));
+        struct tokenizer_pretokenize *p =
+            make(published[r].names, strcspn(published[r].names, " "));
         for (size_t a = 0; a < COUNT_OF(alphabet); a++) {
             size_t len = strlen(alphabet[a]), n = 0;
             while (n + len <= BYTES) {

@@ -41,8 +41,8 @@ static void begin(struct vocab_file *f, const char *pre, const struct token *ext
 static void literals_are_found_longest_first(void)
 {
     static const struct token extra[] = {
-        {"<x>", 4}, {"<x><y>", 4}, {"ab", 4}, {"bcdef", 4}, {"<ctl>", 3}, {"  ", 4}, {"   ", 4},
-        {"", 4},
+        {"<x>", 4},   {"<x><y>", 4}, {"ab", 4},  {"bcdef", 4},
+        {"<ctl>", 3}, {"  ", 4},     {"   ", 4}, {"", 4},
     };
     struct vocab_file f = {0};
     begin(&f, "gpt-2", extra, COUNT_OF(extra));
@@ -73,11 +73,11 @@ static void literals_are_found_longest_first(void)
 static void ends_are_known_by_key_and_by_text(void)
 {
     static const struct token extra[] = {
-        {"<|im_end|>", 1},      {"<|eot_id|>", 4}, {"<|endoftext|>", 3}, {DEEPSEEK_END, 3},
-        {"<end_of_turn>", 4},   {"</s>", 1},       {"<|file_sep|>", 4},  {"<|end|>", 3},
-        {"<|im_start|>", 3},    {"[EOT]", 3},      {"<|return|>", 3},    {"stop", 3},
+        {"<|im_end|>", 1},    {"<|eot_id|>", 4}, {"<|endoftext|>", 3}, {DEEPSEEK_END, 3},
+        {"<end_of_turn>", 4}, {"</s>", 1},       {"<|file_sep|>", 4},  {"<|end|>", 3},
+        {"<|im_start|>", 3},  {"[EOT]", 3},      {"<|return|>", 3},    {"stop", 3},
     };
-    static const bool is_end[] = {true, true, true, true, true, false,
+    static const bool is_end[] = {true, true, true,  true, true, false,
                                   true, true, false, true, true, true};
     struct vocab_file f = {0};
     begin(&f, "gpt-2", extra, COUNT_OF(extra));
@@ -196,9 +196,9 @@ static void unknown_names_are_told(void)
     static const struct {
         const char *model;
         int code;
-    } kinds[] = {{"rwkv", ERR_MODEL_TOKENIZER},   {"plamo2", ERR_MODEL_TOKENIZER},
-                 {"gpt", ERR_MODEL_TOKENIZER},    {"no_vocab", ERR_NO_TOKENIZER},
-                 {"none", ERR_NO_TOKENIZER},      {"", ERR_NO_TOKENIZER}};
+    } kinds[] = {{"rwkv", ERR_MODEL_TOKENIZER}, {"plamo2", ERR_MODEL_TOKENIZER},
+                 {"gpt", ERR_MODEL_TOKENIZER},  {"no_vocab", ERR_NO_TOKENIZER},
+                 {"none", ERR_NO_TOKENIZER},    {"", ERR_NO_TOKENIZER}};
     for (size_t i = 0; i < COUNT_OF(kinds); i++) {
         struct vocab_file f = {0};
         struct tokenizer *t;

@@ -1,5 +1,5 @@
-/* Time of the published vocabularies: loading below 150 ms, 100 KB of one thing below 50 ms, and how
- * fast ordinary text goes. Processor time of this thread, so that neighbours do not matter. */
+/* Time of the published vocabularies: loading below 150 ms, 100 KB of one thing below 50 ms, and
+ * how fast ordinary text goes. Processor time of this thread, so that neighbours do not matter. */
 #include "tests/test.h"
 #include "worker/tokenizer.h"
 
@@ -35,8 +35,8 @@ static double encode_ms(const struct tokenizer *t, const char *text, size_t n)
 static double worst_hostile_ms(const struct tokenizer *t)
 {
     static const char *const units[] = {
-        "a", " ", "\U0001F600", "1", "\n", "\u4E2D", "'", "aA", "a ", "\u3000",
-        "\xFF", "\u0301", "A", ". ", "\u2581", "<", "<|", "ab", "\t", "\xE4\xB8",
+        "a",    " ",      "\U0001F600", "1",  "\n",     "\u4E2D", "'",  "aA", "a ", "\u3000",
+        "\xFF", "\u0301", "A",          ". ", "\u2581", "<",      "<|", "ab", "\t", "\xE4\xB8",
     };
     double worst = 0;
     char *text = malloc(HOSTILE_BYTES);
@@ -60,7 +60,7 @@ static double worst_hostile_ms(const struct tokenizer *t)
 
 int main(void)
 {
-    static const char *const names[] = {"llama-bpe", "qwen2", "gpt-2",  "deepseek-llm",
+    static const char *const names[] = {"llama-bpe", "qwen2", "gpt-2",     "deepseek-llm",
                                         "mpt",       "phi-3", "llama-spm", "bert-bge"};
     char path[4096];
     snprintf(path, sizeof(path), "%s/text/wiki.test.raw", test_data_dir());
@@ -79,9 +79,15 @@ int main(void)
         char warn[160];
         snprintf(path, sizeof(path), "%s/tokenizers/%s.gguf", test_data_dir(), names[i]);
         CHECK_INT(gguf_open(path, &g, &e), 0);
-        double began = cpu_ms();
-        CHECK_INT(tokenizer_create(&g, &t, warn, &e), 0);
-        double load = cpu_ms() - began;
+        double load = 1e9;
+        for (int k = 0; k < 2; k++) {
+            double began = cpu_ms();
+            CHECK_INT(tokenizer_create(&g, &t, warn, &e), 0);
+            load = MIN(load, cpu_ms() - began);
+            if (k == 0) {
+                tokenizer_destroy(&t);
+            }
+        }
         gguf_close(&g);
         double ms = MIN(encode_ms(t, text, n), encode_ms(t, text, n));
         printf("%-14s load %5.1f ms  text %5.1f MB/s  worst 100 KB %4.1f ms\n", names[i], load,

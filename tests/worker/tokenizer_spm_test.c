@@ -30,10 +30,10 @@ static struct tokenizer *make(const struct piece *p, size_t n, bool prefix, bool
 }
 
 static const struct piece pieces[] = {
-    {"<unk>", 0, 2},    {"<s>", 0, 3},     {"</s>", 0, 3},   {SP, -1, 1},      {"a", -2, 1},
-    {"b", -3, 1},       {"ab", -9, 1},     {SP "a", -8, 1},  {SP "ab", -4, 1}, {"<", -20, 1},
-    {"s", -20, 1},      {">", -20, 1},     {"<s", -5, 1},    {"<0xC3>", 0, 6}, {"<0xA9>", 0, 6},
-    {"<0x21>", 0, 6},   {"<tool>", 0, 4},  {SP SP, -6, 1},   {"\n", -7, 1},
+    {"<unk>", 0, 2},  {"<s>", 0, 3},    {"</s>", 0, 3},  {SP, -1, 1},      {"a", -2, 1},
+    {"b", -3, 1},     {"ab", -9, 1},    {SP "a", -8, 1}, {SP "ab", -4, 1}, {"<", -20, 1},
+    {"s", -20, 1},    {">", -20, 1},    {"<s", -5, 1},   {"<0xC3>", 0, 6}, {"<0xA9>", 0, 6},
+    {"<0x21>", 0, 6}, {"<tool>", 0, 4}, {SP SP, -6, 1},  {"\n", -7, 1},
 };
 
 static void white_space_and_bytes(void)
@@ -45,9 +45,9 @@ static void white_space_and_bytes(void)
     CHECK_IDS(t, "ab", TOKENIZER_ADD_SPECIAL, "1 8");
     CHECK_IDS(t, " ab", 0, "17 6");
     CHECK_IDS(t, "a  b", 0, "7 17 5");
-    CHECK_IDS(t, "\u00E9!", 0, "3 13 14 15");  /* bytes of the vocabulary */
-    CHECK_IDS(t, "\xC3", 0, "3 13");             /* half a character is a byte too */
-    CHECK_IDS(t, "?\u4E2D", 0, "3 0 0");   /* no bytes: the unknown token, each */
+    CHECK_IDS(t, "\u00E9!", 0, "3 13 14 15"); /* bytes of the vocabulary */
+    CHECK_IDS(t, "\xC3", 0, "3 13");          /* half a character is a byte too */
+    CHECK_IDS(t, "?\u4E2D", 0, "3 0 0");      /* no bytes: the unknown token, each */
     CHECK_TEXT(t, false, "ab", 1, 8);
     CHECK_TEXT(t, true, "<s>ab", 1, 8);
     CHECK_TEXT(t, false, " ab", 17, 6);
@@ -70,7 +70,7 @@ static void text_never_becomes_a_control_token(void)
     struct tokenizer *t = make(pieces, COUNT_OF(pieces), true, false);
     CHECK_IDS(t, "<s>", 0, "3 12 11");
     CHECK_IDS(t, "<s>", TOKENIZER_PARSE_SPECIAL, "1");
-    CHECK_IDS(t, "<s>ab", 3, "1 8");     /* not a second BOS */
+    CHECK_IDS(t, "<s>ab", 3, "1 8");       /* not a second BOS */
     CHECK_IDS(t, "ab<s>ab", 3, "1 8 1 8"); /* what follows a special token begins anew */
     CHECK_TEXT(t, true, "<s>ab<s>ab", 1, 8, 1, 8);
     CHECK_IDS(t, "<unk>a", TOKENIZER_PARSE_SPECIAL, "0 7");

@@ -10,7 +10,8 @@ struct piece {
     int32_t type;
 };
 
-/* --- a character map, built the simple way: children are placed at the first free offset -------- */
+/* --- a character map, built the simple way: children are placed at the first free offset --------
+ */
 
 struct map_entry {
     const char *from, *to;
@@ -110,18 +111,16 @@ static struct tokenizer *make(const struct piece *p, size_t n, bool prefix, bool
 }
 
 static const struct piece pieces[] = {
-    {"<pad>", 0, 3},      {"</s>", 0, 3},      {"<unk>", 0, 2},   {SP, -3, 1},
-    {"a", -4, 1},         {"b", -5, 1},        {"ab", -6, 1},     {SP "a", -5, 1},
-    {SP "ab", -8.5f, 1},  {SP "fi", -4, 1},    {"fi", -4, 1},     {"\u00E9", -4, 1},
-    {"<extra>", 0, 4},    {"u", -9, 5},
+    {"<pad>", 0, 3}, {"</s>", 0, 3},    {"<unk>", 0, 2},   {SP, -3, 1},         {"a", -4, 1},
+    {"b", -5, 1},    {"ab", -6, 1},     {SP "a", -5, 1},   {SP "ab", -8.5f, 1}, {SP "fi", -4, 1},
+    {"fi", -4, 1},   {"\u00E9", -4, 1}, {"<extra>", 0, 4}, {"u", -9, 5},
 };
 
 static const struct map_entry map[] = {
-    {"\uFB01", "fi"},      /* U+FB01, a ligature */
-    {"e\u0301", "\u00E9"},   /* e and an accent are é */
-    {"\t", " "},
-    {"\u3000", " "},       /* U+3000 */
-    {"\u200B", ""},        /* U+200B */
+    {"\uFB01", "fi"},                       /* U+FB01, a ligature */
+    {"e\u0301", "\u00E9"},                  /* e and an accent are é */
+    {"\t", " "},           {"\u3000", " "}, /* U+3000 */
+    {"\u200B", ""},                         /* U+200B */
 };
 
 static void white_space_and_map(void)
@@ -214,9 +213,8 @@ static void cuts_are_the_best_of_all(void)
 
 static void unknown_characters_become_bytes_where_there_are_all(void)
 {
-    const struct piece p[] = {{"<pad>", 0, 3},   {"</s>", 0, 3},    {"<unk>", 0, 2},
-                              {"a", -1, 1},      {"<0xC3>", 0, 6},  {"<0xA9>", 0, 6},
-                              {"<0x7A>", 0, 6}};
+    const struct piece p[] = {{"<pad>", 0, 3},  {"</s>", 0, 3},   {"<unk>", 0, 2}, {"a", -1, 1},
+                              {"<0xC3>", 0, 6}, {"<0xA9>", 0, 6}, {"<0x7A>", 0, 6}};
     struct tokenizer *t = make(p, COUNT_OF(p), false, false, NULL, 0);
     CHECK_IDS(t, "a\u00E9za", 0, "3 4 5 6 3");
     CHECK_IDS(t, "yz", 0, "2 6");

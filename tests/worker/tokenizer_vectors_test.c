@@ -115,8 +115,9 @@ int main(void)
     static const struct {
         const char *name;
         bool is_exact; /* decoding gives the text back; WordPiece throws accents and case away */
-    } vocabs[] = {{"llama-spm", true}, {"llama-bpe", true},    {"qwen2", true}, {"gpt-2", true},
-                  {"phi-3", true},     {"deepseek-llm", true}, {"mpt", true},   {"bert-bge", false}};
+    } vocabs[] = {{"llama-spm", true}, {"llama-bpe", true}, {"qwen2", true},
+                  {"gpt-2", true},     {"phi-3", true},     {"deepseek-llm", true},
+                  {"mpt", true},       {"bert-bge", false}};
     char dir[4000];
     snprintf(dir, sizeof(dir), "%s/tokenizers", test_data_dir());
     int n_wrong = 0;

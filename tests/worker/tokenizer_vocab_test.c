@@ -68,9 +68,9 @@ static void arrays(void)
         uint64_t n;
         size_t elem_bytes;
     } wrong[] = {
-        {"llama", "tokens", GGUF_U8, N, 1},         {"llama", "scores", GGUF_U8, N, 1},
-        {"t5", "scores", GGUF_F32, N - 1, 4},       {"gpt2", "token_type", GGUF_I32, N - 1, 4},
-        {"gpt2", "token_type", GGUF_F32, N, 4},     {"gpt2", "merges", GGUF_U8, N, 1},
+        {"llama", "tokens", GGUF_U8, N, 1},     {"llama", "scores", GGUF_U8, N, 1},
+        {"t5", "scores", GGUF_F32, N - 1, 4},   {"gpt2", "token_type", GGUF_I32, N - 1, 4},
+        {"gpt2", "token_type", GGUF_F32, N, 4}, {"gpt2", "merges", GGUF_U8, N, 1},
     };
     for (size_t i = 0; i < COUNT_OF(wrong); i++) {
         char key[64];
@@ -136,8 +136,8 @@ static void sizes(void)
 
 static void byte_tokens(void)
 {
-    static const char *const bad[] = {"<0xG0>", "<0x0>", "<0x0a>", "<0x-1>", "<0x001>", "0x0A",
-                                      "<0X0A>", "<0x0A", ""};
+    static const char *const bad[] = {"<0xG0>", "<0x0>",  "<0x0a>", "<0x-1>", "<0x001>",
+                                      "0x0A",   "<0X0A>", "<0x0A",  ""};
     static const int32_t types[N] = {2, 3, 1, 6};
     struct vocab_file f = {0};
     for (size_t i = 0; i < COUNT_OF(bad); i++) {
@@ -155,8 +155,8 @@ static void byte_tokens(void)
 static void special_ids(void)
 {
     static const char *const keys[] = {
-        "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id",
-        "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id",
+        "tokenizer.ggml.bos_token_id",     "tokenizer.ggml.eos_token_id",
+        "tokenizer.ggml.eot_token_id",     "tokenizer.ggml.eom_token_id",
         "tokenizer.ggml.unknown_token_id", "tokenizer.ggml.seperator_token_id",
         "tokenizer.ggml.cls_token_id"};
     struct vocab_file f = {0};
@@ -214,7 +214,11 @@ static void character_maps(void)
         struct tokenizer *t = vocab_make(&f);
         struct buf ids;
         buf_init(&ids, 0);
-        CHECK_INT(tokenizer_encode(t, "\x01\x02\x03\x04\x05" "a", 6, 0, &ids), 0);
+        CHECK_INT(tokenizer_encode(t,
+                                   "\x01\x02\x03\x04\x05"
+                                   "a",
+                                   6, 0, &ids),
+                  0);
         buf_finish(&ids);
         tokenizer_destroy(&t);
     }

@@ -111,8 +111,8 @@ static inline struct tokenizer *vocab_make(struct vocab_file *f)
     return t;
 }
 
-/* The character by which GPT-2's alphabet writes a byte, into out[5]. The definition: printable bytes
- * of Latin-1 stand for themselves, the others in order for U+0100, U+0101, ... */
+/* The character by which GPT-2's alphabet writes a byte, into out[5]. The definition: printable
+ * bytes of Latin-1 stand for themselves, the others in order for U+0100, U+0101, ... */
 static inline const char *vocab_alphabet(unsigned byte, char out[5])
 {
     unsigned cp = byte;
