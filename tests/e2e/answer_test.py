@@ -4,6 +4,7 @@ import sys
 
 from server import Server, chat, check, check_equal, stream_text
 
+STORY = '<|im_start|>user\nTell me a story about a brave mouse.<|im_end|>\n<|im_start|>assistant\n'
 PROMPT = '<|im_start|>user\nWhat is 17 + 25?<|im_end|>\n<|im_start|>assistant\n'
 
 
@@ -60,7 +61,8 @@ def fields(s):
     r = s.post(path, {**base, 'echo': True})[1]['choices'][0]['text']
     check(r.endswith(whole) and len(r) > len(whole), f'echo: {r!r}')
 
-    warm = {**base, 'temperature': 1.3, 'max_tokens': 24}
+    warm = {**base, 'prompt': STORY, 'temperature': 1.3, 'max_tokens': 24,
+            'top_k': 0, 'top_p': 1, 'min_p': 0}
     a = s.post(path, {**warm, 'seed': 5, 'n': 3})[1]['choices']
     b = s.post(path, {**warm, 'seed': 5, 'n': 3})[1]['choices']
     check_equal(a, b, 'the same seed')
@@ -108,7 +110,7 @@ def errors(s):
     expect(404, 'model_not_found', path, {'model': 'gpt-4', 'prompt': 'x'})
     expect(400, 'invalid_field', path, {'prompt': 'x', 'temperature': 9}, 'temperature')
     expect(400, 'invalid_field', path, {'prompt': 'x', 'n': 0}, 'n')
-    expect(400, 'invalid_field', path, {'prompt': 'x', 'stop': [1]}, 'stop')
+    expect(400, 'invalid_field', path, {'prompt': 'x', 'stop': [1]}, 'stop[0]')
     expect(400, 'invalid_field', '/v1/chat/completions', {'messages': 'hello'}, 'messages')
     expect(400, 'invalid_json', path, b'{"prompt": ')
     expect(400, 'invalid_token', path, {'prompt': [1, 999999]})

@@ -57,8 +57,8 @@ def quiet(s, seconds=10):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         lines = s.get('/metrics')[1].decode().splitlines()
-        active = [l for l in lines if l.startswith('rocmforge_requests_active ')]
-        check(active, 'metric rocmforge_requests_active')
+        active = [l for l in lines if l.startswith('rocmforge_requests_live ')]
+        check(active, 'metric rocmforge_requests_live')
         if float(active[0].split()[1]) == 0:
             return lines
         time.sleep(0.05)

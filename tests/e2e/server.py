@@ -54,7 +54,7 @@ class Server:
         while time.monotonic() < end:
             if self.process.poll() is not None:
                 fail(f'the server ended with {self.process.returncode}:\n{self.log_text()}')
-            m = re.search(r'listening on http://[^ ]*:(\d+)', self.log_text())
+            m = re.search(r'listening on http://[^\s]*:(\d+)', self.log_text())
             if m:
                 self.port = int(m.group(1))
                 try:
