@@ -86,7 +86,7 @@ NORETURN static void become(const struct child_options *o, int channel_fd, pid_t
     _exit(POLICY_EXEC_FAILED);
 }
 
-/* --- in the supervisor --- */
+/* ---- in the supervisor ---- */
 
 int child_spawn(struct child *c, const struct child_options *o, uint64_t epoch, uint64_t now_ms)
 {

@@ -18,7 +18,7 @@ enum {
     WORKER_OOM_SCORE_ADJ = 500, /* when memory runs out, the worker goes before the desktop */
 };
 
-/* --- settings --- */
+/* ---- settings ---- */
 
 /* Opens the API key file anew; *ret is -1 without one. */
 static int open_keys(const struct config *cfg, int *ret, struct err *e)
@@ -104,7 +104,7 @@ int launch_config(struct supervisor *s, struct child *c)
     return rc;
 }
 
-/* --- programs --- */
+/* ---- programs ---- */
 
 static void program_path(const struct supervisor *s, const char *name, char *ret, size_t bytes)
 {

@@ -53,8 +53,8 @@ static void print_help(void)
     for (size_t i = 0; i < COUNT_OF(commands); i++) {
         printf("  %-16s%s\n", commands[i].name, commands[i].summary);
     }
-    printf("\n'rocmforge COMMAND --help' lists a command's options; -m MODEL -p PROMPT alone is\n"
-           "'run'. Settings come from flags, ROCMFORGE_* variables and\n"
+    printf("\n'rocmforge COMMAND --help' lists a command's options; -m MODEL -p PROMPT\n"
+           "alone is 'run'. Settings come from flags, ROCMFORGE_* variables and\n"
            "~/.config/rocmforge/rocmforge.conf, in this order ('rocmforge config').\n\n"
            "Exit codes: 0 ok, 1 error, 2 usage, 10 GPU lock busy, 11 configuration,\n"
            "12-15 GPU access, device, memory, kernel, 16 model file, 17 memory, 18 VRAM,\n"

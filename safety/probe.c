@@ -62,7 +62,7 @@ int probe_skip(const struct probe *p, struct msg_stage *out)
     return PROBE_OK;
 }
 
-/* --- the child --- */
+/* ---- the child ---- */
 
 static bool is_wanted(const struct options *o, size_t i)
 {
@@ -93,7 +93,7 @@ NORETURN static void run_stages(struct options *o, int out_fd, pid_t runner)
     _exit(EXIT_OK); /* no destructors: HIP's can hang */
 }
 
-/* --- the runner --- */
+/* ---- the runner ---- */
 
 /* How the child ended, if it does within REAP_MS; a child that the kernel holds is left to it. */
 static void describe_end(pid_t child, char *ret, size_t bytes)
@@ -142,7 +142,7 @@ static void await_stage(size_t i, int in_fd, pid_t child, struct msg_stage *ret)
     probe_say(ret->remedy, "%s", err_remedy(ret->status));
 }
 
-/* --- output --- */
+/* ---- output ---- */
 
 static const char *result_word(const struct msg_stage *s)
 {
@@ -273,7 +273,7 @@ static int run(struct options *o)
     return s.status < 0 ? err_exit_code(s.status) : EXIT_OK;
 }
 
-/* --- command line --- */
+/* ---- command line ---- */
 
 static int usage(FILE *to)
 {

@@ -30,7 +30,7 @@ static void sleep_ms(long ms)
     nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}, NULL);
 }
 
-/* --- cpu --- */
+/* ---- cpu ---- */
 
 static const char *instruction_sets(void)
 {
@@ -91,7 +91,7 @@ int probe_machine_cpu(struct probe *p, struct msg_stage *out)
     return PROBE_OK;
 }
 
-/* --- environment --- */
+/* ---- environment ---- */
 
 int probe_machine_environment(struct probe *p, struct msg_stage *out)
 {
@@ -123,7 +123,7 @@ int probe_machine_environment(struct probe *p, struct msg_stage *out)
     return PROBE_OK;
 }
 
-/* --- card --- */
+/* ---- card ---- */
 
 int probe_machine_card(struct probe *p, struct msg_stage *out)
 {
@@ -162,7 +162,7 @@ int probe_machine_card(struct probe *p, struct msg_stage *out)
     return PROBE_OK;
 }
 
-/* --- lock --- */
+/* ---- lock ---- */
 
 int probe_machine_lock(struct probe *p, struct msg_stage *out)
 {
@@ -182,7 +182,7 @@ int probe_machine_lock(struct probe *p, struct msg_stage *out)
     return PROBE_OK;
 }
 
-/* --- nodes --- */
+/* ---- nodes ---- */
 
 static bool is_member(const char *user, gid_t group, gid_t primary)
 {
@@ -268,7 +268,7 @@ int probe_machine_nodes(struct probe *p, struct msg_stage *out)
     return rc;
 }
 
-/* --- quiet --- */
+/* ---- quiet ---- */
 
 /* Processes that the driver knows: *ret_left holds one that has ended. Returns how many live. */
 static int scan_processes(const char *root, long *ret_left)

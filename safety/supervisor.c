@@ -25,7 +25,7 @@ enum {
     EXTEND_START_US = 30 * 1000 * 1000,
 };
 
-/* --- settings --- */
+/* ---- settings ---- */
 
 /* SIGHUP. */
 static void reload(struct supervisor *s, uint64_t now_ms)
@@ -72,7 +72,7 @@ static void reload(struct supervisor *s, uint64_t now_ms)
     notify_send("READY=1");
 }
 
-/* --- ending --- */
+/* ---- ending ---- */
 
 void supervisor_end(struct supervisor *s, int exit_code, uint64_t now_ms)
 {
@@ -117,7 +117,7 @@ static bool is_over(const struct supervisor *s)
            s->worker.state == CHILD_NONE && s->probe.state == CHILD_NONE;
 }
 
-/* --- signals --- */
+/* ---- signals ---- */
 
 /* Is there a controlling terminal? Without one any more, SIGHUP means that it was closed. */
 static bool is_terminal_there(void)
@@ -156,7 +156,7 @@ static void read_signals(struct supervisor *s, uint64_t now_ms)
     }
 }
 
-/* --- time --- */
+/* ---- time ---- */
 
 static void check_progress(struct supervisor *s, uint64_t now_ms)
 {
@@ -232,7 +232,7 @@ static uint64_t next_wakeup(const struct supervisor *s, uint64_t now_ms)
     return at > now_ms ? at - now_ms : 0;
 }
 
-/* --- the loop --- */
+/* ---- the loop ---- */
 
 static void reap(struct supervisor *s, struct child *c, uint64_t now_ms)
 {

@@ -39,7 +39,7 @@ struct supervisor_options {
 /* Runs until told to end; returns the exit code of the command. Takes over cfg. */
 int supervisor_run(struct config *cfg, const struct supervisor_options *o);
 
-/* --- inside the supervisor --- */
+/* ---- inside the supervisor ---- */
 
 enum supervisor_phase {
     SUPERVISOR_SERVING,

@@ -18,7 +18,7 @@ static const char *program, *hip_dir;
 static char root[] = "/tmp/rocmforge-probe-XXXXXX";
 static char output[65536];
 
-/* --- the machine --- */
+/* ---- the machine ---- */
 
 static void put(const char *path, const char *text)
 {
@@ -79,7 +79,7 @@ static void put_machine(void)
     setenv("LD_LIBRARY_PATH", hip_dir, 1);
 }
 
-/* --- running --- */
+/* ---- running ---- */
 
 static int doctor(const char *option, const char *value)
 {
@@ -129,7 +129,7 @@ static void check_absent(const char *stage)
     CHECK(!strstr(output, want));
 }
 
-/* --- cases --- */
+/* ---- cases ---- */
 
 static void test_healthy(void)
 {
