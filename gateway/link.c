@@ -35,11 +35,12 @@ static void set_state(struct link *l, enum link_state state)
     }
 }
 
-/* Drains and flushes at the loop's next turn, so that no event comes out of a caller's own call; and
- * then polls while something is awaited, so that a lost bell costs 50 ms at most. */
+/* Drains and flushes soon, so that no event comes out of a caller's own call; and then polls while
+ * something is awaited, so that a lost bell costs 50 ms at most. From within a drain it waits a
+ * millisecond: libuv runs a timer of 0 again at once, before anybody else. */
 static void kick(struct link *l)
 {
-    uv_timer_start(&l->poll, on_poll, 0, LIMIT_BELL_POLL_MS);
+    uv_timer_start(&l->poll, on_poll, l->is_draining ? 1 : 0, LIMIT_BELL_POLL_MS);
 }
 
 /* At rest nothing ticks. */
@@ -336,20 +337,19 @@ static void drain(struct link *l)
     if (l->events.dead) {
         return;
     }
+    l->is_draining = true;
     ring_wake(&l->events);
-    while (take_batch(l)) {
-        if (l->events.dead) {
-            return;
-        }
-        if (ring_sleep(&l->events)) {
-            flush_outbox(l); /* the worker has read, too: there may be room */
-            rest(l);
-            return;
-        }
+    bool is_empty = take_batch(l);
+    flush_outbox(l); /* the worker has read, too: there may be room */
+    if (is_empty && !l->events.dead) {
+        is_empty = ring_sleep(&l->events);
     }
-    /* A flood: others first, then on without waiting for a bell. */
-    flush_outbox(l);
-    kick(l);
+    if (is_empty) {
+        rest(l);
+    } else {
+        kick(l); /* others first, then on without waiting for a bell */
+    }
+    l->is_draining = false;
 }
 
 static void on_poll(uv_timer_t *t)

@@ -81,6 +81,7 @@ struct link {
     uint64_t waiting_since_ms; /* work was there and the worker idle: since when; 0 not so */
     uv_poll_t *bell;           /* heap: libuv lets go of it later than we do */
     uv_timer_t poll;
+    bool is_draining;
     _Alignas(16) uint8_t record[LIMIT_RECORD_BYTES];
 };
 

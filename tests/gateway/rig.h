@@ -36,6 +36,7 @@ struct rig {
 struct rig_options {
     const char *config;   /* "key=value" lines, or NULL */
     const char *keys;     /* the API key file's text, or NULL */
+    const char *program;  /* in place of the gateway, or NULL */
     const char *args[4];  /* further arguments, NULL-terminated */
     int max_files;        /* RLIMIT_NOFILE of the gateway; 0: as ours */
 };
@@ -53,6 +54,8 @@ void rig_detach(struct rig *r, int err, uint32_t retry_after_ms, const char *det
 bool rig_expect(struct rig *r, uint32_t type, struct channel_msg *ret);
 /* Ends gateway and worker; the gateway must leave with that code. */
 void rig_stop(struct rig *r);
+/* The gateway has ended and was reaped by the test. */
+void rig_forget(struct rig *r);
 
 int rig_gateway_fds(const struct rig *r);
 long rig_gateway_kib(const struct rig *r); /* its own resident memory; rings do not count */
