@@ -58,7 +58,9 @@ enum {
     /* templates */
     LIMIT_TEMPLATE_BYTES = 1024 * 1024,
     LIMIT_TEMPLATE_STEPS = 2 * 1000 * 1000,
-    LIMIT_TEMPLATE_DEPTH = 64,
+    LIMIT_TEMPLATE_DEPTH = 64,   /* brackets and blocks within each other in the source */
+    LIMIT_TEMPLATE_NESTED = 800, /* evaluations within each other, over all macros */
+    LIMIT_TEMPLATE_MEMORY_BYTES = 64 * 1024 * 1024,
     LIMIT_TEMPLATE_OUTPUT_BYTES = 32 * 1024 * 1024,
     /* compute */
     LIMIT_THREADS = 256,

@@ -1,0 +1,10 @@
+/* Tests: "x is defined". */
+#ifndef WORKER_JINJA_JINJA_TEST_H
+#define WORKER_JINJA_JINJA_TEST_H
+
+#include "worker/jinja/jinja_call.h"
+
+/* NULL when there is none of that name. */
+const struct jinja_builtin *jinja_test_find(const char *name, size_t n);
+
+#endif
