@@ -1,7 +1,7 @@
 /* Generations: events from the link to bytes for the client. Runs on the gateway's loop.
  * Invariants: the head of a stream is sent with the first token (or after LIMIT_KEEPALIVE_MS of
- * silence), so that whatever fails before is a plain HTTP error that clients retry; every choice ends with
- * exactly one finish reason; after an error nothing more is sent. */
+ * silence), so that whatever fails before is a plain HTTP error that clients retry; every choice
+ * ends with exactly one finish reason; after an error nothing more is sent. */
 #include "gateway/answer.h"
 #include "gateway/metrics.h"
 #include "gateway/server.h"
@@ -17,7 +17,7 @@
 
 enum { ID_BYTES = 64 };
 
-struct part { /* one prompt's request to the worker */
+struct part {              /* one prompt's request to the worker */
     struct answer *answer; /* back pointer: the link's owner is the part */
     uint64_t id;           /* 0: over */
     struct msg_done done;
@@ -29,8 +29,8 @@ struct answer {
     const struct answer_format *format;
     char id[ID_BYTES];
     int64_t created;
-    struct buf model;   /* owned: its name as JSON */
-    struct buf event;   /* owned: one event under construction */
+    struct buf model; /* owned: its name as JSON */
+    struct buf event; /* owned: one event under construction */
     bool is_stream, wants_usage, wants_logprobs;
     uint32_t n_parts, n_choices; /* choices of all parts together */
     uint32_t n_open_parts, n_open_choices;
@@ -108,8 +108,8 @@ static void put_usage(const struct answer *a, struct buf *b)
 static void put_rate(struct buf *b, const char *what, uint32_t n, uint64_t ns)
 {
     double ms = (double)ns * 1e-6;
-    buf_printf(b, "\"%s_n\":%u,\"%s_ms\":%.3f,\"%s_per_token_ms\":%.3f,\"%s_per_second\":%.3f", what,
-               n, what, ms, what, n ? ms / n : 0, what, ns ? n / ms * 1e3 : 0);
+    buf_printf(b, "\"%s_n\":%u,\"%s_ms\":%.3f,\"%s_per_token_ms\":%.3f,\"%s_per_second\":%.3f",
+               what, n, what, ms, what, n ? ms / n : 0, what, ns ? n / ms * 1e3 : 0);
 }
 
 static void put_timings(const struct answer *a, struct buf *b)
@@ -139,8 +139,7 @@ static void send_piece(struct answer *a, uint32_t index, enum answer_piece piece
     struct answer_choice *c = &a->choices[index];
     sse_begin(&a->event);
     put_envelope(a, &a->event, a->format->chunk_object);
-    a->format->put_piece(&a->event, index, piece, text, n,
-                         has_logprobs && c->n_logprobs ? c : NULL,
+    a->format->put_piece(&a->event, index, piece, text, n, has_logprobs && c->n_logprobs ? c : NULL,
                          piece == ANSWER_FINISH ? finish_word(c->finish) : NULL);
     buf_str(&a->event, a->wants_usage ? "],\"usage\":null" : "]");
     if (has_timings) {

@@ -1,6 +1,6 @@
-/* A generation on its way to the client: what /v1/completions and /v1/chat/completions have in common.
- * One answer may hold several requests to the worker (one a prompt), each with several choices. The two
- * APIs differ in a format: how ids begin and how choices are written. */
+/* A generation on its way to the client: what /v1/completions and /v1/chat/completions have in
+ * common. One answer may hold several requests to the worker (one a prompt), each with several
+ * choices. The two APIs differ in a format: how ids begin and how choices are written. */
 #ifndef GATEWAY_ANSWER_H
 #define GATEWAY_ANSWER_H
 
@@ -9,14 +9,14 @@
 #include "gateway/request.h"
 
 struct answer_choice {
-    struct buf text;    /* owned: all of it, when the answer is not streamed */
-    /* Logprobs of tokens: all, or those whose text has not been shown yet. Chat keeps entries in the
-     * first, completions uses all four columns. JSON, joined by commas. */
+    struct buf text; /* owned: all of it, when the answer is not streamed */
+    /* Logprobs of tokens: all, or those whose text has not been shown yet. Chat keeps entries in
+     * the first, completions uses all four columns. JSON, joined by commas. */
     struct buf logprobs[4];
     size_t n_logprobs;
-    size_t n_chars;     /* of pieces so far: text_offset */
+    size_t n_chars; /* of pieces so far: text_offset */
     bool has_begun, is_finished;
-    uint32_t finish;    /* enum msg_finish_reason */
+    uint32_t finish; /* enum msg_finish_reason */
 };
 
 /* What a piece of a stream says. */

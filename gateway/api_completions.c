@@ -1,5 +1,6 @@
 /* POST /v1/completions: how its choices are written. Pure but for the handler. Logprobs are four
- * columns: tokens, token_logprobs, top_logprobs, text_offset (in characters of the answer's text). */
+ * columns: tokens, token_logprobs, top_logprobs, text_offset (in characters of the answer's text).
+ */
 #include "gateway/answer.h"
 #include "gateway/api.h"
 #include "shared/utf8.h"
@@ -34,8 +35,8 @@ static void put_tops(struct buf *b, const struct link_event *ev, size_t at)
     buf_char(b, '}');
 }
 
-/* The first token of an echoed prompt has no probability and comes without a piece: its text is what
- * the event shows. */
+/* The first token of an echoed prompt has no probability and comes without a piece: its text is
+ * what the event shows. */
 static void put_logprobs(struct answer_choice *c, const struct link_event *ev)
 {
     size_t at = 0;

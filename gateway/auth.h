@@ -1,5 +1,5 @@
-/* API keys. Only their SHA-256 digests are kept, and every presented key is compared with all of them
- * in constant time, so that neither length nor content shows in the time taken. */
+/* API keys. Only their SHA-256 digests are kept, and every presented key is compared with all of
+ * them in constant time, so that neither length nor content shows in the time taken. */
 #ifndef GATEWAY_AUTH_H
 #define GATEWAY_AUTH_H
 
@@ -14,8 +14,8 @@ struct auth {
 };
 
 /* Reads "one key a line" from an open file (empty lines and lines that begin with '#' are skipped),
- * from its beginning. *ret is untouched on failure. Errors: ERR_CONFIG (no key, too many, too long),
- * -errno. */
+ * from its beginning. *ret is untouched on failure. Errors: ERR_CONFIG (no key, too many, too
+ * long), -errno. */
 MUST_CHECK int auth_read(int fd, struct auth *ret, struct err *e);
 
 bool auth_check(const struct auth *a, const char *key, size_t n);

@@ -1,6 +1,6 @@
 /* Client connections (see conn.h). Runs on the gateway's loop. Invariants: bytes are parsed only
- * between exchanges, so a pipelined request never overtakes; memory per connection is bounded by the
- * limits of head, body and read-ahead, and by back-pressure on streams. */
+ * between exchanges, so a pipelined request never overtakes; memory per connection is bounded by
+ * the limits of head, body and read-ahead, and by back-pressure on streams. */
 #include "gateway/conn.h"
 #include "gateway/metrics.h"
 #include "gateway/server.h"
@@ -15,12 +15,12 @@
 #include <unistd.h>
 
 enum {
-    READ_AHEAD_BYTES = 64 * 1024,   /* of pipelined requests */
-    NOTSENT_BYTES = 16 * 1024,      /* in the kernel: so that our count of unsent bytes is the truth */
-    /* Unsent bytes of one stream, whatever the worker does. Far above LIMIT_STREAM_BUFFER_BYTES, for
-     * a fast worker can fill a whole ring with one stream before it sees PAUSE. */
+    READ_AHEAD_BYTES = 64 * 1024, /* of pipelined requests */
+    NOTSENT_BYTES = 16 * 1024, /* in the kernel: so that our count of unsent bytes is the truth */
+    /* Unsent bytes of one stream, whatever the worker does. Far above LIMIT_STREAM_BUFFER_BYTES,
+     * for a fast worker can fill a whole ring with one stream before it sees PAUSE. */
     FLOOD_BYTES = 16 * 1024 * 1024,
-    KEEP_BYTES = 16 * 1024,         /* memory that an idle buffer may hold */
+    KEEP_BYTES = 16 * 1024, /* memory that an idle buffer may hold */
     TICK_MS = 1000,
     LINGER_MS = 2000,
 };
@@ -275,8 +275,8 @@ static void check_progress(struct conn *c)
     }
 }
 
-/* Every second while bytes are waiting; and, after the end of the client's input, to find out whether it
- * is still there. */
+/* Every second while bytes are waiting; and, after the end of the client's input, to find out
+ * whether it is still there. */
 static void on_tick(uv_timer_t *t)
 {
     struct conn *c = t->data;
@@ -409,13 +409,13 @@ static void feed(struct conn *c, const char *p, size_t n)
 static void on_eof(struct conn *c)
 {
     c->is_eof = true;
-    if (c->x.is_held || (c->state <= CONN_BODY && !c->is_writing && c->out.len == 0 &&
-                         c->pending.len == 0)) {
+    if (c->x.is_held ||
+        (c->state <= CONN_BODY && !c->is_writing && c->out.len == 0 && c->pending.len == 0)) {
         conn_close(c);
         return;
     }
-    /* Gone, or only done with sending (half-close)? What we send tells. While bytes are waiting, libuv
-     * watches the connection and sees a reset by itself. */
+    /* Gone, or only done with sending (half-close)? What we send tells. While bytes are waiting,
+     * libuv watches the connection and sees a reset by itself. */
     if (c->x.ops && !c->is_writing) {
         uv_timer_start(&c->timer, on_tick, 0, 0);
     }

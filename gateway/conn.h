@@ -1,5 +1,5 @@
-/* One client connection: bytes in, one exchange after the other (pipelined requests wait their turn),
- * bytes out with back-pressure, timeouts, and an end that does not cut off the last answer.
+/* One client connection: bytes in, one exchange after the other (pipelined requests wait their
+ * turn), bytes out with back-pressure, timeouts, and an end that does not cut off the last answer.
  *
  *   WAIT -> HEAD -> BODY -> ANSWER -> WAIT ...        ANSWER -> LINGER -> CLOSED
  * HEAD begins with a request's first byte. LINGER: everything was sent and our side shut down; what
@@ -19,25 +19,25 @@ struct conn {
         uv_tcp_t tcp;
         uv_pipe_t pipe;
     } io;
-    struct server *server; /* borrowed */
+    struct server *server;   /* borrowed */
     struct conn *next, **at; /* the server's list */
     struct conn *next_dirty;
     enum conn_state state;
     bool is_unix, is_dirty, is_reading, is_writing, is_full;
-    bool is_eof;         /* the client sends no more */
-    bool closes;         /* after what is in `out` */
+    bool is_eof; /* the client sends no more */
+    bool closes; /* after what is in `out` */
     uint8_t n_probes, n_handles;
     struct http http;
     struct exchange x;
-    struct buf pending;  /* owned: bytes read ahead of their turn */
-    struct buf out;      /* owned: to be sent */
-    struct buf sending;  /* owned: being sent by `write` */
+    struct buf pending; /* owned: bytes read ahead of their turn */
+    struct buf out;     /* owned: to be sent */
+    struct buf sending; /* owned: being sent by `write` */
     uv_write_t write;
     uv_shutdown_t shutdown;
     uv_timer_t timer;
-    size_t n_body_counted;     /* of the server's body_bytes */
+    size_t n_body_counted; /* of the server's body_bytes */
     size_t last_unsent;
-    uint64_t progress_ms;      /* when the client last took bytes */
+    uint64_t progress_ms; /* when the client last took bytes */
 };
 
 /* Takes the descriptor. */

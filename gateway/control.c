@@ -164,8 +164,8 @@ static void on_drained(void *arg)
     }
 }
 
-/* From the supervisor, which has drained us before; or from a service manager that signals the whole
- * unit, which must not cut off answers. */
+/* From the supervisor, which has drained us before; or from a service manager that signals the
+ * whole unit, which must not cut off answers. */
 static void on_term(uv_signal_t *h, int number)
 {
     struct control *c = h->data;

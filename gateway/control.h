@@ -13,11 +13,11 @@ struct control {
     struct link link;
     const struct front *front;
     void *front_state;
-    bool is_sandboxed;  /* enter the sandbox once the sockets are there */
+    bool is_sandboxed; /* enter the sandbox once the sockets are there */
     bool has_config;
-    uint64_t drain_ms;  /* time that running requests get, when SIGTERM and not DRAIN asks */
+    uint64_t drain_ms; /* time that running requests get, when SIGTERM and not DRAIN asks */
     bool is_drained, leaves_when_drained;
-    int exit_code;      /* why the loop ended */
+    int exit_code; /* why the loop ended */
 };
 
 /* Takes fd. Greets the supervisor and begins to listen to it. */

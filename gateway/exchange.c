@@ -24,8 +24,9 @@ static int check_key(const struct exchange *x, struct err *e)
     }
     const char *header = http_find(x->http, "authorization", &n);
     const char *key = header ? auth_bearer(header, n, &n) : http_find(x->http, "x-api-key", &n);
-    return key && auth_check(a, key, n) ? 0 : err_set(e, ERR_UNAUTHORIZED, "%s",
-                                                      key ? "this key is not known" : "no key came");
+    return key && auth_check(a, key, n)
+               ? 0
+               : err_set(e, ERR_UNAUTHORIZED, "%s", key ? "this key is not known" : "no key came");
 }
 
 static unsigned method_bit(const struct http *h)
@@ -70,12 +71,12 @@ int exchange_judge(struct exchange *x, struct err *e)
     return check_key(x, e);
 }
 
-/* CORS preflight and plain OPTIONS. Any header may be asked for: SDKs send many of their own, and the
- * origin was allowed by name. */
+/* CORS preflight and plain OPTIONS. Any header may be asked for: SDKs send many of their own, and
+ * the origin was allowed by name. */
 static void answer_options(struct exchange *x)
 {
     char extra[1024];
-    const char *methods = !x->route                           ? "GET, HEAD, POST, OPTIONS"
+    const char *methods = !x->route                        ? "GET, HEAD, POST, OPTIONS"
                           : x->route->methods & ROUTE_POST ? "POST, OPTIONS"
                                                            : "GET, HEAD, OPTIONS";
     size_t n;
@@ -110,8 +111,8 @@ static void answer_unavailable(struct exchange *x, const struct link_status *st)
 {
     struct err e;
     if (st->state == LINK_DOWN) {
-        /* What the supervisor said, if it is a passing state; a worker that cannot load its model is
-         * down for the client. */
+        /* What the supervisor said, if it is a passing state; a worker that cannot load its model
+         * is down for the client. */
         int code = err_http(st->err) == 503 ? st->err : ERR_WORKER_DOWN;
         err_set(&e, code, "%s", st->detail);
     } else {

@@ -26,21 +26,21 @@ struct exchange_work {
 };
 
 struct exchange {
-    struct conn *conn;     /* borrowed: it embeds this */
-    struct server *server; /* borrowed */
-    struct http *http;     /* borrowed; the request */
+    struct conn *conn;         /* borrowed: it embeds this */
+    struct server *server;     /* borrowed */
+    struct http *http;         /* borrowed; the request */
     const struct route *route; /* NULL: none */
-    bool is_active;        /* between request and the end of its answer */
-    bool is_cross_origin;  /* answer with CORS headers */
+    bool is_active;            /* between request and the end of its answer */
+    bool is_cross_origin;      /* answer with CORS headers */
     bool is_keep_alive;
-    bool is_stream;        /* its head was sent as a stream */
+    bool is_stream; /* its head was sent as a stream */
     bool is_chunked;
-    bool is_held;          /* waits for a worker */
-    int status;            /* sent; 0 none yet */
+    bool is_held; /* waits for a worker */
+    int status;   /* sent; 0 none yet */
     uint64_t begin_ns;
     const struct exchange_work *ops; /* NULL: no work runs */
     void *work;
-    uv_timer_t timer;      /* hold or silence */
+    uv_timer_t timer; /* hold or silence */
 };
 
 /* When the head is there: may this request be here at all? 0 or the error to answer with. */
@@ -64,8 +64,8 @@ void exchange_stream_begin(struct exchange *x);
 void exchange_stream(struct exchange *x, const char *data, size_t n);
 void exchange_stream_end(struct exchange *x);
 
-/* A comment to a stream, an interim response otherwise: it comes back as a reset if nobody is there.
- * False: this client cannot be asked so. */
+/* A comment to a stream, an interim response otherwise: it comes back as a reset if nobody is
+ * there. False: this client cannot be asked so. */
 bool exchange_probe(struct exchange *x);
 
 /* {"error":{...}} */

@@ -6,11 +6,11 @@
 #include <string.h>
 
 enum {
-    BEFORE,       /* empty lines before the request line */
+    BEFORE, /* empty lines before the request line */
     BEFORE_LF,
     REQUEST_LINE,
     REQUEST_LF,
-    LINE_START,   /* of a field line, or the empty line that ends the head */
+    LINE_START, /* of a field line, or the empty line that ends the head */
     NAME,
     VALUE,
     VALUE_LF,

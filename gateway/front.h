@@ -1,5 +1,5 @@
-/* What the process is for its user: an HTTP server, or a terminal. The control channel (control.c) is the
- * same for both and calls the front it was given. */
+/* What the process is for its user: an HTTP server, or a terminal. The control channel (control.c)
+ * is the same for both and calls the front it was given. */
 #ifndef GATEWAY_FRONT_H
 #define GATEWAY_FRONT_H
 
@@ -15,7 +15,8 @@ struct front_host {
 
 struct front {
     const char *role; /* in the log */
-    /* Before anything else. n_files: descriptors this process may have. Returns the front's state. */
+    /* Before anything else. n_files: descriptors this process may have. Returns the front's state.
+     */
     void *(*open)(uv_loop_t *loop, struct link *link, size_t n_files,
                   const struct front_host *host);
     void (*close)(void *front);

@@ -1,5 +1,5 @@
-/* llhttp glue. Pure; runs on the gateway's loop. Invariant: body and head never exceed their limits,
- * and llhttp's codes do not leave this file. */
+/* llhttp glue. Pure; runs on the gateway's loop. Invariant: body and head never exceed their
+ * limits, and llhttp's codes do not leave this file. */
 #include "gateway/http.h"
 #include "gateway/origin.h"
 #include "shared/num.h"

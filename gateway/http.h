@@ -1,6 +1,6 @@
-/* One HTTP/1.1 request at a time, from bytes: a pure function over state, without sockets, so that it
- * can be fuzzed alone. Two parsers read every byte, framing.c and llhttp (all lenient flags off),
- * and must agree on where things end; on disagreement the request is refused.
+/* One HTTP/1.1 request at a time, from bytes: a pure function over state, without sockets, so that
+ * it can be fuzzed alone. Two parsers read every byte, framing.c and llhttp (all lenient flags
+ * off), and must agree on where things end; on disagreement the request is refused.
  *
  * After any error the connection cannot be used further: answer and close. */
 #ifndef GATEWAY_HTTP_H
@@ -12,26 +12,26 @@
 #include <llhttp.h>
 
 struct http_header {
-    uint32_t name, n_name; /* into head */
+    uint32_t name, n_name;   /* into head */
     uint32_t value, n_value; /* without white space at both ends */
 };
 
 struct http {
     llhttp_t parser;
     struct framing framing;
-    uint8_t phase; /* enum in http.c */
+    uint8_t phase;   /* enum in http.c */
     struct buf head; /* owned: request line and headers as they came */
     struct buf body; /* owned: decoded */
     /* Valid from HTTP_STEP_HEAD to http_next: */
     struct http_header headers[LIMIT_HEADERS];
     size_t n_headers;
-    uint8_t method;           /* llhttp's HTTP_GET, ... */
-    uint32_t path, n_path;    /* into head; without query */
-    uint32_t host, n_host;    /* into head: "name", "name:port" or empty (HTTP/1.0) */
+    uint8_t method;        /* llhttp's HTTP_GET, ... */
+    uint32_t path, n_path; /* into head; without query */
+    uint32_t host, n_host; /* into head: "name", "name:port" or empty (HTTP/1.0) */
     bool is_1_0;
-    bool is_keep_alive;       /* the client's wish; never for HTTP/1.0 */
+    bool is_keep_alive; /* the client's wish; never for HTTP/1.0 */
     bool is_chunked, is_chunked_for_llhttp;
-    bool wants_continue;      /* Expect: 100-continue */
+    bool wants_continue; /* Expect: 100-continue */
     uint64_t content_length;
 };
 
@@ -52,7 +52,8 @@ bool http_has_body(const struct http *h);
 
 /* Takes up to n bytes, stops after head and end; call again with the rest (also when there is none
  * after HTTP_STEP_HEAD). Returns an http_step, or an error to answer with: ERR_BAD_REQUEST,
- * ERR_HTTP_VERSION, ERR_URI_TOO_LONG, ERR_HEADERS_TOO_LARGE, ERR_TOO_LARGE, ERR_EXPECTATION, -ENOMEM. */
+ * ERR_HTTP_VERSION, ERR_URI_TOO_LONG, ERR_HEADERS_TOO_LARGE, ERR_TOO_LARGE, ERR_EXPECTATION,
+ * -ENOMEM. */
 MUST_CHECK int http_feed(struct http *h, const char *p, size_t n, size_t *ret_used, struct err *e);
 
 /* Value of a header, borrowed and not terminated, or NULL. name is lower-case. */

@@ -1,5 +1,5 @@
-/* The journal of live requests. Pure; runs on the gateway's loop. Invariant: entry i's id is i modulo
- * the table's size, so that finding is one look and ids are never used twice. */
+/* The journal of live requests. Pure; runs on the gateway's loop. Invariant: entry i's id is i
+ * modulo the table's size, so that finding is one look and ids are never used twice. */
 #include "gateway/journal.h"
 
 #include <errno.h>
@@ -63,7 +63,7 @@ int journal_add(struct journal *j, uint32_t type, struct buf *payload, uint32_t 
         new.choice_base = m.choice_base;
         new.n_choices = m.n_choices;
         new.max_tokens = m.max_tokens;
-        new.n_top = m.flags & MSG_LOGPROBS ? m.top_logprobs + 1 : 0;
+        new.n_top = m.flags &MSG_LOGPROBS ? m.top_logprobs + 1 : 0;
         new.choices = calloc(m.n_choices, sizeof(*new.choices));
         if (!new.choices) {
             return -ENOMEM;
@@ -149,8 +149,8 @@ static int note_done(struct journal_entry *en, const struct msg_done *m, struct 
         n += en->choices[i].n_tokens;
         all = all && en->choices[i].is_finished;
     }
-    if (!en->is_cancelled &&
-        (!all || m->n_completion != n || m->n_prompt != en->n_prompt || m->n_cached > m->n_prompt)) {
+    if (!en->is_cancelled && (!all || m->n_completion != n || m->n_prompt != en->n_prompt ||
+                              m->n_cached > m->n_prompt)) {
         return breach(e, "the end of a request does not fit what came before");
     }
     return 1;

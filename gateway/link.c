@@ -1,10 +1,10 @@
 /* Rings, epochs and the outbox (see link.h). Runs on the gateway's loop, blocks never. Invariant:
- * what the worker sends is checked by msg_check and the journal before anybody acts on it; the first
- * wrong record ends the epoch.
+ * what the worker sends is checked by msg_check and the journal before anybody acts on it; the
+ * first wrong record ends the epoch.
  *
- * What the worker is to know of a request (submitted, cancelled, paused) is kept as wishes in its journal
- * entry; the outbox lists entries whose wishes are not yet in the ring. So a full ring costs memory
- * only for requests that were admitted, and nothing is lost or sent twice. */
+ * What the worker is to know of a request (submitted, cancelled, paused) is kept as wishes in its
+ * journal entry; the outbox lists entries whose wishes are not yet in the ring. So a full ring
+ * costs memory only for requests that were admitted, and nothing is lost or sent twice. */
 #include "gateway/link.h"
 #include "ipc/memfd.h"
 #include "shared/clock.h"
@@ -19,8 +19,8 @@
 /* Records taken before the loop serves others, and notices which readers fall behind. */
 enum { BATCH = 256 };
 
-/* No progress for so long, with work there, is a stall. The supervisor's watchdog ends the worker; here
- * it only makes /ready honest. */
+/* No progress for so long, with work there, is a stall. The supervisor's watchdog ends the worker;
+ * here it only makes /ready honest. */
 enum { STALL_MS = 2000, STALL_PREFILL_MS = 5000 };
 
 static void on_poll(uv_timer_t *t);
@@ -52,7 +52,8 @@ static void rest(struct link *l)
     }
 }
 
-/* Notes since when requests are in flight and the worker says it idles. Paused ones do not count. */
+/* Notes since when requests are in flight and the worker says it idles. Paused ones do not count.
+ */
 static void watch(struct link *l)
 {
     bool waits = l->state == LINK_READY && l->journal.n_live > l->n_paused &&
@@ -68,8 +69,7 @@ static void watch(struct link *l)
 
 static bool has_wishes(const struct journal_entry *en)
 {
-    return !en->is_sent || en->wants_cancel != en->is_cancelled ||
-           en->wants_pause != en->is_paused;
+    return !en->is_sent || en->wants_cancel != en->is_cancelled || en->wants_pause != en->is_paused;
 }
 
 static void outbox_add(struct link *l, struct journal_entry *en)
@@ -546,9 +546,9 @@ void link_status(const struct link *l, struct link_status *ret)
         break;
     case LINK_DOWN:
         ret->is_expected = l->why.retry_after_ms > 0;
-        ret->retry_after_ms = (uint32_t)(l->why.retry_after_ms > in_state_ms
-                                             ? l->why.retry_after_ms - in_state_ms
-                                             : 0);
+        ret->retry_after_ms =
+            (uint32_t)(l->why.retry_after_ms > in_state_ms ? l->why.retry_after_ms - in_state_ms
+                                                           : 0);
         ret->err = l->why.err;
         ret->detail = l->why.detail;
         break;

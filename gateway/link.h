@@ -1,10 +1,10 @@
 /* The gateway's end of the rings: requests go out, events come in, workers come and go. Knows no
  * HTTP; a terminal uses it the same way.
  *
- * One thread (the loop's). Nothing here blocks. An epoch is one worker's life: link_attach begins it,
- * link_detach or a breach of the protocol ends it, and every request in flight then gets MSG_FAIL with
- * ERR_WORKER_DOWN. Events come from the loop only, never from within a link_* call that submits,
- * cancels or pauses. */
+ * One thread (the loop's). Nothing here blocks. An epoch is one worker's life: link_attach begins
+ * it, link_detach or a breach of the protocol ends it, and every request in flight then gets
+ * MSG_FAIL with ERR_WORKER_DOWN. Events come from the loop only, never from within a link_* call
+ * that submits, cancels or pauses. */
 #ifndef GATEWAY_LINK_H
 #define GATEWAY_LINK_H
 
@@ -19,7 +19,7 @@ enum link_state {
     LINK_STARTING, /* no worker yet */
     LINK_LOADING,  /* attached; the models are not all there */
     LINK_READY,
-    LINK_DOWN,     /* the last worker is gone */
+    LINK_DOWN, /* the last worker is gone */
 };
 
 struct link_event {
@@ -46,37 +46,37 @@ struct link_status {
     enum link_state state;
     int64_t since_unix_s; /* of this state */
     uint64_t epoch;
-    bool is_stalled;      /* work is there and no progress */
-    uint32_t phase;       /* enum status_phase */
+    bool is_stalled; /* work is there and no progress */
+    uint32_t phase;  /* enum status_phase */
     uint32_t n_active, n_queued;
     uint64_t load_done_bytes, load_total_bytes;
-    bool is_expected;     /* READY is expected without anybody's help */
+    bool is_expected;        /* READY is expected without anybody's help */
     uint32_t retry_after_ms; /* best guess until READY; 0 unknown */
-    int err;              /* DOWN: why (ERR_*) */
-    const char *detail;   /* DOWN: borrowed, valid until the next change */
+    int err;                 /* DOWN: why (ERR_*) */
+    const char *detail;      /* DOWN: borrowed, valid until the next change */
 };
 
 struct link {
-    uv_loop_t *loop;           /* borrowed */
-    struct channel *channel;   /* borrowed */
+    uv_loop_t *loop;              /* borrowed */
+    struct channel *channel;      /* borrowed */
     void (*on_change)(void *arg); /* after every change of state */
     void *arg;
     enum link_state state;
     int64_t since_unix_s;
     uint64_t since_ms;
     uint64_t epoch, n_epochs, n_breaches;
-    struct msg_detach why;     /* of DOWN */
+    struct msg_detach why; /* of DOWN */
     struct journal journal;
-    size_t n_paused;           /* live entries that are to pause */
+    size_t n_paused; /* live entries that are to pause */
     struct journal_entry *outbox, **outbox_end;
     struct msg_model models[LIMIT_MODELS]; /* of the newest epoch that sent any */
-    uint32_t n_models;         /* announced so far in this epoch */
-    uint32_t n_models_known;   /* valid in models: stays over an epoch's end */
+    uint32_t n_models;                     /* announced so far in this epoch */
+    uint32_t n_models_known;               /* valid in models: stays over an epoch's end */
     /* One epoch's: */
     struct ring requests, events;
     void *maps[3]; /* owned: request ring, event ring, status page */
     size_t map_bytes[3];
-    int bells[2];  /* owned: request, event */
+    int bells[2]; /* owned: request, event */
     const struct status_page *status;
     uint64_t waiting_since_ms; /* work was there and the worker idle: since when; 0 not so */
     uv_poll_t *bell;           /* heap: libuv lets go of it later than we do */

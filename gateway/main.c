@@ -20,8 +20,8 @@ static const char usage[] =
     "  --no-sandbox  for debuggers and valgrind: without seccomp and Landlock\n"
     "  --version\n";
 
-/* The supervisor decides what becomes of us; what a terminal or a service manager sends to the whole
- * group is for it. SIGTERM is control.c's. */
+/* The supervisor decides what becomes of us; what a terminal or a service manager sends to the
+ * whole group is for it. SIGTERM is control.c's. */
 static void ignore_signals(void)
 {
     const int ignored[] = {SIGPIPE, SIGINT, SIGHUP, SIGQUIT};

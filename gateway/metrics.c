@@ -12,8 +12,8 @@ static const double bounds[] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.
                                 1,     2.5,    5,     10,   30,    60,   120, 300};
 enum { N_BOUNDS = COUNT_OF(bounds) };
 
-static const int statuses[] = {0,   200, 204, 400, 401, 403, 404, 405, 408, 413,
-                               414, 417, 429, 431, 500, 503, 505};
+static const int statuses[] = {0,   200, 204, 400, 401, 403, 404, 405, 408,
+                               413, 414, 417, 429, 431, 500, 503, 505};
 enum { N_LABELS = MAX(ROUTE_COUNT, COUNT_OF(statuses)) };
 
 static const struct {
@@ -148,8 +148,8 @@ void metrics_print(struct buf *ret)
     static const char *const kinds[] = {"counter", "gauge", "histogram"};
     for (size_t i = 0; i < METRIC_COUNT; i++) {
         enum metric m = (enum metric)i;
-        buf_printf(ret, "# HELP %s %s\n# TYPE %s %s\n", infos[m].name, infos[m].help,
-                   infos[m].name, kinds[infos[m].kind]);
+        buf_printf(ret, "# HELP %s %s\n# TYPE %s %s\n", infos[m].name, infos[m].help, infos[m].name,
+                   kinds[infos[m].kind]);
         for (size_t label = 0; label < n_labels(m); label++) {
             if (infos[m].kind == HISTOGRAM) {
                 put_histogram(ret, m, label);

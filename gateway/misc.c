@@ -52,8 +52,8 @@ static void put_state(struct exchange *x, struct buf *b, const char *status,
                (long long)st->since_unix_s);
     buf_printf(b, "\"epoch\":%llu", (unsigned long long)st->epoch);
     if (st->state == LINK_READY || st->state == LINK_LOADING) {
-        buf_printf(b, ",\"phase\":\"%s\",\"active\":%u,\"queued\":%u",
-                   status_phase_name(st->phase), st->n_active, st->n_queued);
+        buf_printf(b, ",\"phase\":\"%s\",\"active\":%u,\"queued\":%u", status_phase_name(st->phase),
+                   st->n_active, st->n_queued);
     }
     if (st->state == LINK_LOADING && st->load_total_bytes) {
         buf_printf(b, ",\"loaded_bytes\":%llu,\"total_bytes\":%llu",
@@ -125,7 +125,8 @@ void misc_models(struct exchange *x)
     reply_json(x, 200, &b);
 }
 
-/* Percent-decodes up to cap bytes; returns the length, or cap + 1 if it is not well-formed or too long. */
+/* Percent-decodes up to cap bytes; returns the length, or cap + 1 if it is not well-formed or too
+ * long. */
 static size_t decode_percent(const char *s, size_t n, char *out, size_t cap)
 {
     size_t len = 0;

@@ -68,7 +68,8 @@ static bool equals(const char *s, size_t n, const char *word)
     return n == strlen(word) && strncasecmp(s, word, n) == 0;
 }
 
-/* Four decimal parts: what a browser takes for an address. A name such as "1.2.3.4.evil.com" is not. */
+/* Four decimal parts: what a browser takes for an address. A name such as "1.2.3.4.evil.com" is
+ * not. */
 static bool is_ipv4(const char *s, size_t n)
 {
     int parts = 0;
@@ -124,8 +125,7 @@ enum origin_verdict origin_judge(const struct config_list *cors, const char *hos
     const char *colon = memchr(origin, ':', n_origin);
     size_t scheme = colon ? (size_t)(colon - origin) : n_origin;
     if (scheme + 3 < n_origin && memcmp(colon, "://", 3) == 0 && n_host > 0 &&
-        n_origin - scheme - 3 == n_host &&
-        strncasecmp(colon + 3, host, n_host) == 0) {
+        n_origin - scheme - 3 == n_host && strncasecmp(colon + 3, host, n_host) == 0) {
         return ORIGIN_SAME;
     }
     return ORIGIN_REFUSED;

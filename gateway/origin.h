@@ -2,8 +2,8 @@
  * stranger's name point here (told by Host), and a page may post here directly (told by Origin).
  *
  * Host: IP literals, localhost and *.localhost are always ours (a browser that names an address
- * really connects to it); further names come from --allowed-host. Origin: absent (no browser), the same
- * host, or one of --cors-origin ("*" is any). Pure. */
+ * really connects to it); further names come from --allowed-host. Origin: absent (no browser), the
+ * same host, or one of --cors-origin ("*" is any). Pure. */
 #ifndef GATEWAY_ORIGIN_H
 #define GATEWAY_ORIGIN_H
 

@@ -1,4 +1,5 @@
-/* What the model is to read: prompts, token ids, chat messages. Pure; runs on the gateway's loop. */
+/* What the model is to read: prompts, token ids, chat messages. Pure; runs on the gateway's loop.
+ */
 #include "gateway/prompt.h"
 
 #include <errno.h>
@@ -28,7 +29,8 @@ int prompt_read(struct request *r, const json_t *v, struct request_err *e)
         return 0;
     }
     if (!json_is_array(v) || json_array_size(v) == 0) {
-        return request_refuse(e, "prompt", "is not a string, an array of token ids, or an array "
+        return request_refuse(e, "prompt",
+                              "is not a string, an array of token ids, or an array "
                               "of those");
     }
     if (json_is_integer(json_array_get(v, 0))) {
@@ -220,8 +222,8 @@ void prompt_encode(const struct request *r, size_t i, struct buf *ret, uint32_t 
                 json_put_value(&args, r->tools);
             }
             if (r->template_kwargs) {
-                buf_str(&args, r->tools ? ",\"chat_template_kwargs\":"
-                                        : "\"chat_template_kwargs\":");
+                buf_str(&args,
+                        r->tools ? ",\"chat_template_kwargs\":" : "\"chat_template_kwargs\":");
                 json_put_value(&args, r->template_kwargs);
             }
             buf_char(&args, '}');

@@ -1,5 +1,5 @@
-/* JSON bodies, by the table of field.def. Pure; runs on the gateway's loop. Invariant: a number that
- * leaves here is within its declared range. */
+/* JSON bodies, by the table of field.def. Pure; runs on the gateway's loop. Invariant: a number
+ * that leaves here is within its declared range. */
 #include "gateway/prompt.h"
 #include "shared/num.h"
 
@@ -173,8 +173,10 @@ static int read_max_tokens(struct request *r, const json_t *v, struct request_er
 {
     int64_t i;
     if (!as_integer(v, &i) || i == 0 || i < -1 || i > INT32_MAX) {
-        return request_refuse(e, "max_tokens", "is not a whole number from 1 to %d (or -1: to the "
-                              "end of the context)", INT32_MAX);
+        return request_refuse(e, "max_tokens",
+                              "is not a whole number from 1 to %d (or -1: to the "
+                              "end of the context)",
+                              INT32_MAX);
     }
     r->max_tokens = MAX(i, (int64_t)0);
     return 0;
@@ -218,8 +220,7 @@ static int read_stop(struct request *r, const json_t *v, struct request_err *e)
 static int read_logit_bias(struct request *r, const json_t *v, struct request_err *e)
 {
     if (!json_is_object(v)) {
-        return request_refuse(e, "logit_bias", "is %s, wanted an object of id: bias",
-                              type_name(v));
+        return request_refuse(e, "logit_bias", "is %s, wanted an object of id: bias", type_name(v));
     }
     if (json_object_size(v) > LIMIT_LOGIT_BIAS) {
         return request_refuse(e, "logit_bias", "has %zu entries, allowed %d", json_object_size(v),

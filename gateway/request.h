@@ -31,13 +31,13 @@ struct request {
     json_t *json;              /* owned; everything borrowed below lives in it */
     struct request_text model; /* data NULL: not given */
     struct request_text user, content;
-    const json_t *prompt;      /* what the client gave: see request_prompt */
+    const json_t *prompt; /* what the client gave: see request_prompt */
     size_t n_prompts;
     const json_t *tools, *template_kwargs;
-    struct buf messages;       /* owned: the JSON array for the worker */
+    struct buf messages; /* owned: the JSON array for the worker */
     struct request_text stops[LIMIT_STOPS];
     size_t n_stops;
-    struct buf logit_bias;     /* owned: struct msg_logit_bias[] */
+    struct buf logit_bias; /* owned: struct msg_logit_bias[] */
     uint64_t seed;
     bool has_seed;
     int64_t max_tokens; /* 0: to the end of the context */
@@ -59,6 +59,7 @@ void request_encode(const struct request *r, size_t i, uint32_t model, uint64_t 
                     struct buf *ret);
 
 /* Fills e: ERR_BAD_FIELD, naming the field by its place. */
-int request_refuse(struct request_err *e, const char *param, const char *fmt, ...) PRINTF_LIKE(3, 4);
+int request_refuse(struct request_err *e, const char *param, const char *fmt, ...)
+    PRINTF_LIKE(3, 4);
 
 #endif

@@ -1,5 +1,5 @@
-/* The gateway's sandbox. Once per process, before any foreign byte. Uses the kernel's Landlock through
- * raw system calls, because libc has none and headers may be older than the kernel. */
+/* The gateway's sandbox. Once per process, before any foreign byte. Uses the kernel's Landlock
+ * through raw system calls, because libc has none and headers may be older than the kernel. */
 #include "gateway/sandbox.h"
 #include "shared/log.h"
 
@@ -73,6 +73,7 @@ static void enter_landlock(void)
 #define CALL(name) SCMP_SYS(name)
 
 /* Free of conditions. Grouped by who needs them. */
+/* clang-format off */
 static const int calls[] = {
     /* the loop */
     CALL(epoll_wait), CALL(epoll_pwait), CALL(epoll_ctl), CALL(read), CALL(write), CALL(readv),
@@ -88,6 +89,7 @@ static const int calls[] = {
     CALL(getrandom), CALL(getpid), CALL(gettid), CALL(tgkill), CALL(rt_sigprocmask),
     CALL(rt_sigreturn), CALL(rt_sigaction), CALL(exit), CALL(exit_group),
 };
+/* clang-format on */
 
 static int allow(scmp_filter_ctx f, int call)
 {

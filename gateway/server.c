@@ -1,5 +1,5 @@
-/* Listeners and the list of connections. Runs on the gateway's loop. libuv's own accept is not used:
- * when descriptors run out it opens a file, which the sandbox forbids. */
+/* Listeners and the list of connections. Runs on the gateway's loop. libuv's own accept is not
+ * used: when descriptors run out it opens a file, which the sandbox forbids. */
 #include "gateway/server.h"
 #include "gateway/metrics.h"
 #include "shared/log.h"
@@ -58,8 +58,9 @@ void server_count_body(struct server *s, struct conn *c, size_t n)
     metrics_set(METRIC_BODY_BYTES, s->body_bytes);
 }
 
-/* What a turn's callbacks produced leaves in one write a connection. Before the loop sleeps and after,
- * so that no dirty connection is freed (which happens at the end of a turn) before it is flushed. */
+/* What a turn's callbacks produced leaves in one write a connection. Before the loop sleeps and
+ * after, so that no dirty connection is freed (which happens at the end of a turn) before it is
+ * flushed. */
 static void flush_all(struct server *s)
 {
     while (s->dirty) {

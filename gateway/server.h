@@ -10,8 +10,8 @@
 enum { SERVER_LISTENERS = 4, SERVER_READ_BYTES = 64 * 1024 };
 
 struct server {
-    uv_loop_t *loop;    /* borrowed */
-    struct link *link;  /* borrowed */
+    uv_loop_t *loop;   /* borrowed */
+    struct link *link; /* borrowed */
     struct front_host host;
     struct config config; /* owned */
     struct auth auth;
@@ -30,7 +30,7 @@ struct server {
     uv_check_t after_sleep;
     uv_timer_t drain;
     size_t n_handles; /* libuv still holds */
-    int spare_fd; /* given up for a moment to answer 503 when descriptors run out */
+    int spare_fd;     /* given up for a moment to answer 503 when descriptors run out */
     bool is_draining, is_drained;
     char read_buffer[SERVER_READ_BYTES];
 };

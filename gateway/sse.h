@@ -1,5 +1,5 @@
-/* Server-sent events (HTML standard 9.2), as the OpenAI API uses them: "data: JSON" and an empty line;
- * the JSON holds no line break. */
+/* Server-sent events (HTML standard 9.2), as the OpenAI API uses them: "data: JSON" and an empty
+ * line; the JSON holds no line break. */
 #ifndef GATEWAY_SSE_H
 #define GATEWAY_SSE_H
 

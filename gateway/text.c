@@ -1,5 +1,5 @@
-/* POST /tokenize and /detokenize: a MSG_TEXT each, the answer collected until its last part. Runs on
- * the gateway's loop. */
+/* POST /tokenize and /detokenize: a MSG_TEXT each, the answer collected until its last part. Runs
+ * on the gateway's loop. */
 #include "gateway/answer.h"
 #include "gateway/api.h"
 #include "gateway/server.h"
@@ -11,8 +11,8 @@
 struct text {
     struct exchange *x; /* borrowed */
     bool is_tokenize;
-    uint64_t id;        /* 0: over */
-    struct buf result;  /* owned */
+    uint64_t id;       /* 0: over */
+    struct buf result; /* owned */
 };
 
 static void free_text(struct text *t)
@@ -107,9 +107,9 @@ static int submit(struct text *t, const struct request *r, const struct msg_mode
     struct buf payload;
     buf_init(&payload, LIMIT_BULK_BYTES);
     request_encode(r, 0, model->index, 0, &payload);
-    int rc = payload.failed ? -ENOMEM
-                            : link_submit(t->x->server->link, MSG_TEXT, &payload, model, on_event,
-                                          t, &t->id);
+    int rc = payload.failed
+                 ? -ENOMEM
+                 : link_submit(t->x->server->link, MSG_TEXT, &payload, model, on_event, t, &t->id);
     buf_finish(&payload);
     return rc;
 }

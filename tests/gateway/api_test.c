@@ -48,23 +48,25 @@ static void expect(const struct rig *r, const char *what, const char *body, int 
 #define USER(text) "{\"messages\":[{\"role\":\"user\",\"content\":\"" text "\"}]"
 
 #define CHAT_HEAD                                                                                  \
-    "{\"id\":\"chatcmpl-*\",\"object\":\"chat.completion\",\"created\":*,\"model\":\"tiny\","       \
+    "{\"id\":\"chatcmpl-*\",\"object\":\"chat.completion\",\"created\":*,\"model\":\"tiny\","      \
     "\"system_fingerprint\":\"rocmforge-" ROCMFORGE_VERSION "\",\"choices\":["
 #define CHUNK                                                                                      \
     "data: {\"id\":\"chatcmpl-*\",\"object\":\"chat.completion.chunk\",\"created\":*,"             \
     "\"model\":\"tiny\",\"system_fingerprint\":\"rocmforge-" ROCMFORGE_VERSION "\",\"choices\":["
 #define TEXT_HEAD                                                                                  \
-    "{\"id\":\"cmpl-*\",\"object\":\"text_completion\",\"created\":*,\"model\":\"tiny\","           \
+    "{\"id\":\"cmpl-*\",\"object\":\"text_completion\",\"created\":*,\"model\":\"tiny\","          \
     "\"system_fingerprint\":\"rocmforge-" ROCMFORGE_VERSION "\",\"choices\":["
 #define USAGE(prompt, completion, total)                                                           \
-    "\"usage\":{\"prompt_tokens\":" prompt ",\"completion_tokens\":" completion                     \
+    "\"usage\":{\"prompt_tokens\":" prompt ",\"completion_tokens\":" completion                    \
     ",\"total_tokens\":" total ",\"prompt_tokens_details\":{\"cached_tokens\":1}}"
 #define TIMINGS(prompt, per_prompt, prompt_rate, n, per_token, rate)                               \
-    ",\"timings\":{\"cache_n\":1,\"prompt_n\":" prompt ",\"prompt_ms\":2.000,"                      \
-    "\"prompt_per_token_ms\":" per_prompt ",\"prompt_per_second\":" prompt_rate                     \
-    ",\"predicted_n\":" n ",\"predicted_ms\":4.000,\"predicted_per_token_ms\":" per_token           \
+    ",\"timings\":{\"cache_n\":1,\"prompt_n\":" prompt ",\"prompt_ms\":2.000,"                     \
+    "\"prompt_per_token_ms\":" per_prompt ",\"prompt_per_second\":" prompt_rate                    \
+    ",\"predicted_n\":" n ",\"predicted_ms\":4.000,\"predicted_per_token_ms\":" per_token          \
     ",\"predicted_per_second\":" rate "}}"
 
+/* clang-format off */
+/* Transcripts are laid out by the line of the answer. */
 static void whole(const struct rig *r)
 {
     expect(r, CHAT, USER("say Hel|lo|!") ",\"model\":\"tiny\"}", 200,
@@ -92,15 +94,18 @@ static void whole(const struct rig *r)
            TEXT_HEAD "{\"text\":\"abc\",\"index\":0,\"logprobs\":null,\"finish_reason\":\"stop\"}],"
            USAGE("3", "3", "6") TIMINGS("2", "1.000", "1000.000", "3", "1.333", "750.000"));
 }
+/* clang-format on */
 
 static void logprobs(const struct rig *r)
 {
-    char *got = client_body(r, CHAT, USER("say h\\u00e9|~|x") ",\"logprobs\":true,\"top_logprobs\":1}", 200);
+    char *got = client_body(r, CHAT,
+                            USER("say h\\u00e9|~|x") ",\"logprobs\":true,\"top_logprobs\":1}", 200);
     CHECK(strstr(got, "\"logprobs\":{\"content\":[{\"token\":\"h\xc3\xa9\",\"logprob\":-0.5,"
                       "\"bytes\":[104,195,169],\"top_logprobs\":[{\"token\":\"b\",\"logprob\":-1,"
                       "\"bytes\":[98]}]},{\"token\":\"~\","));
     free(got);
-    got = client_body(r, TEXT, "{\"prompt\":\"say h\\u00e9|xy\",\"logprobs\":2,\"echo\":true}", 200);
+    got =
+        client_body(r, TEXT, "{\"prompt\":\"say h\\u00e9|xy\",\"logprobs\":2,\"echo\":true}", 200);
     CHECK(strstr(got, "\"text\":\"say h\xc3\xa9|xyh\xc3\xa9xy\""));
     CHECK(strstr(got, "\"logprobs\":{\"tokens\":[\"say h\xc3\xa9|xy\",\"h\xc3\xa9\",\"xy\"],"
                       "\"token_logprobs\":[null,-0.5,-0.5],"
@@ -114,10 +119,11 @@ static void logprobs(const struct rig *r)
     free(got);
 }
 
+/* clang-format off */
 static void streams(const struct rig *r)
 {
 #define DELTA(index, delta, finish)                                                                \
-    CHUNK "{\"index\":" index ",\"delta\":{" delta "},\"logprobs\":null,\"finish_reason\":" finish  \
+    CHUNK "{\"index\":" index ",\"delta\":{" delta "},\"logprobs\":null,\"finish_reason\":" finish \
           "}]"
     expect(r, CHAT, USER("say Hel|lo") ",\"stream\":true}", 200,
            DELTA("0", "\"role\":\"assistant\",\"content\":\"\"", "null") "}\n\n"
@@ -150,9 +156,17 @@ static void streams(const struct rig *r)
            DELTA("0", "", "\"length\"")
            TIMINGS("2", "1.000", "1000.000", "0", "0.000", "0.000") "\n\n"
            "data: [DONE]\n\n");
+}
+/* clang-format on */
+
+static void text_stream(const struct rig *r)
+{
     char *got = client_body(r, TEXT, "{\"prompt\":\"say a\",\"stream\":true}", 200);
-    CHECK(strstr(got, "{\"text\":\"a\",\"index\":0,\"logprobs\":null,\"finish_reason\":null}]}\n\n"));
-    CHECK(strstr(got, "{\"text\":\"\",\"index\":0,\"logprobs\":null,\"finish_reason\":\"stop\"}],\"timings\""));
+    CHECK(
+        strstr(got, "{\"text\":\"a\",\"index\":0,\"logprobs\":null,\"finish_reason\":null}]}\n\n"));
+    CHECK(strstr(
+        got,
+        "{\"text\":\"\",\"index\":0,\"logprobs\":null,\"finish_reason\":\"stop\"}],\"timings\""));
     free(got);
     struct response res;
     client_once(r, CHAT, NULL, USER("say a") ",\"stream\":true}", &res);
@@ -166,8 +180,10 @@ static void streams(const struct rig *r)
  * what was said, and always whole UTF-8. */
 static void utf8(const struct rig *r)
 {
-    char *got = client_body(r, CHAT, USER("say \xf0\x9f\x94\xa5|\xe2\x82\xac|\\u0041") ",\"stream\":true}", 200);
-    CHECK(strstr(got, "\"content\":\"\xf0\x9f\x94\xa5\"") && strstr(got, "\"content\":\"\xe2\x82\xac\""));
+    char *got = client_body(
+        r, CHAT, USER("say \xf0\x9f\x94\xa5|\xe2\x82\xac|\\u0041") ",\"stream\":true}", 200);
+    CHECK(strstr(got, "\"content\":\"\xf0\x9f\x94\xa5\"") &&
+          strstr(got, "\"content\":\"\xe2\x82\xac\""));
     free(got);
     got = client_body(r, TEXT, "{\"prompt\":\"say \\ud83d\\udd25|\\t\\\"\\\\\"}", 200);
     CHECK(strstr(got, "\"text\":\"\xf0\x9f\x94\xa5\\t\\\"\\\\\""));
@@ -181,10 +197,11 @@ static void errors(const struct rig *r)
            "'temperature' is 9, allowed 0 to 2; correct the named field\","
            "\"type\":\"invalid_request_error\",\"param\":\"temperature\",\"code\":"
            "\"invalid_field\"}}");
-    expect(r, TEXT, "{\"prompt\":\"a\",\"model\":\"nope\"}", 404,
-           "{\"error\":{\"message\":\"no model of that name is served: 'nope'; GET /v1/models lists "
-           "the names\",\"type\":\"invalid_request_error\",\"param\":\"model\",\"code\":"
-           "\"model_not_found\"}}");
+    expect(
+        r, TEXT, "{\"prompt\":\"a\",\"model\":\"nope\"}", 404,
+        "{\"error\":{\"message\":\"no model of that name is served: 'nope'; GET /v1/models lists "
+        "the names\",\"type\":\"invalid_request_error\",\"param\":\"model\",\"code\":"
+        "\"model_not_found\"}}");
     static const struct {
         const char *what, *body;
         int status;
@@ -227,7 +244,6 @@ static void errors(const struct rig *r)
     client_once(r, "PUT /health", NULL, NULL, &res);
     CHECK_STR(response_header(&res, "Allow", v), "GET, HEAD, OPTIONS");
     response_finish(&res);
-    /* After the first token an error comes in the stream, and ends it without [DONE]. */
 }
 
 static void others(const struct rig *r)
@@ -236,14 +252,16 @@ static void others(const struct rig *r)
     expect(r, "POST /tokenize", "{\"content\":\"\"}", 200, "{\"tokens\":[]}");
     expect(r, "POST /detokenize", "{\"tokens\":[65,66]}", 200, "{\"content\":\"AB\"}");
     char *got = client_body(r, "GET /v1/models", NULL, 200);
-    CHECK(strstr(got, "{\"object\":\"list\",\"data\":[{\"id\":\"tiny\",\"object\":\"model\","
-                      "\"created\":1700000000,\"owned_by\":\"rocmforge\",\"meta\":{\"n_vocab\":1000,"));
+    CHECK(strstr(got,
+                 "{\"object\":\"list\",\"data\":[{\"id\":\"tiny\",\"object\":\"model\","
+                 "\"created\":1700000000,\"owned_by\":\"rocmforge\",\"meta\":{\"n_vocab\":1000,"));
     free(got);
     got = client_body(r, "GET /v1/models/%6Fther", NULL, 200);
     CHECK(strncmp(got, "{\"id\":\"other\",", 14) == 0);
     free(got);
     got = client_body(r, "GET /health", NULL, 200);
-    CHECK(strstr(got, "{\"status\":\"ok\",\"draining\":false,\"worker\":{\"state\":\"ready\",\"since\":"));
+    CHECK(strstr(
+        got, "{\"status\":\"ok\",\"draining\":false,\"worker\":{\"state\":\"ready\",\"since\":"));
     free(got);
     got = client_body(r, "GET /ready", NULL, 200);
     CHECK(strstr(got, "\"status\":\"ready\"") && strstr(got, "\"phase\":\"idle\""));
@@ -315,9 +333,8 @@ static int status_with(const struct rig *r, const char *what, const char *header
 static void keys_and_origins(void)
 {
     struct rig r;
-    const struct rig_options o = {
-        .config = "allowed_host=forge.lan\ncors_origin=https://ui.lan\n",
-        .keys = "# two keys\nsecret-one\n\n  secret-two\r\n"};
+    const struct rig_options o = {.config = "allowed_host=forge.lan\ncors_origin=https://ui.lan\n",
+                                  .keys = "# two keys\nsecret-one\n\n  secret-two\r\n"};
     rig_start(&r, &o);
     rig_worker_start(&r);
     static const struct {
@@ -407,6 +424,7 @@ int main(void)
     whole(&r);
     logprobs(&r);
     streams(&r);
+    text_stream(&r);
     utf8(&r);
     errors(&r);
     others(&r);

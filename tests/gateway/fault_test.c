@@ -1,5 +1,6 @@
-/* What clients see when things go wrong behind the gateway, and in front of it: workers that die, stall,
- * break the protocol or fill up; clients that leave, read slowly or half-close; shutdown and reload. */
+/* What clients see when things go wrong behind the gateway, and in front of it: workers that die,
+ * stall, break the protocol or fill up; clients that leave, read slowly or half-close; shutdown and
+ * reload. */
 #include "ipc/memfd.h"
 #include "shared/clock.h"
 #include "shared/limits.h"
@@ -338,8 +339,11 @@ static void stalled(struct rig *r)
 static void clients_leave(struct rig *r)
 {
     static const char *const bodies[] = {
-        "{\"prompt\":\"flood\",\"stream\":true}", "{\"prompt\":\"hang\",\"stream\":true}",
-        "{\"prompt\":\"hang\"}", "{\"prompt\":\"silent\"}", "{\"prompt\":[\"hang\",\"hang\"]}",
+        "{\"prompt\":\"flood\",\"stream\":true}",
+        "{\"prompt\":\"hang\",\"stream\":true}",
+        "{\"prompt\":\"hang\"}",
+        "{\"prompt\":\"silent\"}",
+        "{\"prompt\":[\"hang\",\"hang\"]}",
     };
     unsigned n_cancels = r->n_cancels;
     for (size_t i = 0; i < COUNT_OF(bodies); i++) {
@@ -374,7 +378,7 @@ static void slow_reader(struct rig *r)
     RIG_WAIT(r->n_pauses == 1);
     usleep(50000);
     CHECK(rig_gateway_kib(r) - before < 8192); /* a ring of tokens as events, at most */
-    for (int i = 0; i < 5; i++) { /* nobody waits for it */
+    for (int i = 0; i < 5; i++) {              /* nobody waits for it */
         free(client_body(r, TEXT, "{\"prompt\":\"say a\"}", 200));
     }
     char chunk[65536];

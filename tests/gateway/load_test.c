@@ -35,7 +35,8 @@ static void *run_client(void *arg)
         char body[256];
         int n = 5 + (l->number * 7 + round * 13) % 200;
         snprintf(body, sizeof(body),
-                 "{\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"count %d\"}]}", n);
+                 "{\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"count %d\"}]}",
+                 n);
         client_open(&c, l->rig);
         client_request(&c, "POST /v1/chat/completions", NULL, body);
         if ((l->number + round) % 4 == 0) {

@@ -20,13 +20,29 @@ static enum origin_verdict judge(const char *host, const char *origin, const cha
 
 int main(void)
 {
-    static const char *const good[] = {
-        "localhost", "LOCALHOST:8080", "a.localhost", "127.0.0.1", "127.0.0.1:8080", "10.1.2.3:80",
-        "[::1]", "[::1]:8080", "[fe80::1]:1", "workstation.lan", "Workstation.LAN:8080"};
-    static const char *const evil[] = {
-        "evil.com", "evil.com:8080", "localhost.evil.com", "xlocalhost", "127.0.0.1.evil.com",
-        "127.0.0.1.", "1.2.3", "1.2.3.4.5", "256.1.1.1", "1..2.3", "", ":80", "a@localhost",
-        "localhost:80x", "[::1", "[::1]x", "[]", "workstation.lan.evil.com", "lan"};
+    static const char *const good[] = {"localhost",       "LOCALHOST:8080",      "a.localhost",
+                                       "127.0.0.1",       "127.0.0.1:8080",      "10.1.2.3:80",
+                                       "[::1]",           "[::1]:8080",          "[fe80::1]:1",
+                                       "workstation.lan", "Workstation.LAN:8080"};
+    static const char *const evil[] = {"evil.com",
+                                       "evil.com:8080",
+                                       "localhost.evil.com",
+                                       "xlocalhost",
+                                       "127.0.0.1.evil.com",
+                                       "127.0.0.1.",
+                                       "1.2.3",
+                                       "1.2.3.4.5",
+                                       "256.1.1.1",
+                                       "1..2.3",
+                                       "",
+                                       ":80",
+                                       "a@localhost",
+                                       "localhost:80x",
+                                       "[::1",
+                                       "[::1]x",
+                                       "[]",
+                                       "workstation.lan.evil.com",
+                                       "lan"};
     for (size_t i = 0; i < COUNT_OF(good); i++) {
         if (!host_ok(good[i])) {
             TEST_FAIL("%s is refused", good[i]);

@@ -24,8 +24,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         buf_init(&b, LIMIT_BULK_BYTES);
         request_encode(&r, i, 0, 2, &b);
         CHECK(!b.failed);
-        CHECK_INT(msg_check(is_generate ? MSG_GENERATE : MSG_TEXT, MSG_RING, MSG_GATEWAY, MSG_WORKER,
-                            MSG_STATE_RUNNING, b.data, b.len, 0),
+        CHECK_INT(msg_check(is_generate ? MSG_GENERATE : MSG_TEXT, MSG_RING, MSG_GATEWAY,
+                            MSG_WORKER, MSG_STATE_RUNNING, b.data, b.len, 0),
                   0);
         buf_finish(&b);
     }

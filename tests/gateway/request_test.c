@@ -155,8 +155,7 @@ static const struct {
     {C, "{\"messages\":[\"hi\"]}", ERR_BAD_FIELD, "messages[0]"},
     {C, "{\"messages\":[{\"content\":\"hi\"}]}", ERR_BAD_FIELD, "messages[0].role"},
     {C, "{\"messages\":[{\"role\":\"\",\"content\":\"hi\"}]}", ERR_BAD_FIELD, "messages[0].role"},
-    {C, "{\"messages\":[{\"role\":\"user\",\"content\":7}]}", ERR_BAD_FIELD,
-     "messages[0].content"},
+    {C, "{\"messages\":[{\"role\":\"user\",\"content\":7}]}", ERR_BAD_FIELD, "messages[0].content"},
     {C, "{\"messages\":[{\"role\":\"user\"}]}", 0, ""},
     {C,
      "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},"
@@ -182,8 +181,8 @@ static void check(enum request_api api, const char *body, int code, const char *
     int rc = request_parse(api, body, strlen(body), &r, &e);
     if (rc != code || strcmp(e.param, param) != 0) {
         TEST_FAIL("%s: %s, param '%s' (%s); expected %s, param '%s'", body,
-                  rc ? err_code(rc) : "taken", e.param, e.err.detail, code ? err_code(code) : "taken",
-                  param);
+                  rc ? err_code(rc) : "taken", e.param, e.err.detail,
+                  code ? err_code(code) : "taken", param);
     }
     if (rc == 0) {
         request_finish(&r);
@@ -304,9 +303,9 @@ static void text_messages(void)
     CHECK_INT(request_parse(REQUEST_TOKENIZE, body, strlen(body), &r, &e), 0);
     buf_init(&b, 0);
     request_encode(&r, 0, 1, 0, &b);
-    CHECK_INT(msg_check(MSG_TEXT, MSG_RING, MSG_GATEWAY, MSG_WORKER, MSG_STATE_RUNNING, b.data,
-                        b.len, 0),
-              0);
+    CHECK_INT(
+        msg_check(MSG_TEXT, MSG_RING, MSG_GATEWAY, MSG_WORKER, MSG_STATE_RUNNING, b.data, b.len, 0),
+        0);
     memcpy(&m, b.data, sizeof(m));
     CHECK(m.request == 0 && m.model == 1 && m.op == MSG_TOKENIZE && m.add_special == 1 &&
           m.parse_special == 0);

@@ -34,16 +34,17 @@ struct rig {
 };
 
 struct rig_options {
-    const char *config;   /* "key=value" lines, or NULL */
-    const char *keys;     /* the API key file's text, or NULL */
-    const char *program;  /* in place of the gateway, or NULL */
-    const char *args[4];  /* further arguments, NULL-terminated */
-    int max_files;        /* RLIMIT_NOFILE of the gateway; 0: as ours */
+    const char *config;  /* "key=value" lines, or NULL */
+    const char *keys;    /* the API key file's text, or NULL */
+    const char *program; /* in place of the gateway, or NULL */
+    const char *args[4]; /* further arguments, NULL-terminated */
+    int max_files;       /* RLIMIT_NOFILE of the gateway; 0: as ours */
 };
 
 /* Starts the gateway and gives it configuration and sockets. Without a worker. */
 void rig_start(struct rig *r, const struct rig_options *o);
-/* A new epoch: rings, ATTACH, and a scripted worker that announces two models, "tiny" and "other". */
+/* A new epoch: rings, ATTACH, and a scripted worker that announces two models, "tiny" and "other".
+ */
 void rig_worker_start(struct rig *r);
 /* The same without a thread and without models: the test itself is the worker. */
 void rig_attach(struct rig *r);

@@ -1,6 +1,6 @@
-/* The sandbox of a process that really serves: the gateway's own main in a child, with a signal handler
- * that does what an intruder would do. Before, a request is answered; the forbidden call then kills the
- * process with SIGSYS. */
+/* The sandbox of a process that really serves: the gateway's own main in a child, with a signal
+ * handler that does what an intruder would do. Before, a request is answered; the forbidden call
+ * then kills the process with SIGSYS. */
 #include "tests/gateway/rig.h"
 
 #include <errno.h>
@@ -17,9 +17,21 @@
 /* gateway/main.c, compiled into this test under another name. */
 int gateway_main(int argc, char **argv);
 
-enum crime { OPEN, OPENAT, SOCKET, CONNECT, EXECVE, FORK, PTRACE, EXECUTABLE_MEMORY, KILL_OTHER, IOCTL, CRIMES };
-static const char *const names[CRIMES] = {"open",  "openat", "socket", "connect", "execve", "fork",
-                                          "ptrace", "mmap(PROT_EXEC)", "kill", "ioctl"};
+enum crime {
+    OPEN,
+    OPENAT,
+    SOCKET,
+    CONNECT,
+    EXECVE,
+    FORK,
+    PTRACE,
+    EXECUTABLE_MEMORY,
+    KILL_OTHER,
+    IOCTL,
+    CRIMES
+};
+static const char *const names[CRIMES] = {"open", "openat", "socket",          "connect", "execve",
+                                          "fork", "ptrace", "mmap(PROT_EXEC)", "kill",    "ioctl"};
 static volatile sig_atomic_t planned;
 
 static void commit(int number)

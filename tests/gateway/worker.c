@@ -1,17 +1,14 @@
 /* A worker that does what the prompt says. The command is the prompt's text, or the content of the
  * last message; it ends at a line break.
- *   say A|B|C      tokens with these texts; ends "stop". "~" as text: a token that shows nothing yet
- *   hold A|B       the same, but the last text comes with FINISH
- *   count N        N tokens "0 ", "1 ", ...; ends "length"
- *   flood          tokens of 100 bytes until cancelled; obeys PAUSE
- *   hang           begins and says nothing more
- *   silent         does not even begin
- *   slow N         like count, 20 ms a token
+ *   say A|B|C      tokens with these texts; ends "stop". "~" as text: a token that shows nothing
+ * yet hold A|B       the same, but the last text comes with FINISH count N        N tokens "0 ", "1
+ * ", ...; ends "length" flood          tokens of 100 bytes until cancelled; obeys PAUSE hang begins
+ * and says nothing more silent         does not even begin slow N         like count, 20 ms a token
  *   fail CODE      FAIL with the error of that code
  *   die N          N tokens, and then nothing
  *   length         one token that says how many bytes the prompt has
- * With logprobs each token has the alternatives wanted; with echo the prompt is one token of its text.
- * TEXT: tokenizing gives one id a byte, detokenizing the way back. */
+ * With logprobs each token has the alternatives wanted; with echo the prompt is one token of its
+ * text. TEXT: tokenizing gives one id a byte, detokenizing the way back. */
 #include "ipc/memfd.h"
 #include "shared/clock.h"
 #include "tests/gateway/rig.h"
@@ -66,9 +63,15 @@ void worker_models(struct rig *r)
 {
     static const char *const names[] = {"tiny", "other"};
     for (uint32_t i = 0; i < 2; i++) {
-        struct msg_model m = {.index = i, .n_models = 2, .n_vocab = 1000, .n_ctx = 1 << 20,
-                              .n_ctx_train = 4096, .has_template = 1, .n_params = 42,
-                              .bytes = 84, .created = 1700000000};
+        struct msg_model m = {.index = i,
+                              .n_models = 2,
+                              .n_vocab = 1000,
+                              .n_ctx = 1 << 20,
+                              .n_ctx_train = 4096,
+                              .has_template = 1,
+                              .n_params = 42,
+                              .bytes = 84,
+                              .created = 1700000000};
         snprintf(m.name, sizeof(m.name), "%s", names[i]);
         snprintf(m.arch, sizeof(m.arch), "llama");
         snprintf(m.quant, sizeof(m.quant), "Q8_0");
@@ -85,16 +88,22 @@ void worker_started(struct rig *r, uint64_t id, uint32_t n_prompt, uint32_t n_ca
 
 void worker_token(struct rig *r, uint64_t id, uint32_t choice, uint32_t position, const char *text)
 {
-    struct msg_token m = {.request = id, .choice = choice, .position = position,
-                          .id = (int32_t)(position % 1000), .text_bytes = (uint32_t)strlen(text)};
+    struct msg_token m = {.request = id,
+                          .choice = choice,
+                          .position = position,
+                          .id = (int32_t)(position % 1000),
+                          .text_bytes = (uint32_t)strlen(text)};
     worker_put(r, MSG_TOKEN, &m, sizeof(m), text, strlen(text));
 }
 
 void worker_finish(struct rig *r, uint64_t id, uint32_t choice, uint32_t reason, uint32_t n_tokens,
                    const char *text)
 {
-    struct msg_finish m = {.request = id, .choice = choice, .reason = reason,
-                           .n_tokens = n_tokens, .stop_index = -1,
+    struct msg_finish m = {.request = id,
+                           .choice = choice,
+                           .reason = reason,
+                           .n_tokens = n_tokens,
+                           .stop_index = -1,
                            .text_bytes = (uint32_t)strlen(text)};
     worker_put(r, MSG_FINISH, &m, sizeof(m), text, strlen(text));
 }
@@ -102,9 +111,13 @@ void worker_finish(struct rig *r, uint64_t id, uint32_t choice, uint32_t reason,
 void worker_done(struct rig *r, uint64_t id, uint32_t n_prompt, uint32_t n_cached,
                  uint32_t n_completion)
 {
-    struct msg_done m = {.request = id, .n_prompt = n_prompt, .n_cached = n_cached,
-                         .n_completion = n_completion, .queue_ns = 1000000,
-                         .prefill_ns = 2000000, .decode_ns = 4000000};
+    struct msg_done m = {.request = id,
+                         .n_prompt = n_prompt,
+                         .n_cached = n_cached,
+                         .n_completion = n_completion,
+                         .queue_ns = 1000000,
+                         .prefill_ns = 2000000,
+                         .decode_ns = 4000000};
     worker_put(r, MSG_DONE, &m, sizeof(m), NULL, 0);
     atomic_fetch_add(&r->n_done, 1);
 }
@@ -133,7 +146,8 @@ static void put_token(struct rig *r, const struct job *j, uint32_t choice, uint3
     struct buf b;
     buf_init(&b, 0);
     for (uint32_t i = 0; i < n_top; i++) {
-        struct msg_logprob p = {.id = (int32_t)i, .logprob = -0.5f * (float)(i + 1),
+        struct msg_logprob p = {.id = (int32_t)i,
+                                .logprob = -0.5f * (float)(i + 1),
                                 .piece_bytes = i ? 1 : (uint32_t)strlen(text)};
         buf_add(&b, &p, sizeof(p));
     }
@@ -142,8 +156,11 @@ static void put_token(struct rig *r, const struct job *j, uint32_t choice, uint3
         char alternative[2] = {(char)('a' + i), 0};
         buf_str(&b, i ? alternative : text);
     }
-    struct msg_token m = {.request = j->id, .choice = choice, .position = position,
-                          .id = (int32_t)(position % 1000), .n_top = (uint16_t)n_top,
+    struct msg_token m = {.request = j->id,
+                          .choice = choice,
+                          .position = position,
+                          .id = (int32_t)(position % 1000),
+                          .n_top = (uint16_t)n_top,
                           .is_prompt = is_prompt,
                           .text_bytes = shows ? (uint32_t)strlen(text) : 0};
     worker_put(r, MSG_TOKEN, &m, sizeof(m), b.data, b.len);
@@ -311,8 +328,8 @@ static void take_text(struct rig *r, const void *payload, size_t len)
     size_t at = 0;
     do {
         size_t n = MIN(out.len - at, (size_t)8000);
-        struct msg_result res = {.request = m.request, .bytes = (uint32_t)n,
-                                 .is_last = at + n == out.len};
+        struct msg_result res = {
+            .request = m.request, .bytes = (uint32_t)n, .is_last = at + n == out.len};
         worker_put(r, MSG_RESULT, &res, sizeof(res), out.data ? out.data + at : NULL, n);
         at += n;
     } while (at < out.len);
