@@ -308,12 +308,12 @@ void dialog_ping(struct supervisor *s, uint64_t silence_ms, uint64_t now_ms)
     if (now_ms - s->ping_ms > silence_ms / 2) { /* we did not run for a while ourselves */
         s->front_seen_ms = now_ms;
     }
-    if (now_ms - s->ping_ms < silence_ms / 4) {
-        return;
-    }
     if (now_ms - s->front_seen_ms >= silence_ms) {
         child_condemn(f, now_ms, "its loop did not turn for %.1f s",
                       (double)(now_ms - s->front_seen_ms) / 1000);
+        return;
+    }
+    if (now_ms - s->ping_ms < silence_ms / 4) {
         return;
     }
     struct msg_empty m = {0};
