@@ -28,6 +28,7 @@ struct server {
     struct config config;
     struct attach attach;
     struct models models;
+    bool is_model_bad; /* loading failed */
 };
 
 /* ---- the handshake ---- */
@@ -158,6 +159,7 @@ static int serve(struct server *s, struct err *e)
     status_beat(s->attach.status, STATUS_LOADING);
     err = models_load(&s->models, &s->config, show_progress, s, e);
     if (err < 0) {
+        s->is_model_bad = true;
         return err;
     }
     struct loop *loop;
@@ -190,7 +192,8 @@ static int report(struct server *s, const struct err *e)
     if (s->attach.status) {
         status_last_words(s->attach.status, "%s", text);
     }
-    return err_exit_code(e->code);
+    int code = err_exit_code(e->code);
+    return s->is_model_bad && code == EXIT_GENERAL ? EXIT_MODEL : code; /* no such file */
 }
 
 static int run_server(uint64_t epoch)
