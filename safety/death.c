@@ -123,7 +123,7 @@ static void death_of_worker(struct supervisor *s, struct policy_death *d, uint64
         end_epoch(s, ERR_DRAINING, 0, "the server is shutting down", now_ms);
         return;
     }
-    if (r.blame != POLICY_ORDERED) {
+    if (r.blame != POLICY_ORDERED && !(r.gives_up && d->signal == 0)) {
         report(w, d, &r, where, words, now_ms);
     }
     char detail[MSG_DETAIL_BYTES], end[64];
@@ -134,7 +134,9 @@ static void death_of_worker(struct supervisor *s, struct policy_death *d, uint64
     s->died_ms = now_ms;
     s->worker_at_ms = now_ms + r.delay_ms;
     if (r.gives_up) {
-        log_error("the worker could not start; the server ends with exit code %d", r.exit_code);
+        /* One that exits by itself has said why. */
+        log_error("the worker could not start, it %s; the server ends with exit code %d", end,
+                  r.exit_code);
         supervisor_end(s, r.exit_code, now_ms);
     } else if (r.delay_ms >= POLICY_BACKOFF_MIN_MS) {
         notify_send("STATUS=the worker died; next start in %llu s",

@@ -146,8 +146,7 @@ static void test_refusal_at_first_load(void)
 {
     plan("", "exit16");
     rig_serve(&r, NULL, NULL);
-    rig_expect(&r, "exited with 16");
-    rig_expect(&r, "could not start; the server ends with exit code 16");
+    rig_expect(&r, "could not start, it exited with 16; the server ends with exit code 16");
     CHECK_INT(rig_wait(&r), 16);
     plan("", "exit16later");
     pid_t worker = serve(NULL, NULL);
