@@ -271,6 +271,13 @@ static void check_progress(struct conn *c)
     if (now - c->progress_ms >= LIMIT_SLOW_READER_MS) {
         log_info("a client took nothing for %d s, with %zu bytes waiting; closed",
                  LIMIT_SLOW_READER_MS / 1000, unsent(c));
+        /* By a reset: an orderly end would wait in the kernel behind what the client does not read.
+         */
+        const struct linger none = {.l_onoff = 1, .l_linger = 0};
+        uv_os_fd_t fd;
+        if (uv_fileno(&c->io.handle, &fd) == 0) {
+            setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none));
+        }
         conn_close(c);
     }
 }

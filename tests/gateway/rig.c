@@ -27,9 +27,11 @@ static int listen_tcp(int *ret_port)
     return fd;
 }
 
+static int n_rigs;
+
 static int listen_unix(char path[64])
 {
-    snprintf(path, 64, "/tmp/rocmforge-test-%d.sock", (int)getpid());
+    snprintf(path, 64, "/tmp/rocmforge-test-%d-%d.sock", (int)getpid(), n_rigs++);
     unlink(path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct sockaddr_un a = {.sun_family = AF_UNIX};
