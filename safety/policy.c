@@ -21,6 +21,7 @@ void policy_ready(struct policy *p, uint64_t now_ms)
 void policy_forgive(struct policy *p)
 {
     p->n_deaths = 0;
+    p->has_own = false;
     p->n_backoffs = 0;
     p->n_early = 0;
 }
@@ -79,7 +80,11 @@ static struct policy_decision decide_own(struct policy *p, const struct policy_d
         r.delay_ms = next_backoff(p);
         return r;
     }
+    bool is_quick = p->has_own && now_ms - p->own_ms < POLICY_QUICK_MS;
+    p->has_own = true;
+    p->own_ms = now_ms;
     if (d->has_worked) {
+        r.delay_ms = is_quick ? POLICY_PACE_MS : 0;
         return r;
     }
     int n = count_death(p, now_ms);

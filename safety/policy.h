@@ -4,8 +4,9 @@
  * The rules (design, "whose fault"):
  * - A death is the child's own fault unless we ordered it, or it is a SIGKILL that neither we sent
  *   nor the kernel's OOM killer explains. What is not its fault costs nothing.
- * - Its own fault, but it had got work done since its start: it is started again at once. What the
- *   request has to do with it is the gateway's business (poison).
+ * - Its own fault, but it had got work done since its start: it is started again at once; after
+ *   POLICY_PACE_MS when the last such death was less than POLICY_QUICK_MS ago, because a GPU
+ * suffers from every kill. What the request has to do with it is the gateway's business (poison).
  * - Its own fault without work done: the first restart is immediate, the next few after
  *   POLICY_PACE_MS, and from POLICY_INTENSITY deaths within POLICY_WINDOW_MS on after 1, 2, 4 .. 60
  * s.
@@ -22,6 +23,7 @@ enum {
     POLICY_INTENSITY = 5,
     POLICY_WINDOW_MS = 60 * 1000,
     POLICY_PACE_MS = 200,
+    POLICY_QUICK_MS = 2000,
     POLICY_BACKOFF_MIN_MS = 1000,
     POLICY_BACKOFF_MAX_MS = 60 * 1000,
     POLICY_FORGIVE_MS = 5 * 60 * 1000,
@@ -44,6 +46,8 @@ enum policy_blame { POLICY_ORDERED, POLICY_EXTERNAL, POLICY_OWN };
 struct policy {
     uint64_t deaths_ms[POLICY_INTENSITY]; /* of counted deaths, newest first */
     int n_deaths;
+    uint64_t own_ms; /* of the last death that was its own fault */
+    bool has_own;
     unsigned n_backoffs; /* restarts in a row that were delayed by back-off */
     unsigned n_early;    /* external deaths in a row before it was ready */
     bool is_ready;

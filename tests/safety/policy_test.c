@@ -94,9 +94,43 @@ static void test_work_done_costs_nothing(void)
     policy_init(&p);
     struct policy_death d = segv;
     d.has_worked = true;
-    for (int i = 0; i < 50; i++) {
-        policy_ready(&p, (uint64_t)i * 100);
-        CHECK_INT(policy_died(&p, &d, (uint64_t)i * 100 + 50).delay_ms, 0);
+    for (uint64_t i = 0; i < 50; i++) {
+        policy_ready(&p, i * 3000);
+        CHECK_INT(policy_died(&p, &d, i * 3000 + 50).delay_ms, 0);
+    }
+    for (uint64_t i = 1; i < 50; i++) { /* in quick succession: paced, but never longer */
+        policy_ready(&p, 150000 + i * 300);
+        CHECK_INT(policy_died(&p, &d, 150000 + i * 300 + 50).delay_ms, i == 1 ? 0 : 200);
+    }
+}
+
+/* Whatever happens in whatever order: no delay above a minute, no giving up after it once was
+ * ready, and no more than a dozen starts a minute for a child that does nothing but die. */
+static void test_bounds_hold_for_any_history(void)
+{
+    uint64_t seed = 1;
+    for (int run = 0; run < 200; run++) {
+        struct policy p;
+        policy_init(&p);
+        policy_ready(&p, 0);
+        uint64_t now = 0, starts[12] = {0};
+        for (uint64_t n = 0; n < 1000; n++) {
+            uint64_t r = test_random(&seed);
+            struct policy_death d = segv;
+            d.is_condemned = r & 1;
+            d = r % 7 == 0 ? exited((int)(r >> 8 & 31)) : d;
+            if (n >= 12) {
+                CHECK(now - starts[n % 12] >= 60000);
+            }
+            starts[n % 12] = now;
+            if (r & 2) {
+                policy_ready(&p, now);
+            }
+            now += r >> 32 & 255;
+            struct policy_decision decision = policy_died(&p, &d, now);
+            CHECK(!decision.gives_up && decision.delay_ms <= 60000);
+            now += decision.delay_ms;
+        }
     }
 }
 
@@ -154,6 +188,7 @@ int main(void)
     test_slow_deaths_do_not_add_up();
     test_work_done_costs_nothing();
     test_forgiven_after_quiet_time();
+    test_bounds_hold_for_any_history();
     test_first_load();
     return 0;
 }

@@ -2,6 +2,7 @@
 #include "tests/safety/rig.h"
 #include "shared/clock.h"
 
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -75,6 +76,39 @@ void rig_serve(struct rig *r, const char *option, const char *value)
 {
     const char *args[] = {"serve", "--port", "0", "-m", "x.gguf", option, value, NULL};
     rig_start(r, args);
+}
+
+pid_t rig_serve_ready(struct rig *r, const char *option, const char *value)
+{
+    rig_serve(r, option, value);
+    rig_expect(r, "worker is ready");
+    pid_t worker = (pid_t)rig_number(r, "pid ");
+    rig_expect(r, "@gateway ready");
+    return worker;
+}
+
+void rig_plan(const char *gateway, const char *worker)
+{
+    setenv("DUMMY_GATEWAY", gateway, 1);
+    setenv("DUMMY_WORKER", worker, 1);
+    setenv("DUMMY_PROBE", "", 1);
+}
+
+int rig_dial(int port)
+{
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0);
+    return fd;
+}
+
+void rig_check_answer(int fd)
+{
+    char text[64] = {0};
+    CHECK(read(fd, text, sizeof(text) - 1) > 0);
+    CHECK(strncmp(text, "dummy ", 6) == 0);
+    close(fd);
 }
 
 /* Takes the first line that holds text out of the buffer. */

@@ -22,6 +22,13 @@ const char *rig_dir(void); /* a scratch folder; holds rocmforge-* links to the d
 void rig_start(struct rig *r, const char *const args[]);
 /* `serve` with a free port and what is given. */
 void rig_serve(struct rig *r, const char *option, const char *value);
+/* The same, and waits until all is ready; returns the worker's pid. */
+pid_t rig_serve_ready(struct rig *r, const char *option, const char *value);
+/* How the dummies of the next server behave (words of dummy.c). */
+void rig_plan(const char *gateway, const char *worker);
+/* A connection to the server; and what the dummy gateway answers, which closes it. */
+int rig_dial(int port);
+void rig_check_answer(int fd);
 /* Waits for a line that holds text and takes it out of the log; lines before it stay, because
  * several processes write. Fails the test after 20 s. */
 const char *rig_expect(struct rig *r, const char *text);

@@ -101,7 +101,7 @@ static void start(const char *worker)
     char path[160];
     snprintf(path, sizeof(path), "%s/x", mount_dir);
     setenv("DUMMY_STUCK", path, 1);
-    setenv("DUMMY_WORKER", worker, 1);
+    rig_plan("", worker);
     const char *args[] = {"--stall-ms", "200", "--reap-ms", "300", "serve",
                           "--port",     "0",   "-m",        "x",   NULL};
     rig_start(&r, args);
@@ -161,8 +161,6 @@ int main(int argc, char **argv)
     rig_init(argc, argv);
     snprintf(mount_dir, sizeof(mount_dir), "%s/fuse", rig_dir());
     CHECK(mkdir(mount_dir, 0755) == 0);
-    setenv("DUMMY_GATEWAY", "", 1);
-    setenv("DUMMY_PROBE", "", 1);
     test_cpu_worker();
     test_gpu_worker();
     test_stop_while_stuck();

@@ -1,4 +1,5 @@
-/* The supervisor with dummy children: start, deaths, drains, reloads. */
+/* The supervisor with dummy children: start, stop, drain, reload, what it hands on. Deaths and
+ * hangs are in fault_test.c. */
 #include "tests/safety/rig.h"
 #include "shared/base.h"
 #include "shared/clock.h"
@@ -15,44 +16,9 @@
 static struct rig r;
 static const char *real_probe;
 
-static void plan(const char *gateway, const char *worker)
-{
-    setenv("DUMMY_GATEWAY", gateway, 1);
-    setenv("DUMMY_WORKER", worker, 1);
-    setenv("DUMMY_PROBE", "", 1);
-}
-
-/* A connection; its fd. */
-static int dial(int port)
-{
-    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    CHECK(connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0);
-    return fd;
-}
-
-static void check_answer(int fd)
-{
-    char text[64] = {0};
-    CHECK(read(fd, text, sizeof(text) - 1) > 0);
-    CHECK(strncmp(text, "dummy ", 6) == 0);
-    close(fd);
-}
-
-/* Starts and waits until all is ready; returns the worker's pid. */
-static pid_t serve(const char *option, const char *value)
-{
-    rig_serve(&r, option, value);
-    rig_expect(&r, "worker is ready");
-    pid_t worker = (pid_t)rig_number(&r, "pid ");
-    rig_expect(&r, "@gateway ready");
-    return worker;
-}
-
 static void test_start_and_stop(void)
 {
-    plan("", "");
+    rig_plan("", "");
     int stray = open("/dev/null", O_RDONLY); /* inherited, and not to reach the children */
     CHECK(dup2(stray, 77) == 77);
     rig_serve(&r, "--queue-size", "99");
@@ -76,7 +42,7 @@ static void test_start_and_stop(void)
     rig_expect(&r, "@gateway attach 1 ro");
     rig_expect(&r, "@gateway ready 1");
     rig_expect(&r, "worker is ready");
-    check_answer(dial(port));
+    rig_check_answer(rig_dial(port));
     CHECK(kill(r.pid, SIGTERM) == 0);
     rig_expect(&r, "@gateway drain 20000");
     rig_expect(&r, "@worker drain 20000");
@@ -87,234 +53,21 @@ static void test_start_and_stop(void)
     close(stray);
 }
 
-static void test_kill_restarts_at_once(void)
-{
-    plan("", "");
-    pid_t worker = serve(NULL, NULL);
-    for (int i = 2; i < 10; i++) {
-        CHECK(kill(worker, SIGKILL) == 0);
-        char want[64];
-        rig_expect(&r, "was killed by SIGKILL in epoch");
-        CHECK(strstr(r.line, "by somebody else; started again at once"));
-        snprintf(want, sizeof(want), "@gateway detach %d worker_down", i - 1);
-        rig_expect(&r, want);
-        rig_expect(&r, "worker is ready: epoch ");
-        CHECK_INT(rig_number(&r, "epoch "), i);
-        worker = (pid_t)rig_number(&r, "pid ");
-        snprintf(want, sizeof(want), "@gateway ready %d", i);
-        rig_expect(&r, want);
-    }
-    rig_stop(&r);
-}
-
-static void test_no_descriptor_leaks(void)
-{
-    plan("", "");
-    rig_serve(&r, NULL, NULL);
-    rig_expect(&r, "@gateway start");
-    pid_t gateway = (pid_t)rig_number(&r, "pid ");
-    rig_expect(&r, "worker is ready");
-    pid_t worker = (pid_t)rig_number(&r, "pid ");
-    rig_expect(&r, "@gateway ready");
-    int before = rig_count_fds(r.pid);
-    for (int i = 0; i < 50; i++) {
-        CHECK(kill(worker, SIGKILL) == 0);
-        rig_expect(&r, "worker is ready");
-        worker = (pid_t)rig_number(&r, "pid ");
-        rig_expect(&r, "@gateway ready");
-    }
-    CHECK_INT(rig_count_fds(r.pid), before);
-    CHECK(kill(gateway, SIGKILL) == 0);
-    rig_expect(&r, "@gateway ready");
-    CHECK_INT(rig_count_fds(r.pid), before);
-    rig_stop(&r);
-}
-
-static void test_crash_loop_before_ready_gives_up(void)
-{
-    plan("", "segv");
-    rig_serve(&r, NULL, NULL);
-    for (int i = 0; i < 4; i++) {
-        rig_expect(&r, "was killed by SIGSEGV in epoch");
-        CHECK(strstr(r.line, "its own fault; started again"));
-    }
-    rig_expect(&r, "its own fault; not started again");
-    CHECK_INT(rig_wait(&r), 1);
-}
-
-static void test_refusal_at_first_load(void)
-{
-    plan("", "exit16");
-    rig_serve(&r, NULL, NULL);
-    rig_expect(&r, "could not start, it exited with 16; the server ends with exit code 16");
-    CHECK_INT(rig_wait(&r), 16);
-    plan("", "exit16later");
-    pid_t worker = serve(NULL, NULL);
-    CHECK(kill(worker, SIGKILL) == 0);
-    rig_expect(&r, "exited with 16");
-    CHECK(strstr(r.line, "started again in 1.0 s"));
-    rig_stop(&r);
-}
-
-static void test_work_done_is_forgiven(void)
-{
-    plan("", "worked");
-    pid_t worker = serve(NULL, NULL);
-    for (int i = 0; i < 8; i++) { /* more than the budget */
-        CHECK(kill(worker, SIGABRT) == 0);
-        rig_expect(&r, "was killed by SIGABRT in epoch");
-        CHECK(strstr(r.line, "its own fault; started again at once"));
-        rig_expect(&r, "worker is ready");
-        worker = (pid_t)rig_number(&r, "pid ");
-        rig_expect(&r, "@gateway ready");
-    }
-    rig_stop(&r);
-}
-
-static void test_last_words(void)
-{
-    plan("", "words");
-    rig_serve(&r, NULL, NULL);
-    rig_expect(&r, "exited with 20");
-    CHECK(strstr(r.line, "last words: kernel matmul failed:??[2J 0xdead"));
-    kill(r.pid, SIGKILL);
-    CHECK_INT(rig_wait(&r), 128 + SIGKILL);
-}
-
 static void test_version_and_epoch(void)
 {
-    plan("", "badversion");
+    rig_plan("", "badversion");
     rig_serve(&r, NULL, NULL);
     rig_expect(&r, "worker is of version 9.9.9");
     CHECK_INT(rig_wait(&r), 30);
-    plan("badversion", "");
+    rig_plan("badversion", "");
     rig_serve(&r, NULL, NULL);
     rig_expect(&r, "gateway is of version 9.9.9");
     CHECK_INT(rig_wait(&r), 30);
-    plan("", "badepoch");
+    rig_plan("", "badepoch");
     rig_serve(&r, NULL, NULL);
     rig_expect(&r, "its own fault: it greets as pid");
     kill(r.pid, SIGKILL);
     rig_wait(&r);
-}
-
-static void test_broken_protocol(void)
-{
-    static const char *const ways[] = {"garbage", "forge"};
-    for (size_t i = 0; i < COUNT_OF(ways); i++) {
-        plan("", ways[i]);
-        rig_serve(&r, NULL, NULL);
-        rig_expect(&r, "its own fault: it broke the control protocol");
-        kill(r.pid, SIGKILL);
-        rig_wait(&r);
-    }
-    plan("breach", "");
-    rig_serve(&r, NULL, NULL);
-    rig_expect(&r, "its own fault: it broke the protocol of the ring: tail beyond capacity");
-    rig_expect(&r, "worker is ready: epoch 2");
-    rig_stop(&r);
-}
-
-static void test_gateway_death(void)
-{
-    plan("", "");
-    rig_serve(&r, NULL, NULL);
-    rig_expect(&r, "listening on http://127.0.0.1:");
-    int port = rig_port(&r);
-    rig_expect(&r, "@gateway start");
-    pid_t gateway = (pid_t)rig_number(&r, "pid ");
-    rig_expect(&r, "@gateway ready 1");
-    rig_expect(&r, "worker is ready");
-    pid_t worker = (pid_t)rig_number(&r, "pid ");
-    CHECK(kill(gateway, SIGSTOP) == 0);
-    int waiting = dial(port); /* nobody accepts it; the socket outlives the gateway */
-    CHECK(kill(gateway, SIGKILL) == 0);
-    rig_expect(&r, "gateway (pid ");
-    CHECK(strstr(r.line, "was killed by SIGKILL"));
-    check_answer(waiting);
-    rig_expect(&r, "worker goes on with the new gateway: epoch 2");
-    rig_expect(&r, "@worker ready 2");
-    CHECK_INT(rig_number(&r, "pid "), worker); /* the same one, with its models */
-    rig_expect(&r, "@gateway ready 2");
-    rig_stop(&r);
-
-    plan("diesonce", "");
-    rig_serve(&r, NULL, NULL);
-    rig_expect(&r, "gateway (pid ");
-    CHECK(strstr(r.line, "was killed by SIGSEGV") && strstr(r.line, "its own fault"));
-    rig_expect(&r, "@gateway ready 2");
-    rig_stop(&r);
-
-    /* The worker is still loading when the second gateway comes: it is paired when it is done. */
-    plan("", "slowload");
-    rig_serve(&r, NULL, NULL);
-    rig_expect(&r, "@gateway ready 1");
-    gateway = (pid_t)rig_number(&r, "pid ");
-    CHECK(kill(gateway, SIGKILL) == 0);
-    rig_expect(&r, "@worker ready 1");
-    rig_expect(&r, "worker goes on with the new gateway: epoch 2");
-    rig_expect(&r, "@gateway ready 2");
-    rig_expect(&r, "@worker ready 2");
-    rig_stop(&r);
-}
-
-static void test_hang_is_found(void)
-{
-    plan("", "hangonce workedonce");
-    const char *args[] = {"--stall-ms", "300", "serve", "--port", "0", "-m", "x", NULL};
-    rig_start(&r, args);
-    rig_expect(&r, "@worker hanging");
-    uint64_t t0 = clock_ms();
-    rig_expect(&r, "its own fault: no progress for 0.");
-    CHECK(strstr(r.line, "phase decode, step 5"));
-    CHECK(clock_ms() - t0 < 5000);
-    rig_expect(&r, "worker is ready: epoch 2");
-    rig_stop(&r);
-}
-
-static void test_hang_in_load_is_found(void)
-{
-    plan("", "hangload");
-    const char *args[] = {"--stall-ms", "100", "serve", "--port", "0", "-m", "x", NULL};
-    rig_start(&r, args);
-    rig_expect(&r, "its own fault: no progress");
-    CHECK(strstr(r.line, "phase loading"));
-    kill(r.pid, SIGKILL);
-    rig_wait(&r);
-}
-
-static void test_unheard_bell_is_found(void)
-{
-    plan("ring", "idle");
-    const char *args[] = {"--stall-ms", "200", "serve", "--port", "0", "-m", "x", NULL};
-    rig_start(&r, args);
-    rig_expect(&r, "@gateway rang 0");
-    rig_expect(&r, "its own fault: no progress");
-    CHECK(strstr(r.line, "phase idle"));
-    rig_expect(&r, "worker is ready: epoch 2");
-    usleep(500 * 1000); /* epoch 2 sleeps, nobody rings: left alone */
-    CHECK(kill(r.pid, SIGTERM) == 0);
-    rig_expect(&r, "stopping:");
-    CHECK_INT(rig_wait(&r), 0);
-}
-
-static void test_hung_gateway_is_replaced(void)
-{
-    plan("", "");
-    const char *args[] = {"--stall-ms", "300", "serve", "--port", "0", "-m", "x", NULL};
-    rig_start(&r, args);
-    rig_expect(&r, "@gateway ready 1");
-    pid_t gateway = (pid_t)rig_number(&r, "pid ");
-    rig_expect(&r, "worker is ready");
-    pid_t worker = (pid_t)rig_number(&r, "pid ");
-    usleep(600 * 1000); /* answers, and is left alone */
-    CHECK(kill(gateway, SIGSTOP) == 0);
-    rig_expect(&r, "its own fault: its loop did not turn for 0.");
-    CHECK_INT(rig_number(&r, "gateway (pid "), gateway);
-    rig_expect(&r, "@worker ready 2");
-    CHECK_INT(rig_number(&r, "pid "), worker);
-    rig_expect(&r, "@gateway ready 2");
-    rig_stop(&r);
 }
 
 /* What systemd is told, in which order. */
@@ -328,7 +81,7 @@ static void test_systemd(void)
     CHECK(bind(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0);
     setenv("NOTIFY_SOCKET", path, 1);
     setenv("WATCHDOG_USEC", "90000", 1);
-    plan("", "");
+    rig_plan("", "");
     rig_serve(&r, NULL, NULL);
     unsetenv("NOTIFY_SOCKET");
     unsetenv("WATCHDOG_USEC");
@@ -355,28 +108,16 @@ static void test_systemd(void)
     CHECK(unlink(path) == 0);
 }
 
-static void test_stubborn_worker_is_killed(void)
-{
-    plan("", "ignoreterm");
-    pid_t worker = serve(NULL, NULL);
-    CHECK(kill(worker, SIGSTOP) == 0); /* and deaf to everything */
-    CHECK(kill(r.pid, SIGTERM) == 0);
-    rig_expect(&r, "stopping:");
-    CHECK(kill(r.pid, SIGINT) == 0); /* once more: at once */
-    CHECK_INT(rig_wait(&r), 1);
-    CHECK(!rig_is_alive(worker));
-}
-
 static void test_drain_has_a_bound(void)
 {
-    plan("nodrain", "nodrain");
-    serve("--drain-timeout", "0.2");
+    rig_plan("nodrain", "nodrain");
+    rig_serve_ready(&r, "--drain-timeout", "0.2");
     uint64_t t0 = clock_ms();
     rig_stop(&r);
     CHECK(clock_ms() - t0 >= 200 && clock_ms() - t0 < 10000);
     /* A worker that dies meanwhile is not started again. */
-    plan("nodrain", "nodrain");
-    pid_t worker = serve("--drain-timeout", "1");
+    rig_plan("nodrain", "nodrain");
+    pid_t worker = rig_serve_ready(&r, "--drain-timeout", "1");
     CHECK(kill(r.pid, SIGTERM) == 0);
     rig_expect(&r, "@worker drain 1000");
     CHECK(kill(worker, SIGKILL) == 0);
@@ -399,8 +140,8 @@ static void test_reload(void)
     snprintf(line, sizeof(line), "queue_size = 5\napi_key_file = %s\n", keys);
     write_file(conf, line, 0600);
     write_file(keys, "first\n", 0600);
-    plan("", "");
-    serve("--config", conf);
+    rig_plan("", "");
+    rig_serve_ready(&r, "--config", conf);
     write_file(conf, "queue_size = nonsense\n", 0600);
     CHECK(kill(r.pid, SIGHUP) == 0);
     rig_expect(&r, "reload failed, the old settings stay");
@@ -415,7 +156,7 @@ static void test_reload(void)
     CHECK(unlink(keys) == 0);
     rig_stop(&r);
     write_file(keys, "third\n", 0600);
-    plan("diesonce", "");
+    rig_plan("diesonce", "");
     rig_serve(&r, "--config", conf);
     rig_expect(&r, "@gateway config 1 queue_size=6 keys=third");
     CHECK(unlink(keys) == 0);
@@ -430,17 +171,12 @@ static void test_reload(void)
 
 static void test_address_in_use(void)
 {
-    plan("", "");
-    serve(NULL, NULL);
-    struct rig first = r;
-    /* The port of the first, as a second server's. */
-    char path[64], port[16];
-    snprintf(path, sizeof(path), "/tmp/rocmforge-port-%d", (int)getpid());
-    rig_stop(&first);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    char port[16];
+    rig_plan("", "");
     struct sockaddr_in sa = {.sin_family = AF_INET};
     socklen_t len = sizeof(sa);
     sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     CHECK(bind(fd, (struct sockaddr *)&sa, len) == 0 && listen(fd, 1) == 0);
     CHECK(getsockname(fd, (struct sockaddr *)&sa, &len) == 0);
     snprintf(port, sizeof(port), "%d", ntohs(sa.sin_port));
@@ -453,7 +189,7 @@ static void test_address_in_use(void)
 
 static void test_bulk(void)
 {
-    plan("bulk stalebulk", "");
+    rig_plan("bulk stalebulk", "");
     rig_serve(&r, NULL, NULL);
     rig_expect(&r, "@worker bulk 1: a long prompt");
     usleep(50 * 1000);
@@ -461,7 +197,7 @@ static void test_bulk(void)
     rig_expect(&r, "@worker drain"); /* the one of another epoch did not come */
     CHECK_INT(rig_wait(&r), 0);
     /* More than the worker's channel holds: the gateway waits, nothing is lost. */
-    plan("bulk flood", "");
+    rig_plan("bulk flood", "");
     rig_serve(&r, NULL, NULL);
     rig_expect(&r, "@worker bulk 2000: a long prompt");
     rig_stop(&r);
@@ -469,7 +205,7 @@ static void test_bulk(void)
 
 static void test_preflight(void)
 {
-    plan("", "preflight");
+    rig_plan("", "preflight");
     rig_serve(&r, NULL, NULL);
     rig_expect(&r, "@probe start");
     rig_expect(&r, "@probe arg 1"); /* epoch */
@@ -504,7 +240,7 @@ static void test_preflight(void)
 
 static void test_terminal(void)
 {
-    plan("", "");
+    rig_plan("", "");
     const char *args[] = {"run", "-m", "x", "--temp", "0.5", "-p", "-m", "-t", "2", NULL};
     setenv("DUMMY_TERMINAL", "7", 1);
     rig_start(&r, args);
@@ -531,28 +267,12 @@ static void test_terminal(void)
     rig_expect(&r, "@gateway ends");
     CHECK_INT(rig_wait(&r), 0);
     /* A worker that cannot load ends the command with its code. */
-    plan("", "exit16");
+    rig_plan("", "exit16");
     const char *run[] = {"-m", "x", "-p", "hello", NULL};
     rig_start(&r, run);
     rig_expect(&r, "@gateway arg run");
     rig_expect(&r, "could not start");
     CHECK_INT(rig_wait(&r), 16);
-}
-
-static void test_supervisor_killed(void)
-{
-    plan("", "");
-    rig_serve(&r, NULL, NULL);
-    rig_expect(&r, "@gateway start");
-    pid_t gateway = (pid_t)rig_number(&r, "pid ");
-    rig_expect(&r, "worker is ready");
-    pid_t worker = (pid_t)rig_number(&r, "pid ");
-    CHECK(kill(r.pid, SIGKILL) == 0);
-    CHECK_INT(rig_wait(&r), 128 + SIGKILL);
-    for (int i = 0; i < 1000 && (rig_is_alive(worker) || rig_is_alive(gateway)); i++) {
-        usleep(1000);
-    }
-    CHECK(!rig_is_alive(worker) && !rig_is_alive(gateway));
 }
 
 static void test_missing_program(void)
@@ -572,28 +292,14 @@ int main(int argc, char **argv)
     rig_init(argc, argv);
     real_probe = argv[3];
     test_start_and_stop();
-    test_kill_restarts_at_once();
-    test_no_descriptor_leaks();
-    test_crash_loop_before_ready_gives_up();
-    test_refusal_at_first_load();
-    test_work_done_is_forgiven();
-    test_last_words();
     test_version_and_epoch();
-    test_broken_protocol();
-    test_gateway_death();
-    test_hang_is_found();
-    test_hang_in_load_is_found();
-    test_unheard_bell_is_found();
-    test_hung_gateway_is_replaced();
     test_systemd();
-    test_stubborn_worker_is_killed();
     test_drain_has_a_bound();
     test_reload();
     test_address_in_use();
     test_bulk();
     test_preflight();
     test_terminal();
-    test_supervisor_killed();
     test_missing_program();
     rig_clean();
     return 0;
