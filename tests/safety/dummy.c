@@ -20,6 +20,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <termios.h>
 #include <unistd.h>
 
 static struct channel channel;
@@ -246,6 +247,13 @@ static void run_worker_attached(void)
 static void run_gateway_attached(void)
 {
     become_ready();
+    if (does("raw")) { /* as a line editor does */
+        struct termios t;
+        tcgetattr(STDIN_FILENO, &t);
+        cfmakeraw(&t);
+        tcsetattr(STDIN_FILENO, TCSANOW, &t);
+        say("is raw");
+    }
     if (does("bulk")) {
         send_bulk();
     }
@@ -348,6 +356,12 @@ static void handle(struct channel_msg *m)
     }
 }
 
+static void on_int(int sig)
+{
+    (void)sig;
+    say("Ctrl-C");
+}
+
 static void on_term(int sig)
 {
     (void)sig;
@@ -397,7 +411,7 @@ int main(int argc, char **argv)
     }
     struct sigaction sa = {.sa_handler = does("ignoreterm") ? SIG_IGN : on_term};
     sigaction(SIGTERM, &sa, NULL);
-    signal(SIGINT, SIG_IGN);
+    signal(SIGINT, on_int);
     signal(SIGSEGV, SIG_DFL); /* a sanitizer's handler would make an exit of it */
     channel_init(&channel, CHANNEL_CHILD_FD, role, MSG_SUPERVISOR);
     greet();
