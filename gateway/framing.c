@@ -256,10 +256,11 @@ int framing_chunks(struct framing *f, const char *p, size_t n, size_t *ret_used,
             r = count_head(f, e);
             r = r < 0 ? r : field_line(f, (unsigned char)p[i], e);
         }
-        i++;
         if (r < 0) {
+            *ret_used = i;
             return r;
         }
+        i++;
         if (r == 1) {
             *ret_used = i;
             return 1;

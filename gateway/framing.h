@@ -26,7 +26,7 @@ void framing_begin_chunks(struct framing *f);
 /* Checks up to n bytes. Returns 1 when the message part ends after *ret_used bytes, 0 when all n
  * were taken and more are wanted, or an error to answer with: ERR_BAD_REQUEST, ERR_URI_TOO_LONG,
  * ERR_HEADERS_TOO_LARGE, ERR_TOO_LARGE. *ret_skip (head only): how many of the used bytes come
- * before the request line. */
+ * before the request line. After an error in chunks *ret_used bytes before it were good. */
 MUST_CHECK int framing_head(struct framing *f, const char *p, size_t n, size_t *ret_used,
                             size_t *ret_skip, struct err *e);
 MUST_CHECK int framing_chunks(struct framing *f, const char *p, size_t n, size_t *ret_used,

@@ -348,7 +348,14 @@ static int feed_body(struct http *h, const char *p, size_t n, size_t *ret_used, 
     if (h->is_chunked) {
         int r = framing_chunks(&h->framing, p, n, &used, e);
         if (r < 0) {
-            return r;
+            /* If llhttp stumbles earlier, its error counts: so the verdict does not depend on how
+             * the bytes were cut. */
+            struct err first;
+            int r2 = used ? run_parser(h, p, used, &first) : 0;
+            if (r2 < 0) {
+                *e = first;
+            }
+            return r2 < 0 ? r2 : r;
         }
         ends = r == 1;
     } else if (h->content_length > 0) {

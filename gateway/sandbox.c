@@ -98,7 +98,8 @@ static int allow(scmp_filter_ctx f, int call)
 
 static int allow_value(scmp_filter_ctx f, int call, unsigned arg, uint64_t value)
 {
-    return seccomp_rule_add(f, SCMP_ACT_ALLOW, call, 1, SCMP_CMP(arg, SCMP_CMP_EQ, value));
+    const struct scmp_arg_cmp is = {.arg = arg, .op = SCMP_CMP_EQ, .datum_a = value};
+    return seccomp_rule_add(f, SCMP_ACT_ALLOW, call, 1, is);
 }
 
 static int fill(scmp_filter_ctx f)
