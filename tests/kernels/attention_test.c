@@ -1,0 +1,158 @@
+/* Attention with its cache against double precision: cache types, grouped heads, head sizes that are
+ * no multiple of a vector, windows, sinks, soft caps, ALiBi, values inside keys, scattered blocks,
+ * positions past 2048. The oracle reads keys and values as the cache's type rounds them. */
+#include "kernels/cpu/ops_job.h"
+#include "kernels/half.h"
+#include "shared/num.h"
+#include "tests/kernels/ops_rig.h"
+
+struct setup {
+    enum type type;
+    int64_t n_head, n_kv, dim_k, dim_v, pos, n_rows, window;
+    bool v_in_k, has_sinks, has_alibi;
+    double softcap;
+};
+
+static double rounded(enum type t, float v)
+{
+    return t == TYPE_F32   ? (double)v
+           : t == TYPE_F16 ? (double)half_to_f32(half_from_f32(v))
+                           : (double)half_bf16_to_f32(half_bf16_from_f32(v));
+}
+
+/* One head of one row, over the keys and values of all positions. */
+static void exact_head(const struct setup *s, const float *q, int64_t pos, int64_t head,
+                       const struct rig_rows *k, const struct rig_rows *v, const float *sinks,
+                       const float *alibi, double scale, double *y)
+{
+    int64_t kv = head / (s->n_head / s->n_kv);
+    int64_t first = s->window > 0 ? MAX(pos - s->window + 1, (int64_t)0) : 0;
+    double *p = calloc((size_t)pos + 1, sizeof *p), max = -INFINITY, sum = 0;
+    CHECK(p);
+    for (int64_t t = first; t <= pos; t++) {
+        for (int64_t d = 0; d < s->dim_k; d++) {
+            p[t] += (double)q[d] * rounded(s->type, rig_at(k, t)[kv * s->dim_k + d]);
+        }
+        p[t] *= scale;
+        p[t] = s->softcap > 0 ? s->softcap * tanh(p[t] / s->softcap) : p[t];
+        p[t] += alibi ? (double)alibi[head] * (double)(t - pos) : 0;
+        max = fmax(max, p[t]);
+    }
+    max = sinks ? fmax(max, (double)sinks[head]) : max;
+    memset(y, 0, (size_t)s->dim_v * sizeof *y);
+    for (int64_t t = first; t <= pos; t++) {
+        double w = exp(p[t] - max);
+        sum += w;
+        for (int64_t d = 0; d < s->dim_v; d++) {
+            float value = s->v_in_k ? rig_at(k, t)[kv * s->dim_k + d]
+                                    : rig_at(v, t)[kv * s->dim_v + d];
+            y[d] += w * rounded(s->type, value);
+        }
+    }
+    sum += sinks ? exp((double)sinks[head] - max) : 0;
+    for (int64_t d = 0; d < s->dim_v; d++) {
+        y[d] /= sum;
+    }
+    free(p);
+}
+
+/* Fills the cache with everything before pos by one write, then writes and reads the rows themselves. */
+static void check(const struct setup *s)
+{
+    uint64_t seed = (uint64_t)(s->pos * 131 + s->n_head);
+    int64_t n_tokens = s->pos + s->n_rows, n_blocks = (n_tokens + KV_BLOCK - 1) / KV_BLOCK;
+    double scale = 1 / sqrt((double)s->dim_k);
+    struct rig_rows q = rig_random(s->n_rows, s->n_head * s->dim_k, 2, &seed);
+    struct rig_rows k = rig_random(n_tokens, s->n_kv * s->dim_k, 1.5, &seed);
+    struct rig_rows v = rig_random(n_tokens, s->n_kv * s->dim_v, 1, &seed);
+    float *sinks = rig_vec(s->n_head, 1, 2, &seed), *alibi = rig_vec(s->n_head, 0.1, 0.1, &seed);
+    double *all = malloc((size_t)(s->n_rows * s->n_head * s->dim_v) * sizeof *all);
+    struct kv_layer layer = {.type = s->type,
+                             .n_head = (int32_t)s->n_kv,
+                             .dim_k = (int32_t)s->dim_k,
+                             .dim_v = (int32_t)s->dim_v,
+                             .v_in_k = s->v_in_k};
+    int32_t *table = malloc((size_t)n_blocks * sizeof *table);
+    size_t cache_bytes = kv_block_bytes(&layer) * (size_t)(2 * n_blocks + 1);
+    CHECK(all && table);
+    for (int64_t i = 0; i < n_blocks; i++) {
+        table[i] = (int32_t)(i % 2 ? i : 2 * n_blocks - i); /* neither in order nor dense */
+    }
+    for (int64_t r = 0; r < s->n_rows; r++) {
+        for (int64_t h = 0; h < s->n_head; h++) {
+            exact_head(s, rig_at(&q, r) + h * s->dim_k, s->pos + r, h, &k, &v,
+                       s->has_sinks ? sinks : NULL, s->has_alibi ? alibi : NULL, scale,
+                       all + (r * s->n_head + h) * s->dim_v);
+        }
+    }
+    struct rig g;
+    rig_init(&g, s->n_rows, s->pos);
+    while (rig_next(&g)) {
+        struct rig_rows y = rig_rows(s->n_rows, s->n_head * s->dim_v);
+        struct op_attention o = {.q = q.r,
+                                 .y = y.r,
+                                 .sinks = s->has_sinks ? sinks : NULL,
+                                 .alibi = s->has_alibi ? alibi : NULL,
+                                 .n_head = (int32_t)s->n_head,
+                                 .window = (int32_t)s->window,
+                                 .scale = (float)scale,
+                                 .softcap = (float)s->softcap};
+        layer.data = malloc(cache_bytes);
+        size_t scratch = op_attention_scratch(&o, &layer, n_tokens, g.n_threads);
+        g.step.scratch = malloc(scratch);
+        CHECK(layer.data && g.step.scratch);
+        memset(layer.data, 0, cache_bytes);
+        g.step.kv = &layer;
+        struct op_run rows = {.first = 0, .n = s->n_rows, .pos = s->pos, .blocks = table};
+        struct op_run past = {.first = 0, .n = s->pos, .pos = 0, .blocks = table};
+        struct op_kv_write w = {.k = k.r, .v = s->v_in_k ? (struct op_rows){.buf = -1} : v.r};
+        g.step.runs = &past;
+        op_kv_write_run(&w, &g.step, s->pos);
+        w.k.data = rig_at(&k, s->pos);
+        w.v.data = s->v_in_k ? NULL : rig_at(&v, s->pos);
+        g.step.runs = &rows;
+        op_kv_write_run(&w, &g.step, s->n_rows);
+        op_attention_run(&o, &g.step, s->n_rows);
+        for (int64_t r = 0; r < s->n_rows; r++) {
+            for (int64_t h = 0; h < s->n_head; h++) {
+                rig_compare("attention", g.step.isa, rig_at(&y, r) + h * s->dim_v,
+                            all + (r * s->n_head + h) * s->dim_v, s->dim_v,
+                            (double)ops_error_limit(OP_attention));
+            }
+        }
+        free(layer.data);
+        free(g.step.scratch);
+        rig_free(&y);
+    }
+    rig_free(&q);
+    rig_free(&k);
+    rig_free(&v);
+    free(sinks);
+    free(alibi);
+    free(all);
+    free(table);
+}
+
+int main(void)
+{
+    static const struct setup setups[] = {
+        {TYPE_F32, 1, 1, 1, 1, 0, 1, 0, false, false, false, 0},
+        {TYPE_F32, 4, 2, 64, 64, 0, 33, 0, false, false, false, 0},
+        {TYPE_F16, 7, 1, 64, 64, 250, 17, 0, false, false, false, 0},
+        {TYPE_BF16, 4, 4, 80, 80, 31, 3, 0, false, false, false, 0},
+        {TYPE_F16, 2, 1, 40, 24, 300, 5, 0, false, false, false, 0},
+        {TYPE_F32, 2, 2, 33, 31, 15, 2, 0, false, false, false, 0},
+        {TYPE_F16, 8, 2, 64, 64, 2100, 1, 0, false, false, false, 0},
+        {TYPE_F16, 8, 2, 64, 64, 2100, 9, 0, false, true, false, 0},
+        {TYPE_F16, 4, 2, 64, 64, 1000, 40, 300, false, true, false, 0},
+        {TYPE_F32, 4, 2, 64, 64, 500, 20, 16, false, false, false, 50},
+        {TYPE_F32, 5, 5, 32, 32, 280, 4, 0, false, false, true, 0},
+        {TYPE_F16, 40, 1, 96, 64, 260, 3, 0, true, false, false, 0},
+        {TYPE_F32, 16, 1, 72, 64, 10, 2, 0, true, false, false, 0},
+        {TYPE_F16, 2, 2, 256, 256, 511, 2, 1, false, false, false, 0},
+    };
+    for (size_t i = 0; i < COUNT_OF(setups); i++) {
+        check(&setups[i]);
+    }
+    return 0;
+}
