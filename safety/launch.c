@@ -176,7 +176,7 @@ int launch_epoch(struct supervisor *s, uint64_t now_ms)
     s->is_front_attached = s->is_epoch_used = false;
     uint64_t lock_ms = (uint64_t)(s->cfg->v[CONFIG_gpu_lock_timeout].num * 1000);
     uint64_t stall_ms = s->options->stall_ms;
-    struct watchdog_limits limits = {.start_ms = stall_ms ? stall_ms : START_MS,
+    struct watchdog_limits limits = {.start_ms = START_MS,
                                      .preflight_ms = lock_ms + LAUNCH_PREFLIGHT_MS,
                                      .load_ms = stall_ms ? stall_ms : LOAD_MS,
                                      .step_ms = stall_ms ? stall_ms : STEP_MS};

@@ -204,7 +204,7 @@ static void run_timers(struct supervisor *s, uint64_t now_ms)
         supervisor_end(s, EXIT_OK, now_ms);
     }
     check_progress(s, now_ms);
-    dialog_ping(s, s->options->stall_ms ? s->options->stall_ms : FRONT_SILENCE_MS, now_ms);
+    dialog_ping(s, s->options->stall_ms ? 4 * s->options->stall_ms : FRONT_SILENCE_MS, now_ms);
     for (size_t i = 0; i < COUNT_OF(all); i++) {
         if (child_tick(all[i], now_ms)) {
             death_abandon(s, all[i], now_ms);

@@ -165,11 +165,11 @@ static void test_gateway_death(void)
 static void test_hang_is_found(void)
 {
     rig_plan("", "hangonce workedonce");
-    const char *args[] = {"--stall-ms", "300", "serve", "--port", "0", "-m", "x", NULL};
+    const char *args[] = {"--stall-ms", "500", "serve", "--port", "0", "-m", "x", NULL};
     rig_start(&r, args);
     rig_expect(&r, "@worker hanging");
     uint64_t t0 = clock_ms();
-    rig_expect(&r, "its own fault: no progress for 0.");
+    rig_expect(&r, "its own fault: no progress for ");
     CHECK(strstr(r.line, "phase decode, step 5"));
     CHECK(clock_ms() - t0 < 5000);
     rig_expect(&r, "worker is ready: epoch 2");
@@ -211,9 +211,9 @@ static void test_hung_gateway_is_replaced(void)
     pid_t gateway = (pid_t)rig_number(&r, "pid ");
     rig_expect(&r, "worker is ready");
     pid_t worker = (pid_t)rig_number(&r, "pid ");
-    usleep(600 * 1000); /* answers, and is left alone */
+    usleep(1200 * 1000); /* answers, and is left alone */
     CHECK(kill(gateway, SIGSTOP) == 0);
-    rig_expect(&r, "its own fault: its loop did not turn for 0.");
+    rig_expect(&r, "its own fault: its loop did not turn for ");
     CHECK_INT(rig_number(&r, "gateway (pid "), gateway);
     rig_expect(&r, "@worker ready 2");
     CHECK_INT(rig_number(&r, "pid "), worker);
