@@ -103,13 +103,28 @@ static int64_t blocks_of(int64_t n_tokens)
     return (n_tokens + KV_BLOCK - 1) / KV_BLOCK;
 }
 
-static uint64_t states_bytes(const struct program *p, const struct engine_options *o)
+/* Recurrent states of one sequence. */
+static int64_t state_floats(const struct program *p)
 {
-    uint64_t n = 0;
+    int64_t n = 0;
     for (size_t i = 0; i < p->n_states; i++) {
-        n += (uint64_t)p->states[i].slot_floats * (uint64_t)o->n_seqs * sizeof(float);
+        n += p->states[i].slot_floats;
     }
     return n;
+}
+
+static uint64_t states_bytes(const struct program *p, const struct engine_options *o,
+                             int64_t n_snapshots)
+{
+    return (uint64_t)state_floats(p) * (uint64_t)(o->n_seqs + n_snapshots) * sizeof(float);
+}
+
+/* Of recurrent states so many snapshots are kept for every sequence, while they take no more than
+ * that share of the KV cache's memory. */
+static int64_t n_snapshots(const struct program *p, const struct engine_options *o, double room)
+{
+    double one = (double)state_floats(p) * sizeof(float);
+    return one > 0 ? (int64_t)MIN(0.25 * room / one, 4.0 * (double)o->n_seqs) : 0;
 }
 
 /* How many blocks the pool gets and how long a context may be. */
@@ -120,9 +135,11 @@ static int size_kv(const struct program *p, const struct engine_options *o, stru
     uint64_t avail = memory_available(), used = i->weight_bytes + i->scratch_bytes;
     double room = avail > used ? (double)(avail - used) * o->kv_memory_share : 0;
     int64_t n_ctx = o->n_ctx > 0 ? o->n_ctx : i->n_ctx_train;
-    int64_t per_seq = blocks_of(n_ctx), fit = INT32_MAX;
+    int64_t per_seq = blocks_of(n_ctx), fit = INT32_MAX / KV_BLOCK - 1;
+    i->n_snapshots = n_snapshots(p, o, room);
+    room = MAX(room - (double)states_bytes(p, o, i->n_snapshots), 0);
     if (per_block > 0) {
-        fit = (int64_t)MIN(room / (double)per_block, (double)INT32_MAX);
+        fit = (int64_t)MIN(room / (double)per_block, (double)fit);
     }
     if (o->n_ctx > 0 && fit < per_seq) {
         return err_set(e, ERR_NO_MEMORY,
@@ -138,7 +155,7 @@ static int size_kv(const struct program *p, const struct engine_options *o, stru
     per_seq = MIN(per_seq, fit);
     i->n_ctx = MIN(n_ctx, per_seq * KV_BLOCK);
     i->n_blocks = MIN(fit, per_seq * o->n_seqs);
-    i->kv_bytes = per_block * (uint64_t)i->n_blocks + states_bytes(p, o);
+    i->kv_bytes = per_block * (uint64_t)i->n_blocks + states_bytes(p, o, i->n_snapshots);
     return 0;
 }
 
@@ -177,7 +194,9 @@ static int allocate(struct engine *en, struct err *e)
 {
     const struct engine_options *o = &en->options;
     struct program *p = &en->program;
-    int err = kv_pool_init(&en->kv, p->kv, p->n_kv, en->info.n_blocks);
+    uint64_t seed = hash64(en->info.fingerprint, sizeof en->info.fingerprint, (uint64_t)o->kv_type);
+    int err = kv_pool_init(&en->kv, p->kv, p->n_kv, en->info.n_blocks,
+                           (int32_t)en->info.n_snapshots, seed);
     if (err < 0) {
         return err_set(e, ERR_NO_MEMORY, "KV cache of %llu bytes",
                        (unsigned long long)en->info.kv_bytes);
@@ -185,7 +204,8 @@ static int allocate(struct engine *en, struct err *e)
     en->max_blocks = blocks_of(en->info.n_ctx);
     en->memory_bytes = p->memory_bytes;
     en->scratch_bytes = p->scratch_bytes;
-    en->states_bytes = states_bytes(p, o);
+    en->states_bytes = states_bytes(p, o, en->info.n_snapshots);
+    en->snapshot_floats = state_floats(p);
     en->memory = memory_map(en->memory_bytes);
     en->scratch = memory_map(en->scratch_bytes);
     en->states = memory_map(en->states_bytes);
@@ -205,6 +225,7 @@ static int allocate(struct engine *en, struct err *e)
         p->states[i].data = state;
         state += p->states[i].slot_floats * o->n_seqs;
     }
+    en->snapshots = state;
     for (int32_t i = 0; i < o->n_seqs; i++) {
         en->seqs[i].slot = i;
         en->seqs[i].blocks = en->tables + i * en->max_blocks;
@@ -249,8 +270,8 @@ static int open_parts(struct engine *en, const char *path, struct err *e)
     err = err < 0 ? err
                   : program_link(&en->program, o->max_rows, o->max_logits, en->info.n_ctx, n_threads);
     en->info.scratch_bytes = en->program.memory_bytes + en->program.scratch_bytes;
-    err = err < 0 ? err : allocate(en, e);
-    return err < 0 ? err : name_model(en, e);
+    err = err < 0 ? err : name_model(en, e);
+    return err < 0 ? err : allocate(en, e);
 }
 
 int engine_open(const char *path, const struct engine_options *o, struct engine **ret,

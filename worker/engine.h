@@ -35,6 +35,7 @@ struct engine_info {
     int64_t n_vocab, n_ctx, n_ctx_train, n_embd, n_layer;
     uint64_t n_params, weight_bytes, kv_bytes, scratch_bytes;
     int64_t n_blocks;     /* KV blocks of ENGINE_BLOCK_TOKENS in the pool */
+    int64_t n_snapshots;  /* of recurrent states, for the prefix cache; 0: the model has none */
     char device[64];      /* "cpu avx512, 2 threads" */
     uint8_t fingerprint[32]; /* of metadata and tensor table: keys caches */
 };
@@ -60,10 +61,17 @@ MUST_CHECK int engine_seq_fork(struct engine *en, const struct engine_seq *from,
 void engine_seq_destroy(struct engine *en, struct engine_seq **s);
 int64_t engine_seq_length(const struct engine_seq *s); /* tokens whose KV stands */
 
+/* The prefix cache: what was computed stays findable by its tokens until its memory is wanted. How
+ * many of these tokens need no computing; ret_held: blocks of them that sequences hold already. */
+int64_t engine_cached(struct engine *en, const int32_t *ids, int64_t n, int64_t *ret_held);
+/* A fresh sequence takes over the longest cached prefix of these tokens (give all but those whose
+ * logits are wanted). Returns its length. The same bits as if they had been computed. */
+int64_t engine_seq_reuse(struct engine *en, struct engine_seq *s, const int32_t *ids, int64_t n);
+
 /* Blocks are taken ahead of a step, so a step cannot fail for want of memory. Makes room for n more
  * tokens; -ENOSPC leaves everything as it was. */
 MUST_CHECK int engine_seq_reserve(struct engine *en, struct engine_seq *s, int64_t n);
-int64_t engine_free_blocks(const struct engine *en);
+int64_t engine_free_blocks(const struct engine *en); /* those that only the cache holds included */
 
 /* One row of a step: a token to append to a sequence. Rows of one sequence stand together, in order.
  * Room for them was reserved. */

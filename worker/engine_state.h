@@ -7,12 +7,15 @@
 #include "worker/kv.h"
 #include "worker/program.h"
 
+/* Of its blocks the full ones are published (worker/kv.h), unless a step of it failed. */
 struct engine_seq {
     bool is_used;
+    bool is_spoiled;  /* a step failed: nothing of it is to be found by others */
     int32_t slot;     /* index of this sequence, also of its recurrent states */
     int64_t n_tokens; /* whose KV stands */
     int64_t n_blocks;
     int32_t *blocks;  /* part of the engine's tables; max_blocks */
+    int32_t decoded;  /* the block of its newest snapshot, if that was made in decoding; KV_NONE */
 };
 
 struct engine {
@@ -30,11 +33,16 @@ struct engine {
     size_t memory_bytes;
     void *scratch; /* owned mapping: of the op that runs */
     size_t scratch_bytes;
-    float *states; /* owned mapping: recurrent states of all sequences */
+    float *states; /* owned mapping: recurrent states of all sequences, then of all snapshots */
     size_t states_bytes;
+    int64_t snapshot_floats; /* of one, all layers */
+    float *snapshots;        /* part of states */
     /* of the running step; owned */
     int32_t *tokens, *positions, *out_rows;
     struct op_run *runs;
 };
+
+/* n tokens were computed: their ids are noted, full blocks published, states kept. */
+void engine_seq_advance(struct engine *en, struct engine_seq *s, const int32_t *ids, int64_t n);
 
 #endif

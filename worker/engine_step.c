@@ -62,19 +62,25 @@ int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
         .scratch = en->scratch,
     };
     for (int64_t i = 0; i < step.n_runs; i++) {
-        struct engine_seq *s = rows[en->runs[i].first].seq;
-        ASSERT(s->n_tokens == en->runs[i].pos); /* a sequence has one run in a step */
-        s->n_tokens += en->runs[i].n;
-        ASSERT(s->n_tokens <= s->n_blocks * KV_BLOCK);
+        const struct engine_seq *s = rows[en->runs[i].first].seq;
+        ASSERT(s->n_tokens + en->runs[i].n <= s->n_blocks * KV_BLOCK);
     }
     program_run(&en->program, &step, n_out);
 
     const struct op_rows *logits = &en->program.result;
-    for (int64_t i = 0; i < n_out; i++) {
+    int err = 0;
+    for (int64_t i = 0; i < n_out && err == 0; i++) {
         ret_logits[i] = logits->data + i * logits->stride;
         if (!is_finite(ret_logits[i], en->info.n_vocab)) {
-            return err_set(e, ERR_NUMERIC, "row %d of the step", en->out_rows[i]);
+            err = err_set(e, ERR_NUMERIC, "row %d of the step", en->out_rows[i]);
         }
     }
-    return 0;
+    for (int64_t i = 0; i < step.n_runs; i++) {
+        const struct op_run *run = &en->runs[i];
+        struct engine_seq *s = rows[run->first].seq;
+        ASSERT(s->n_tokens == run->pos); /* a sequence has one run in a step */
+        s->is_spoiled = s->is_spoiled || err < 0;
+        engine_seq_advance(en, s, en->tokens + run->first, run->n);
+    }
+    return err;
 }

@@ -108,6 +108,7 @@ void events_started(struct events *ev, struct request *r)
     struct msg_started e = {
         .request = r->id,
         .n_prompt = (uint32_t)r->n_prompt,
+        .n_cached = (uint32_t)r->n_cached,
         .queue_ns = r->started_ns - r->received_ns,
     };
     send(ev, r, MSG_STARTED, &e, sizeof(e));
@@ -183,6 +184,7 @@ void events_done(struct events *ev, struct request *r)
     struct msg_done e = {
         .request = r->id,
         .n_prompt = (uint32_t)r->n_prompt,
+        .n_cached = (uint32_t)r->n_cached,
         .queue_ns = (r->started_ns ? r->started_ns : ev->now_ns) - r->received_ns,
         .prefill_ns = r->first_ns ? r->first_ns - r->started_ns : 0,
         .decode_ns = r->last_ns - r->first_ns,

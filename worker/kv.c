@@ -1,7 +1,8 @@
-/* The KV block pool. Invariant: a block is on the free stack exactly when it has no references. */
+/* The KV block pool: memory, references, snapshots. The tree of published blocks: kv_tree.c. The
+ * token loop's thread; never blocks, allocates nothing after the start. */
 #include "worker/kv.h"
-
 #include "shared/num.h"
+#include "worker/kv_tree.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -17,30 +18,53 @@ size_t kv_bytes_per_block(const struct kv_layer *layers, size_t n_layers)
     return n;
 }
 
-int kv_pool_init(struct kv_pool *p, struct kv_layer *layers, size_t n_layers, int64_t n_blocks)
+static bool allocate(struct kv_pool *p, size_t bytes)
 {
-    *p = (struct kv_pool){.n_blocks = n_blocks, .n_free = n_blocks, .layers = layers,
-                          .n_layers = n_layers};
-    uint64_t bytes;
-    if (!num_mul(kv_bytes_per_block(layers, n_layers), (uint64_t)n_blocks, &bytes) ||
-        !num_add(bytes, 4096, &bytes)) {
-        return -ENOMEM;
+    size_t n = (size_t)p->n_blocks + 1;
+    p->n_buckets = 64;
+    while (p->n_buckets < n) {
+        p->n_buckets *= 2;
     }
-    p->free = malloc((size_t)(n_blocks + 1) * sizeof *p->free);
-    p->n_refs = calloc((size_t)n_blocks + 1, sizeof *p->n_refs);
+    p->free = malloc(n * sizeof *p->free);
+    p->blocks = calloc(n, sizeof *p->blocks);
+    p->ids = calloc(n * KV_BLOCK, sizeof *p->ids);
+    p->buckets = malloc(p->n_buckets * sizeof *p->buckets);
+    p->snapshots = calloc((size_t)p->n_snapshots + 1, sizeof *p->snapshots);
     void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (map != MAP_FAILED) {
         p->memory = map;
         p->bytes = bytes;
     }
-    if (!p->free || !p->n_refs || !p->memory) {
+    return p->free && p->blocks && p->ids && p->buckets && p->snapshots && p->memory;
+}
+
+int kv_pool_init(struct kv_pool *p, struct kv_layer *layers, size_t n_layers, int64_t n_blocks,
+                 int32_t n_snapshots, uint64_t seed)
+{
+    *p = (struct kv_pool){.n_blocks = n_blocks,
+                          .n_free = n_blocks,
+                          .layers = layers,
+                          .n_layers = n_layers,
+                          .n_snapshots = n_snapshots,
+                          .seed = seed};
+    uint64_t bytes;
+    if (n_blocks >= INT32_MAX / KV_BLOCK ||
+        !num_mul(kv_bytes_per_block(layers, n_layers), (uint64_t)n_blocks, &bytes) ||
+        !num_add(bytes, 4096, &bytes)) {
+        return -ENOMEM;
+    }
+    if (!allocate(p, bytes)) {
         kv_pool_finish(p);
         return -ENOMEM;
     }
     for (int64_t i = 0; i < n_blocks; i++) {
         p->free[i] = (int32_t)(n_blocks - 1 - i); /* so that they are taken in ascending order */
     }
+    for (int32_t i = 0; i < n_snapshots; i++) {
+        p->snapshots[i].block = KV_NONE;
+    }
+    kv_tree_init(p);
     size_t offset = 0;
     for (size_t i = 0; i < n_layers; i++) {
         layers[i].data = p->memory + offset;
@@ -55,45 +79,138 @@ void kv_pool_finish(struct kv_pool *p)
         munmap(p->memory, p->bytes);
     }
     free(p->free);
-    free(p->n_refs);
+    free(p->blocks);
+    free(p->ids);
+    free(p->buckets);
+    free(p->snapshots);
     *p = (struct kv_pool){0};
+}
+
+/* --- references ------------------------------------------------------------------------------------*/
+
+static void enter_idle(struct kv_pool *p, int32_t block)
+{
+    int32_t root = kv_root(p), last = p->blocks[root].prev_idle;
+    p->blocks[block].prev_idle = last;
+    p->blocks[block].next_idle = root;
+    p->blocks[last].next_idle = p->blocks[root].prev_idle = block;
+    p->n_idle++;
+}
+
+static void leave_idle(struct kv_pool *p, int32_t block)
+{
+    const struct kv_block *b = &p->blocks[block];
+    p->blocks[b->prev_idle].next_idle = b->next_idle;
+    p->blocks[b->next_idle].prev_idle = b->prev_idle;
+    p->n_idle--;
+}
+
+int64_t kv_available(const struct kv_pool *p)
+{
+    return p->n_free + p->n_idle;
 }
 
 int32_t kv_take(struct kv_pool *p)
 {
     if (p->n_free == 0) {
-        return -ENOSPC;
+        int32_t oldest = p->blocks[kv_root(p)].next_idle;
+        if (p->n_idle == 0) {
+            return -ENOSPC;
+        }
+        kv_forget(p, oldest);
+        p->stats.n_evicted++;
     }
     int32_t block = p->free[--p->n_free];
-    ASSERT(p->n_refs[block] == 0);
-    p->n_refs[block] = 1;
+    ASSERT(p->blocks[block].n_refs == 0 && p->blocks[block].n_ids == 0);
+    p->blocks[block].n_refs = 1;
     return block;
 }
 
 void kv_ref(struct kv_pool *p, int32_t block)
 {
-    ASSERT(p->n_refs[block] > 0);
-    p->n_refs[block]++;
+    struct kv_block *b = &p->blocks[block];
+    ASSERT(b->n_refs > 0 || b->n_ids > 0);
+    if (b->n_refs++ == 0) {
+        leave_idle(p, block);
+    }
 }
 
 void kv_release(struct kv_pool *p, int32_t block)
 {
-    ASSERT(p->n_refs[block] > 0);
-    if (--p->n_refs[block] == 0) {
+    struct kv_block *b = &p->blocks[block];
+    ASSERT(b->n_refs > 0);
+    if (--b->n_refs > 0) {
+        return;
+    }
+    if (b->n_ids > 0) {
+        enter_idle(p, block);
+    } else {
         p->free[p->n_free++] = block;
     }
 }
 
-bool kv_is_shared(const struct kv_pool *p, int32_t block)
+void kv_forget(struct kv_pool *p, int32_t block)
 {
-    return p->n_refs[block] > 1;
+    struct kv_block *b = &p->blocks[block];
+    ASSERT(b->n_refs == 0 && b->n_ids > 0 && b->n_children == 0);
+    leave_idle(p, block);
+    kv_snapshot_drop(p, block);
+    kv_tree_remove(p, block);
+    p->free[p->n_free++] = block;
 }
 
-void kv_copy(const struct kv_pool *p, int32_t from, int32_t to)
+bool kv_is_shared(const struct kv_pool *p, int32_t block)
+{
+    return p->blocks[block].n_refs > 1 || p->blocks[block].n_ids > 0;
+}
+
+void kv_copy(struct kv_pool *p, int32_t from, int32_t to)
 {
     for (size_t i = 0; i < p->n_layers; i++) {
         size_t bytes = kv_block_bytes(&p->layers[i]);
         char *data = p->layers[i].data;
         memcpy(data + (size_t)to * bytes, data + (size_t)from * bytes, bytes);
+    }
+    memcpy(p->ids + (int64_t)to * KV_BLOCK, p->ids + (int64_t)from * KV_BLOCK,
+           KV_BLOCK * sizeof *p->ids);
+    p->stats.n_copied++;
+}
+
+/* --- snapshots -------------------------------------------------------------------------------------*/
+
+int32_t kv_snapshot_take(struct kv_pool *p, int32_t block)
+{
+    ASSERT(p->n_snapshots > 0 && p->blocks[block].n_ids == KV_BLOCK);
+    int32_t at = p->blocks[block].snapshot;
+    if (at == KV_NONE) {
+        at = 0;
+        for (int32_t i = 0; i < p->n_snapshots && p->snapshots[at].block != KV_NONE; i++) {
+            bool is_free = p->snapshots[i].block == KV_NONE;
+            at = is_free || p->snapshots[i].used_at < p->snapshots[at].used_at ? i : at;
+        }
+    }
+    if (p->snapshots[at].block != KV_NONE) {
+        kv_snapshot_drop(p, p->snapshots[at].block);
+    }
+    p->snapshots[at] = (struct kv_snapshot){.block = block, .used_at = ++p->tick};
+    p->blocks[block].snapshot = at;
+    return at;
+}
+
+int32_t kv_snapshot_of(struct kv_pool *p, int32_t block, bool touch)
+{
+    int32_t at = p->blocks[block].snapshot;
+    if (at != KV_NONE && touch) {
+        p->snapshots[at].used_at = ++p->tick;
+    }
+    return at;
+}
+
+void kv_snapshot_drop(struct kv_pool *p, int32_t block)
+{
+    int32_t at = p->blocks[block].snapshot;
+    if (at != KV_NONE) {
+        p->snapshots[at].block = KV_NONE;
+        p->blocks[block].snapshot = KV_NONE;
     }
 }

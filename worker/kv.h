@@ -1,16 +1,58 @@
-/* The KV block pool: blocks of KV_BLOCK tokens, taken and given back one by one, shared by reference
- * count. All memory is allocated once. One owner (the engine); no thread but the token loop's. */
+/* The KV block pool and its prefix cache: blocks of KV_BLOCK tokens, taken and given back one by
+ * one, shared by reference count. All memory is allocated once. One owner (the engine); no thread
+ * but the token loop's.
+ *
+ * A block whose content stands may be published: from then on it is findable as "these tokens
+ * behind that block", and it is never written again. Blocks so form a tree whose root is the empty
+ * text; a hash over the whole chain finds a child, its parent and its tokens are compared. Full
+ * blocks of the same text are one block: publishing a second gives the first back. A findable block
+ * without references is idle: it keeps its content until its memory is wanted, least recently used
+ * first.
+ *
+ * Recurrent layers: states are kept beside a bounded number of published blocks, as snapshots of
+ * what they were behind the block's last token. */
 #ifndef WORKER_KV_H
 #define WORKER_KV_H
 
 #include "kernels/kv.h"
 #include "shared/err.h"
 
+enum { KV_NONE = -1 };
+
+/* Invariants: n_refs > 0: in use; n_refs == 0 and n_ids > 0: idle, in the list of those; both 0:
+ * on the free stack. Whoever holds a published block holds its parent. */
+struct kv_block {
+    int32_t n_refs;
+    int32_t n_ids; /* > 0: published with so many tokens; fewer than KV_BLOCK: for copying only */
+    int32_t parent, next_in_bucket;
+    int32_t n_children, child, next_sibling, prev_sibling; /* newest first */
+    int32_t prev_idle, next_idle;
+    int32_t snapshot; /* KV_NONE: none */
+    uint64_t hash;    /* of the chain */
+};
+
+struct kv_snapshot {
+    int32_t block;   /* KV_NONE: free */
+    uint64_t used_at;
+};
+
+struct kv_stats { /* since the start */
+    uint64_t n_published, n_merged, n_evicted, n_copied;
+};
+
 struct kv_pool {
-    int64_t n_blocks, n_free;
-    int32_t *free;    /* owned; a stack */
-    int32_t *n_refs;  /* owned; per block; 0: free */
-    char *memory;     /* owned mapping */
+    int64_t n_blocks, n_free, n_idle;
+    int32_t *free;             /* owned; a stack */
+    struct kv_block *blocks;   /* owned; block n_blocks is the root, and the idle list's two ends */
+    int32_t *ids;              /* owned; n_blocks x KV_BLOCK: the tokens of each */
+    int32_t *buckets;          /* owned; by hash */
+    size_t n_buckets;          /* a power of two */
+    uint64_t seed;             /* the root's hash: model and form of the cache */
+    struct kv_snapshot *snapshots; /* owned */
+    int32_t n_snapshots;
+    uint64_t tick;             /* of snapshots' use */
+    struct kv_stats stats;
+    char *memory;              /* owned mapping */
     size_t bytes;
     const struct kv_layer *layers; /* borrowed; data set here */
     size_t n_layers;
@@ -22,15 +64,38 @@ size_t kv_bytes_per_block(const struct kv_layer *layers, size_t n_layers);
 /* Maps memory for n_blocks of every layer and sets the layers' data. The memory is only taken when
  * written. -ENOMEM. */
 MUST_CHECK int kv_pool_init(struct kv_pool *p, struct kv_layer *layers, size_t n_layers,
-                            int64_t n_blocks);
+                            int64_t n_blocks, int32_t n_snapshots, uint64_t seed);
 void kv_pool_finish(struct kv_pool *p);
 
-/* A free block with one reference, or -ENOSPC. */
+/* Blocks that can be taken. */
+int64_t kv_available(const struct kv_pool *p);
+/* A block with one reference, the least recently used idle one where none is free; or -ENOSPC. */
 MUST_CHECK int32_t kv_take(struct kv_pool *p);
 void kv_ref(struct kv_pool *p, int32_t block);
+/* Blocks of a sequence are released from its last to its first, so that children are older in the
+ * idle list than their parents. */
 void kv_release(struct kv_pool *p, int32_t block);
+/* Is somebody else's, or findable: not to be written. */
 bool kv_is_shared(const struct kv_pool *p, int32_t block);
-/* Copies a block's content in all layers. */
-void kv_copy(const struct kv_pool *p, int32_t from, int32_t to);
+/* Copies a block's content in all layers, and its tokens. */
+void kv_copy(struct kv_pool *p, int32_t from, int32_t to);
+
+int32_t kv_root(const struct kv_pool *p);
+/* The full block with these KV_BLOCK tokens behind parent; or KV_NONE. */
+int32_t kv_find(const struct kv_pool *p, int32_t parent, const int32_t *ids);
+/* The block behind parent that begins with most of these tokens (*ret_n of n, at least one); or
+ * KV_NONE. Looks at the newest children only. */
+int32_t kv_find_part(const struct kv_pool *p, int32_t parent, const int32_t *ids, int64_t n,
+                     int32_t *ret_n);
+/* Publishes the caller's block with its first n_ids tokens (p->ids). Returns the block that the
+ * caller holds from now on: the same, or for a full one that of the same text. */
+int32_t kv_publish(struct kv_pool *p, int32_t parent, int32_t block, int32_t n_ids);
+
+/* The place for a snapshot behind a published block, its own or else the least recently used; its
+ * old content is void. There must be any (n_snapshots > 0). */
+int32_t kv_snapshot_take(struct kv_pool *p, int32_t block);
+/* The block's, or KV_NONE. Counts as use with touch. */
+int32_t kv_snapshot_of(struct kv_pool *p, int32_t block, bool touch);
+void kv_snapshot_drop(struct kv_pool *p, int32_t block);
 
 #endif

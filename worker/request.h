@@ -72,6 +72,7 @@ struct request {
     uint32_t n_unborn;     /* choices that wait for the prompt, the bearer excepted */
     uint32_t n_unfinished;
     int64_t n_echoed; /* prompt tokens reported */
+    int64_t n_cached; /* prompt tokens that the prefix cache had when it started */
     uint64_t received_ns, started_ns, first_ns,
         last_ns; /* arrival, STARTED, first and last token */
 };

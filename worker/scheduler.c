@@ -22,6 +22,8 @@ struct scheduler {
     struct engine *engine; /* borrowed */
     struct events *events; /* borrowed */
     int64_t n_seqs, chunk_rows, max_logits;
+    struct scheduler_stats stats;
+    bool aligns; /* prompts are cut at block ends: the model is recurrent */
     struct choice *running[LIMIT_SLOTS];
     int n_running;
     struct choice *head, *tail; /* the queue */
@@ -32,6 +34,7 @@ struct scheduler {
     struct engine_row *rows; /* owned */
     int64_t n_rows, n_logits;
     const float **logits; /* owned */
+    int32_t *ids;         /* owned; scratch: the known tokens of a choice */
 };
 
 /* ---- what a choice is ---- */
@@ -138,6 +141,7 @@ static void preempt(struct scheduler *s, struct choice *c)
               (unsigned long long)c->request->id, c->number, (long long)n_known(c));
     stop_running(s, c);
     enqueue(s, c);
+    s->stats.n_preempted++;
 }
 
 /* ---- ends ---- */
@@ -231,14 +235,32 @@ static bool evict_stalled(struct scheduler *s)
     return true;
 }
 
-static bool has_room(const struct scheduler *s, const struct choice *c)
+/* How many of its first tokens it may take from the cache instead of computing them; they are
+ * written to s->ids. */
+static int64_t n_reusable(struct scheduler *s, const struct choice *c)
 {
-    int64_t slots = MIN(n_slots(c), s->n_seqs), used = 0;
+    const struct request *r = c->request;
+    int64_t n = is_bearer(c) ? r->n_prompt - 1 : n_known(c) - 1;
+    if (c->is_suspect) { /* what spoiled its step might be found again */
+        n = 0;
+    } else if (r->echo && r->n_echoed < r->n_prompt) {
+        n = MIN(n, MAX(r->n_echoed - 1, 0)); /* its report needs every row */
+    }
+    for (int64_t i = 0; i < n; i++) {
+        s->ids[i] = known(c, i);
+    }
+    return n;
+}
+
+static bool has_room(struct scheduler *s, const struct choice *c)
+{
+    int64_t slots = MIN(n_slots(c), s->n_seqs), used = 0, held;
     for (int i = 0; i < s->n_running; i++) {
         used += n_slots(s->running[i]);
     }
+    engine_cached(s->engine, s->ids, n_reusable(s, c), &held);
     /* A block in reserve for every sequence that will go on growing. */
-    int64_t blocks = n_known(c) / ENGINE_BLOCK_TOKENS + n_slots(c) + used;
+    int64_t blocks = n_known(c) / ENGINE_BLOCK_TOKENS - held + n_slots(c) + used;
     bool is_alone = s->n_running == 0;
     return is_alone || (used + slots <= s->n_seqs && engine_free_blocks(s->engine) >= blocks);
 }
@@ -255,7 +277,8 @@ static bool admit_one(struct scheduler *s, struct choice *c)
     if (engine_seq_create(s->engine, &c->seq) < 0) {
         return false;
     }
-    if (engine_seq_reserve(s->engine, c->seq, n_known(c)) < 0) {
+    int64_t n_cached = engine_seq_reuse(s->engine, c->seq, s->ids, n_reusable(s, c));
+    if (engine_seq_reserve(s->engine, c->seq, n_missing(c)) < 0) {
         engine_seq_destroy(s->engine, &c->seq);
         if (s->n_running == 0) {
             struct err e;
@@ -268,6 +291,9 @@ static bool admit_one(struct scheduler *s, struct choice *c)
     dequeue(s, c);
     start_running(s, c);
     if (!r->started_ns) {
+        r->n_cached = MIN(n_cached, r->n_prompt);
+        s->stats.n_prompt_tok += (uint64_t)r->n_prompt;
+        s->stats.n_cached_tok += (uint64_t)r->n_cached;
         events_started(s->events, r);
     }
     return true;
@@ -316,6 +342,12 @@ static int64_t add_slice(struct scheduler *s, struct choice *c, int64_t most)
     int64_t first = engine_seq_length(c->seq), end = n_known(c);
     if (is_bearer(c) && r->n_unborn > 0) {
         end = r->n_prompt; /* the others fork here */
+    }
+    if (s->aligns && first + most < end) {
+        /* States can be kept where a step and a block end together. */
+        most -= MIN((first + most) % ENGINE_BLOCK_TOKENS, most - 1);
+    } else if (s->aligns && end / ENGINE_BLOCK_TOKENS * ENGINE_BLOCK_TOKENS > first) {
+        most = end / ENGINE_BLOCK_TOKENS * ENGINE_BLOCK_TOKENS - first;
     }
     struct slice slice = {.choice = c, .first = first};
     for (int64_t i = first; i < end && slice.n < most; i++) {
@@ -535,6 +567,8 @@ struct scheduler *scheduler_create(const struct models *models, size_t index, st
     s->max_logits = models->max_logits;
     s->rows = base_alloc((size_t)(s->n_seqs + s->chunk_rows) * sizeof(*s->rows));
     s->logits = base_alloc((size_t)s->max_logits * sizeof(*s->logits));
+    s->ids = base_alloc((size_t)models->v[index].n_ctx * sizeof(*s->ids));
+    s->aligns = engine_info(s->engine)->n_snapshots > 0;
     return s;
 }
 
@@ -545,9 +579,15 @@ void scheduler_destroy(struct scheduler **sp)
         ASSERT(s->n_running == 0 && !s->head);
         free(s->rows);
         free(s->logits);
+        free(s->ids);
         free(s);
         *sp = NULL;
     }
+}
+
+struct scheduler_stats scheduler_stats(const struct scheduler *s)
+{
+    return s->stats;
 }
 
 int scheduler_n_running(const struct scheduler *s)

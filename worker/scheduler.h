@@ -8,10 +8,11 @@
  * chunk size, the prompts taking turns. Order of age is order of arrival. Admission: the oldest
  * that waits goes in when slots for all its choices and blocks for all its tokens are there;
  * younger ones never overtake it, unless its reader is slow. Blocks run out: the youngest goes back
- * to the queue, sequences with slow readers first, and is recomputed later. The oldest always goes
- * on, so everything ends. Forks: the first choice computes the prompt; the others take it over by
- * reference. A failed step: its requests are computed again one at a time, and one that fails alone
- * fails.
+ * to the queue, sequences with slow readers first; later what the prefix cache still has of it is
+ * taken from there and the rest is recomputed (with the cache in main memory a copy elsewhere would
+ * save nothing). The oldest always goes on, so everything ends. Forks: the first choice computes the
+ * prompt; the others take it over by reference. A failed step: its requests are computed again one
+ * at a time, and one that fails alone fails.
  *
  * Token loop; blocks only in engine_step. No allocation in a step. */
 #ifndef WORKER_SCHEDULER_H
@@ -40,6 +41,12 @@ void scheduler_cancel(struct scheduler *s, struct request *r);
 enum status_phase scheduler_plan(struct scheduler *s);
 /* Computes it and sends what came out. */
 void scheduler_run(struct scheduler *s);
+
+struct scheduler_stats { /* since the start */
+    uint64_t n_preempted; /* choices that went back to the queue */
+    uint64_t n_prompt_tok, n_cached_tok; /* of requests that started: all, taken from the cache */
+};
+struct scheduler_stats scheduler_stats(const struct scheduler *s);
 
 int scheduler_n_running(const struct scheduler *s); /* sequences in the KV cache */
 /* sequences in the queue whose reader is not slow: they are owed progress */

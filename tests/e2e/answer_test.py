@@ -28,6 +28,9 @@ def answers(s):
 
     status, c = s.post('/v1/completions', {'prompt': PROMPT, 'temperature': 0, 'max_tokens': 64})
     check_equal(c['choices'][0]['text'], answer['content'], 'completion of the same prompt')
+    cached = c['usage'].pop('prompt_tokens_details')['cached_tokens']
+    check_equal(cached, u['prompt_tokens'] - 1, 'the prefix cache has all but the last token')
+    check_equal(u.pop('prompt_tokens_details'), {'cached_tokens': 0}, 'nothing was cached before')
     check_equal(c['usage'], u, 'usage of both paths')
 
     ids = s.post('/tokenize', {'content': PROMPT, 'parse_special': True})[1]['tokens']

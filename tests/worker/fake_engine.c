@@ -1,32 +1,27 @@
 #include "tests/worker/fake_engine.h"
 #include "tests/test.h"
 #include "tests/worker/fake_tokenizer.h"
+#include "worker/engine_state.h"
 
-#include <errno.h>
+enum { MAX_CTX = 8192, STATE_FLOATS = 2 };
 
-enum { MAX_SEQS = 64, MAX_BLOCKS = 4096, MAX_CTX = 8192 };
-
-struct engine_seq {
-    bool is_used;
-    int64_t n;        /* tokens */
-    int64_t n_blocks; /* held */
-    int blocks[MAX_CTX / ENGINE_BLOCK_TOKENS];
-    int32_t tokens[MAX_CTX];
-};
-
-struct engine {
-    struct engine_info info;
-    int64_t max_rows, max_logits;
-    struct engine_seq seqs[MAX_SEQS];
-    int64_t n_seqs;
-    int refs[MAX_BLOCKS];
-    int64_t n_free;
+struct fake {
+    struct engine en; /* first: a struct engine is a struct fake */
+    struct kv_layer layer;
+    struct op_state state;
     float *logits;
     struct fake_stats stats;
 };
 
 void (*fake_on_step)(const struct engine_row *rows, int64_t n);
 int32_t fake_poison = -1;
+int32_t fake_n_snapshots;
+static const struct engine *stepping;
+
+static struct fake *fake_of(struct engine *en)
+{
+    return (struct fake *)(void *)en;
+}
 
 void fake_logits(const int32_t *tokens, int64_t n, float *ret)
 {
@@ -48,153 +43,180 @@ void fake_logits(const int32_t *tokens, int64_t n, float *ret)
     }
 }
 
-static int take_block(struct engine *en)
+/* --- what stands in the cache: K is the token, V its position --------------------------------------*/
+
+static float *cell(const struct engine *en, const struct engine_seq *s, int64_t i)
 {
-    CHECK(en->n_free > 0);
-    for (int i = 0; i < en->info.n_blocks; i++) {
-        if (en->refs[i] == 0) {
-            en->refs[i] = 1;
-            en->n_free--;
-            return i;
-        }
-    }
-    TEST_FAIL("no free block");
+    float *k = (float *)(void *)kv_head(&en->program.kv[0], s->blocks[i / KV_BLOCK], 0);
+    return k + i % KV_BLOCK;
 }
 
-static void drop_block(struct engine *en, int b)
+static const int32_t *read_tokens(const struct engine *en, const struct engine_seq *s, int64_t n)
 {
-    CHECK(en->refs[b] > 0);
-    en->n_free += --en->refs[b] == 0;
-}
-
-static struct engine_seq *free_seq(struct engine *en)
-{
-    for (int64_t i = 0; i < en->n_seqs; i++) {
-        if (!en->seqs[i].is_used) {
-            en->stats.n_seqs++;
-            en->seqs[i].is_used = true;
-            en->seqs[i].n = en->seqs[i].n_blocks = 0;
-            return &en->seqs[i];
-        }
+    static int32_t tokens[MAX_CTX];
+    for (int64_t i = 0; i < n; i++) {
+        const float *k = cell(en, s, i);
+        tokens[i] = (int32_t)k[0];
+        CHECK_INT((int64_t)k[KV_BLOCK], i);
     }
-    return NULL;
-}
-
-int engine_seq_create(struct engine *en, struct engine_seq **ret)
-{
-    *ret = free_seq(en);
-    return *ret ? 0 : -ENOSPC;
-}
-
-int engine_seq_fork(struct engine *en, const struct engine_seq *from, struct engine_seq **ret)
-{
-    struct engine_seq *s = free_seq(en);
-    if (!s) {
-        return -ENOSPC;
-    }
-    en->stats.n_forks++;
-    s->n = from->n;
-    memcpy(s->tokens, from->tokens, (size_t)from->n * sizeof(from->tokens[0]));
-    s->n_blocks = (from->n + ENGINE_BLOCK_TOKENS - 1) / ENGINE_BLOCK_TOKENS;
-    for (int64_t i = 0; i < s->n_blocks; i++) {
-        s->blocks[i] = from->blocks[i];
-        en->refs[s->blocks[i]]++;
-    }
-    *ret = s;
-    return 0;
-}
-
-void engine_seq_destroy(struct engine *en, struct engine_seq **at)
-{
-    struct engine_seq *s = *at;
-    if (s) {
-        CHECK(s->is_used);
-        for (int64_t i = 0; i < s->n_blocks; i++) {
-            drop_block(en, s->blocks[i]);
-        }
-        s->is_used = false;
-        en->stats.n_seqs--;
-        *at = NULL;
-    }
-}
-
-int64_t engine_seq_length(const struct engine_seq *s)
-{
-    return s->n;
-}
-
-int engine_seq_reserve(struct engine *en, struct engine_seq *s, int64_t n)
-{
-    CHECK(n >= 0);
-    if (s->n + n > en->info.n_ctx) {
-        return -ENOSPC;
-    }
-    int64_t need = (s->n + n + ENGINE_BLOCK_TOKENS - 1) / ENGINE_BLOCK_TOKENS - s->n_blocks;
-    int64_t last = s->n / ENGINE_BLOCK_TOKENS;
-    bool copies = n > 0 && s->n % ENGINE_BLOCK_TOKENS != 0 && en->refs[s->blocks[last]] > 1;
-    if (MAX(need, 0) + copies > en->n_free) {
-        return -ENOSPC;
-    }
-    if (copies) {
-        drop_block(en, s->blocks[last]);
-        s->blocks[last] = take_block(en);
-    }
-    for (; need > 0; need--) {
-        s->blocks[s->n_blocks++] = take_block(en);
-    }
-    return 0;
-}
-
-int64_t engine_free_blocks(const struct engine *en)
-{
-    return en->n_free;
+    return tokens;
 }
 
 const int32_t *fake_tokens(const struct engine_seq *s, int64_t *ret_n)
 {
-    *ret_n = s->n;
-    return s->tokens;
+    *ret_n = s->n_tokens;
+    return read_tokens(stepping, s, s->n_tokens);
+}
+
+/* The recurrent state: a hash of the tokens. */
+static uint64_t next_state(uint64_t h, int32_t token)
+{
+    return (h ^ (uint64_t)(token + 1)) * 1099511628211u;
+}
+
+static void advance_state(struct fake *f, const struct engine_seq *s, int32_t token)
+{
+    float *at = f->state.data + s->slot * STATE_FLOATS;
+    uint64_t h;
+    memcpy(&h, at, sizeof h);
+    h = next_state(h, token);
+    memcpy(at, &h, sizeof h);
+}
+
+static void check_state(const struct fake *f, const struct engine_seq *s, const int32_t *tokens,
+                        int64_t n)
+{
+    uint64_t h, expected = 0;
+    memcpy(&h, f->state.data + s->slot * STATE_FLOATS, sizeof h);
+    for (int64_t i = 0; i < n; i++) {
+        expected = next_state(expected, tokens[i]);
+    }
+    CHECK(h == expected);
+}
+
+/* --- steps -----------------------------------------------------------------------------------------*/
+
+static void compute_row(struct fake *f, const struct engine_row *row, int64_t pos)
+{
+    struct engine *en = &f->en;
+    struct engine_seq *s = row->seq;
+    CHECK(s->is_used && row->token >= 0 && row->token < FAKE_VOCAB);
+    CHECK(pos < s->n_blocks * KV_BLOCK);
+    const struct kv_block *b = &en->kv.blocks[s->blocks[pos / KV_BLOCK]];
+    CHECK(b->n_refs == 1 && b->n_ids == 0); /* nobody else sees the write */
+    float *k = cell(en, s, pos);
+    k[0] = (float)row->token;
+    k[KV_BLOCK] = (float)pos;
+    if (en->program.n_states > 0) {
+        advance_state(f, s, row->token);
+    }
 }
 
 int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
                 const float **ret_logits, struct err *e)
 {
-    int64_t n_out = 0;
+    struct fake *f = fake_of(en);
+    int32_t ids[2 * MAX_CTX];
     bool is_poisoned = false;
-    CHECK(n >= 1 && n <= en->max_rows);
+    int64_t n_out = 0;
+    CHECK(n >= 1 && n <= en->options.max_rows && n <= (int64_t)COUNT_OF(ids));
+    stepping = en;
     if (fake_on_step) {
         fake_on_step(rows, n);
     }
     for (int64_t i = 0; i < n; i++) {
-        struct engine_seq *s = rows[i].seq;
-        CHECK(s->is_used && rows[i].token >= 0 && rows[i].token < FAKE_VOCAB);
-        for (int64_t k = 0; k < i - 1; k++) { /* rows of a sequence stand together */
-            CHECK(rows[k].seq != s || rows[i - 1].seq == s);
-        }
-        CHECK(s->n < s->n_blocks * ENGINE_BLOCK_TOKENS);
-        CHECK_INT(en->refs[s->blocks[s->n / ENGINE_BLOCK_TOKENS]],
-                  1); /* nobody else sees the write */
-        s->tokens[s->n++] = rows[i].token;
-        is_poisoned = is_poisoned || rows[i].token == fake_poison;
-        if (rows[i].want_logits) {
-            CHECK(n_out < en->max_logits);
-            float *x = en->logits + n_out * FAKE_VOCAB;
-            fake_logits(s->tokens, s->n, x);
-            ret_logits[n_out++] = x;
-        }
+        ids[i] = rows[i].token;
+        is_poisoned = is_poisoned || ids[i] == fake_poison;
     }
-    en->stats.n_steps++;
-    en->stats.n_rows += n;
-    en->stats.max_rows = MAX(en->stats.max_rows, n);
+    uint64_t seen = 0;
+    for (int64_t first = 0, end; first < n; first = end) {
+        struct engine_seq *s = rows[first].seq;
+        CHECK(!(seen >> s->slot & 1)); /* rows of a sequence stand together */
+        seen |= (uint64_t)1 << s->slot;
+        for (end = first; end < n && rows[end].seq == s; end++) {
+            int64_t pos = s->n_tokens + end - first;
+            compute_row(f, &rows[end], pos);
+            if (rows[end].want_logits) {
+                CHECK(n_out < en->options.max_logits);
+                float *x = f->logits + n_out * FAKE_VOCAB;
+                const int32_t *tokens = read_tokens(en, s, pos + 1);
+                if (en->program.n_states > 0) {
+                    check_state(f, s, tokens, pos + 1);
+                }
+                fake_logits(tokens, pos + 1, x);
+                ret_logits[n_out++] = x;
+            }
+        }
+        s->is_spoiled = s->is_spoiled || is_poisoned;
+        engine_seq_advance(en, s, ids + first, end - first);
+    }
+    f->stats.n_steps++;
+    f->stats.n_rows += n;
+    f->stats.max_rows = MAX(f->stats.max_rows, n);
     return is_poisoned ? err_set(e, ERR_NUMERIC, "a poisoned row") : 0;
 }
 
 struct fake_stats fake_stats(const struct engine *en)
 {
-    struct fake_stats s = en->stats;
-    s.n_free_blocks = en->n_free;
+    struct fake_stats s = ((const struct fake *)(const void *)en)->stats;
+    for (int64_t i = 0; i < en->options.n_seqs; i++) {
+        s.n_seqs += en->seqs[i].is_used;
+    }
     return s;
 }
+
+/* --- invariants ------------------------------------------------------------------------------------*/
+
+static void check_blocks(const struct kv_pool *p, const int32_t *n_refs, const int32_t *n_children)
+{
+    int64_t n_idle = 0, n_free = 0;
+    for (int32_t i = 0; i < p->n_blocks; i++) {
+        const struct kv_block *b = &p->blocks[i];
+        CHECK_INT(b->n_refs, n_refs[i]);
+        n_idle += b->n_refs == 0 && b->n_ids > 0;
+        n_free += b->n_refs == 0 && b->n_ids == 0;
+        if (b->n_ids > 0) {
+            CHECK_INT(b->n_children, n_children[i]);
+            CHECK(b->n_refs == 0 || b->parent == kv_root(p) || p->blocks[b->parent].n_refs > 0);
+            if (b->n_ids == KV_BLOCK) {
+                CHECK_INT(kv_find(p, b->parent, p->ids + (int64_t)i * KV_BLOCK), i);
+            } else {
+                CHECK(b->n_refs == 0 && b->n_children == 0);
+            }
+        }
+    }
+    CHECK_INT(n_idle, p->n_idle);
+    CHECK_INT(n_free, p->n_free);
+}
+
+void fake_check(const struct engine *en)
+{
+    const struct kv_pool *p = &en->kv;
+    int32_t *n_refs = calloc((size_t)p->n_blocks, sizeof *n_refs);
+    int32_t *n_children = calloc((size_t)p->n_blocks + 1, sizeof *n_children);
+    CHECK(n_refs && n_children);
+    for (int64_t i = 0; i < en->options.n_seqs; i++) {
+        const struct engine_seq *s = &en->seqs[i];
+        for (int64_t k = 0; s->is_used && k < s->n_blocks; k++) {
+            n_refs[s->blocks[k]]++;
+        }
+    }
+    for (int64_t i = 0; i < p->n_blocks; i++) {
+        if (p->blocks[i].n_ids > 0) {
+            n_children[p->blocks[i].parent]++;
+        }
+    }
+    check_blocks(p, n_refs, n_children);
+    CHECK_INT(p->blocks[kv_root(p)].n_children, n_children[p->n_blocks]);
+    for (int32_t i = 0; i < p->n_snapshots; i++) {
+        int32_t b = p->snapshots[i].block;
+        CHECK(b == KV_NONE || (p->blocks[b].n_ids == KV_BLOCK && p->blocks[b].snapshot == i));
+    }
+    free(n_refs);
+    free(n_children);
+}
+
+/* --- life ------------------------------------------------------------------------------------------*/
 
 const struct engine_info *engine_info(const struct engine *en)
 {
@@ -216,41 +238,72 @@ int engine_open(const char *path, const struct engine_options *o, struct engine 
     return err_set(e, ERR_GGUF_MAGIC, "a fake opens no file");
 }
 
-void engine_close(struct engine **en)
+void engine_close(struct engine **at)
 {
-    if (*en) {
-        CHECK_INT((*en)->stats.n_seqs, 0);
-        CHECK_INT((*en)->n_free, (*en)->info.n_blocks);
-        free((*en)->logits);
-        free(*en);
-        *en = NULL;
+    if (!*at) {
+        return;
     }
+    struct fake *f = fake_of(*at);
+    struct engine *en = *at;
+    CHECK_INT(fake_stats(en).n_seqs, 0);
+    CHECK_INT(engine_free_blocks(en), en->info.n_blocks);
+    fake_check(en);
+    kv_pool_finish(&en->kv);
+    free(en->tables);
+    free(en->seqs);
+    free(en->states);
+    free(f->logits);
+    free(f);
+    *at = NULL;
+}
+
+static struct engine *open_fake(int64_t n_seqs, int64_t max_rows, int64_t max_logits,
+                                int64_t n_blocks, int64_t n_ctx)
+{
+    struct fake *f = calloc(1, sizeof(*f));
+    CHECK(f);
+    struct engine *en = &f->en;
+    f->layer = (struct kv_layer){.type = TYPE_F32, .n_head = 1, .dim_k = 1, .dim_v = 1};
+    en->info = (struct engine_info){.arch = "fake",
+                                    .name = "fake",
+                                    .quant = "F32",
+                                    .device = "test",
+                                    .n_vocab = FAKE_VOCAB,
+                                    .n_ctx = n_ctx,
+                                    .n_ctx_train = n_ctx,
+                                    .n_blocks = n_blocks,
+                                    .n_snapshots = fake_n_snapshots};
+    en->options = (struct engine_options){
+        .n_seqs = n_seqs, .max_rows = max_rows, .max_logits = max_logits};
+    CHECK_INT(kv_pool_init(&en->kv, &f->layer, 1, n_blocks, fake_n_snapshots, 7), 0);
+    en->program.kv = &f->layer;
+    en->program.states = &f->state;
+    en->program.n_states = fake_n_snapshots > 0;
+    en->max_blocks = n_ctx / KV_BLOCK + 1;
+    en->tables = calloc((size_t)(n_seqs * en->max_blocks), sizeof *en->tables);
+    en->seqs = calloc((size_t)n_seqs, sizeof *en->seqs);
+    en->states = calloc((size_t)(n_seqs + fake_n_snapshots), STATE_FLOATS * sizeof(float));
+    f->logits = calloc((size_t)max_logits * FAKE_VOCAB, sizeof(float));
+    CHECK(en->tables && en->seqs && en->states && f->logits);
+    f->state = (struct op_state){.data = en->states, .slot_floats = STATE_FLOATS};
+    en->snapshots = en->states + n_seqs * STATE_FLOATS;
+    en->snapshot_floats = STATE_FLOATS;
+    for (int32_t i = 0; i < n_seqs; i++) {
+        en->seqs[i].slot = i;
+        en->seqs[i].blocks = en->tables + i * en->max_blocks;
+    }
+    return en;
 }
 
 void fake_models_init(struct models *m, size_t n, int64_t n_seqs, int64_t chunk_rows,
                       int64_t n_blocks, int64_t n_ctx)
 {
-    CHECK(n_seqs <= MAX_SEQS && n_blocks <= MAX_BLOCKS && n_ctx <= MAX_CTX);
+    CHECK(n_seqs <= LIMIT_SLOTS && n_ctx <= MAX_CTX);
     *m = (struct models){
         .n = n, .n_seqs = n_seqs, .chunk_rows = chunk_rows, .max_logits = n_seqs + 16};
     for (size_t i = 0; i < n; i++) {
-        struct engine *en = calloc(1, sizeof(*en));
-        CHECK(en);
-        en->info = (struct engine_info){.arch = "fake",
-                                        .name = "fake",
-                                        .quant = "F32",
-                                        .device = "test",
-                                        .n_vocab = FAKE_VOCAB,
-                                        .n_ctx = n_ctx,
-                                        .n_ctx_train = n_ctx,
-                                        .n_blocks = n_blocks};
-        en->max_rows = n_seqs + chunk_rows;
-        en->max_logits = m->max_logits;
-        en->n_seqs = n_seqs;
-        en->n_free = n_blocks;
-        en->logits = calloc((size_t)m->max_logits * FAKE_VOCAB, sizeof(float));
         struct model *v = &m->v[i];
-        v->engine = en;
+        v->engine = open_fake(n_seqs, n_seqs + chunk_rows, m->max_logits, n_blocks, n_ctx);
         char warn[160];
         CHECK_INT(tokenizer_create(NULL, &v->tokenizer, warn, NULL), 0);
         v->name = strdup(i ? "second" : "first");

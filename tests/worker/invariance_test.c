@@ -1,5 +1,5 @@
 /* Invariance: a row's logits are the same bits whatever else is in the step, wherever the prompt was
- * cut, however many threads compute, and whether the sequence was forked; past position 2048, over
+ * cut, however many threads compute, and whether the sequence was forked or taken from the prefix cache; past position 2048, over
  * window and split borders, for attention, latent attention, experts and recurrent layers. */
 #include "tests/worker/tiny_model.h"
 
@@ -155,6 +155,39 @@ static void run_forked(struct engine *en, int64_t n_tokens, float *ret)
     CHECK_INT(engine_free_blocks(en), free_before);
 }
 
+/* Goes on from what the cache has of the first `cut` tokens, and lets another text part from them
+ * there. A model of attention alone finds them all. */
+static void run_reused(struct engine *en, int64_t n_tokens, int64_t cut, float *ret)
+{
+    static struct engine_row rows[MAX_ROWS];
+    static const float *logits[MAX_ROWS];
+    static int32_t ids[LONG];
+    int64_t free_before = engine_free_blocks(en), held;
+    for (int64_t i = 0; i < n_tokens; i++) {
+        ids[i] = token_at(i, 1);
+    }
+    for (int64_t seed = 2; seed >= 1; seed--) {
+        struct feed f = {NULL, 0, seed};
+        CHECK(engine_seq_create(en, &f.seq) == 0);
+        int64_t known = engine_cached(en, ids, cut, &held);
+        f.at = engine_seq_reuse(en, f.seq, ids, cut);
+        CHECK(f.at == engine_seq_length(f.seq) && f.at >= known && held == 0);
+        if (engine_info(en)->n_snapshots == 0) {
+            CHECK_INT(f.at, cut);
+        } else {
+            CHECK(f.at == known && known == cut / 48 * 48);
+        }
+        int64_t n = MIN((int64_t)60, n_tokens - f.at);
+        CHECK(engine_seq_reserve(en, f.seq, n) == 0);
+        step(en, rows, add_rows(&f, n, rows), logits);
+        for (int64_t i = 0; i < n && seed == 1; i++) {
+            memcpy(ret + (f.at + i) * TINY_VOCAB, logits[i], TINY_VOCAB * sizeof *ret);
+        }
+        engine_seq_destroy(en, &f.seq);
+    }
+    CHECK_INT(engine_free_blocks(en), free_before);
+}
+
 static void compare(const char *model, const char *how, int64_t parameter, const float *a,
                     const float *b, int64_t n_tokens)
 {
@@ -170,6 +203,7 @@ static void check_model(const struct tiny_model *m, enum isa isa, enum type matr
                         int64_t n_tokens)
 {
     static const int64_t chunks[] = {0, 257, 511, 513, 1, 15, 16, 17, 255, 256};
+    static const int64_t cuts[] = {0, 1, 15, 16, 17, 47, 48, 49, 143, 160, 271, 272, 2047, 2049, LONG};
     bool is_long = n_tokens == LONG; /* fewer ways: the borders are the same in short texts */
     const char *path = tiny_model_file(m, matrix);
     size_t bytes = (size_t)(n_tokens * TINY_VOCAB) * sizeof(float);
@@ -183,6 +217,14 @@ static void check_model(const struct tiny_model *m, enum isa isa, enum type matr
     }
     run_forked(en, n_tokens, got);
     compare(m->name, "forked", 0, got, expected, n_tokens);
+    engine_close(&en);
+    en = open_model(path, isa, kv_type, 2);
+    run_alone(en, n_tokens, 48, got);
+    for (size_t i = 0; i < COUNT_OF(cuts); i++) {
+        int64_t cut = MIN(cuts[i], n_tokens - 1);
+        run_reused(en, n_tokens, cut, got);
+        compare(m->name, "reused", cut, got, expected, n_tokens);
+    }
     engine_close(&en);
     for (int threads = 1; threads <= 4; threads++) {
         en = open_model(path, isa, kv_type, threads);
@@ -198,6 +240,21 @@ static void check_model(const struct tiny_model *m, enum isa isa, enum type matr
            type_info((uint32_t)matrix)->name, type_info((uint32_t)kv_type)->name, (int)n_tokens);
     free(expected);
     free(got);
+}
+
+/* The prefix cache alone, quick enough for every architecture. */
+static void check_reuse(const struct tiny_model *m, enum isa isa)
+{
+    enum { N = 110 };
+    static float expected[N * TINY_VOCAB], got[N * TINY_VOCAB];
+    struct engine *en = open_model(tiny_model_file(m, TYPE_Q8_0), isa, TYPE_F16, 1);
+    run_alone(en, N, 48, expected);
+    memcpy(got, expected, sizeof(got));
+    for (int64_t cut = 0; cut < N; cut += 7) {
+        run_reused(en, N, cut, got);
+        compare(m->name, "reused", cut, got, expected, N);
+    }
+    engine_close(&en);
 }
 
 int main(void)
@@ -216,5 +273,8 @@ int main(void)
         check_model(tiny_model_find("qwen35"), (enum isa)isa, TYPE_F16, TYPE_F32, 100);
     }
     check_model(tiny_model_find("gpt-oss-yarn"), best, TYPE_F32, TYPE_F32, SHORT);
+    for (size_t i = 0; i < tiny_n_models; i++) {
+        check_reuse(&tiny_models[i], best);
+    }
     return 0;
 }
