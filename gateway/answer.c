@@ -38,7 +38,7 @@ struct answer {
     struct answer_choice *choices; /* owned */
     uint32_t last_choice;          /* its finish waits for DONE, to carry the timings */
     bool has_last;
-    size_t text_bytes;
+    size_t n_bytes; /* of text and logprobs, when the answer is not streamed */
 };
 
 static void free_answer(struct answer *a)
@@ -128,7 +128,7 @@ static void send_event(struct answer *a)
         exchange_stream_begin(a->x);
     }
     sse_end(&a->event);
-    exchange_stream(a->x, a->event.data, a->event.len);
+    exchange_stream(a->x, a->event.failed ? NULL : a->event.data, a->event.len);
     buf_clear(&a->event);
 }
 
@@ -244,8 +244,8 @@ static bool add_text(struct answer *a, uint32_t index, const char *text, size_t 
         return true;
     }
     buf_add(&c->text, text, n);
-    a->text_bytes += n;
-    if (c->text.failed || a->text_bytes > LIMIT_ANSWER_BYTES) {
+    a->n_bytes += n;
+    if (c->text.failed || a->n_bytes > LIMIT_ANSWER_BYTES) {
         struct err e;
         err_set(&e, ERR_NO_MEMORY, "the answer is larger than %d bytes; use \"stream\": true",
                 LIMIT_ANSWER_BYTES);
@@ -253,6 +253,28 @@ static bool add_text(struct answer *a, uint32_t index, const char *text, size_t 
         return false;
     }
     return true;
+}
+
+static size_t logprob_bytes(const struct answer_choice *c)
+{
+    size_t n = 0;
+    for (size_t k = 0; k < COUNT_OF(c->logprobs); k++) {
+        n += c->logprobs[k].len;
+    }
+    return n;
+}
+
+static void add_logprobs(struct answer *a, struct answer_choice *c, const struct link_event *ev)
+{
+    size_t before = logprob_bytes(c);
+    a->format->put_logprobs(c, ev);
+    c->n_logprobs++;
+    a->n_bytes += a->is_stream ? 0 : logprob_bytes(c) - before;
+    for (size_t k = 0; k < COUNT_OF(c->logprobs); k++) {
+        if (c->logprobs[k].failed) { /* what is written next fails */
+            a->event.failed = c->text.failed = true;
+        }
+    }
 }
 
 static void on_token(struct part *p, const struct link_event *ev)
@@ -265,8 +287,7 @@ static void on_token(struct part *p, const struct link_event *ev)
                         (double)(p->first_token_ns - a->x->begin_ns) * 1e-9);
     }
     if (a->wants_logprobs) {
-        a->format->put_logprobs(&a->choices[index], ev);
-        a->choices[index].n_logprobs++;
+        add_logprobs(a, &a->choices[index], ev);
     }
     add_text(a, index, ev->text, ev->n_text);
 }

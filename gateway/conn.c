@@ -156,6 +156,12 @@ void conn_send(struct conn *c, const void *data, size_t n)
     server_mark_dirty(c->server, c);
 }
 
+void conn_fail(struct conn *c)
+{
+    c->out.failed = true;
+    server_mark_dirty(c->server, c);
+}
+
 static void on_shutdown(uv_shutdown_t *r, int status)
 {
     struct conn *c = r->handle->data;
@@ -231,9 +237,9 @@ void conn_flush(struct conn *c)
     if (c->state == CONN_CLOSED) {
         return;
     }
-    if (c->out.failed || c->out.len > LIMIT_ANSWER_BYTES + FLOOD_BYTES ||
-        (c->x.is_stream && unsent(c) > FLOOD_BYTES)) {
-        log_warn("a connection is closed: its answer outgrew what may wait for a slow reader");
+    if (c->out.failed || (c->x.is_stream && unsent(c) > FLOOD_BYTES)) {
+        log_warn("a connection is closed: %s", c->out.failed ? "there is no memory for its answer"
+                                                             : "its stream outgrew what may wait");
         conn_close(c);
         return;
     }
@@ -257,6 +263,12 @@ void conn_flush(struct conn *c)
     if (c->is_eof && c->state <= CONN_BODY && c->out.len == 0) {
         conn_close(c); /* nothing more can come of it */
     }
+}
+
+/* Is an answer awaited from the worker, or a worker? */
+static bool is_computing(const struct conn *c)
+{
+    return c->x.ops || c->x.is_held;
 }
 
 /* Does the client take bytes? */
@@ -289,7 +301,7 @@ static void on_tick(uv_timer_t *t)
     struct conn *c = t->data;
     if (c->is_writing) {
         check_progress(c);
-    } else if (!c->is_eof || !c->x.ops || c->n_probes == COUNT_OF(probe_ms)) {
+    } else if (!c->is_eof || !is_computing(c) || c->n_probes == COUNT_OF(probe_ms)) {
         uv_timer_stop(t);
     } else if (exchange_probe(&c->x)) {
         uv_timer_start(t, on_tick, probe_ms[c->n_probes++], 0);
@@ -423,7 +435,7 @@ static void on_eof(struct conn *c)
     }
     /* Gone, or only done with sending (half-close)? What we send tells. While bytes are waiting,
      * libuv watches the connection and sees a reset by itself. */
-    if (c->x.ops && !c->is_writing) {
+    if (is_computing(c) && !c->is_writing) {
         uv_timer_start(&c->timer, on_tick, 0, 0);
     }
     server_mark_dirty(c->server, c);

@@ -49,6 +49,9 @@ void conn_retire(struct conn *c);
 
 /* Appends to what is to be sent; it leaves at the end of the loop's turn. */
 void conn_send(struct conn *c, const void *data, size_t n);
+/* An answer cannot be written for want of memory: the connection ends with this turn of the loop.
+ */
+void conn_fail(struct conn *c);
 /* The exchange is over. */
 void conn_next(struct conn *c, bool keep_alive);
 /* Sends what there is and reads on; by the server, once a turn for every dirty connection. */

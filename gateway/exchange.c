@@ -290,8 +290,8 @@ void exchange_reply(struct exchange *x, int status, const char *type, const char
     if (x->http->method != HTTP_HEAD && n) {
         buf_add(&b, body, n);
     }
-    if (b.failed) { /* no memory for the answer: the client sees a closed connection */
-        x->is_keep_alive = false;
+    if (b.failed) {
+        conn_fail(x->conn);
     } else {
         conn_send(x->conn, b.data, b.len);
     }
@@ -361,12 +361,20 @@ void exchange_stream_begin(struct exchange *x)
     put_head(x, &b, 200, "text/event-stream");
     buf_str(&b, "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n");
     buf_str(&b, x->is_chunked ? "Transfer-Encoding: chunked\r\n\r\n" : "\r\n");
-    conn_send(x->conn, b.data, b.len);
+    if (b.failed) {
+        conn_fail(x->conn);
+    } else {
+        conn_send(x->conn, b.data, b.len);
+    }
     buf_finish(&b);
 }
 
 void exchange_stream(struct exchange *x, const char *data, size_t n)
 {
+    if (!data) {
+        conn_fail(x->conn);
+        return;
+    }
     if (x->is_chunked) {
         char size[24];
         int len = snprintf(size, sizeof(size), "%zx\r\n", n);

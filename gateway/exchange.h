@@ -59,7 +59,7 @@ void exchange_reply(struct exchange *x, int status, const char *type, const char
 /* param: the field at fault, or NULL. */
 void exchange_error(struct exchange *x, const struct err *e, const char *param);
 
-/* A stream: head, pieces (each at least one whole event), end. */
+/* A stream: head, pieces (each at least one whole event; NULL: there was no memory for it), end. */
 void exchange_stream_begin(struct exchange *x);
 void exchange_stream(struct exchange *x, const char *data, size_t n);
 void exchange_stream_end(struct exchange *x);

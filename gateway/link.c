@@ -491,6 +491,9 @@ int link_attach(struct link *l, const struct msg_attach *m, int fds[5])
 
 void link_detach(struct link *l, const struct msg_detach *m)
 {
+    if (m->epoch < l->epoch) {
+        return; /* old news */
+    }
     if (l->state == LINK_LOADING || l->state == LINK_READY) {
         while (!l->events.dead && !take_batch(l)) {
         }
