@@ -188,6 +188,7 @@ static void send_whole(struct answer *a)
     put_envelope(a, &b, a->format->object);
     for (uint32_t i = 0; i < a->n_choices; i++) {
         buf_str(&b, i ? "," : "");
+        b.failed |= a->choices[i].text.failed;
         a->format->put_whole(&b, i, &a->choices[i], a->wants_logprobs,
                              finish_word(a->choices[i].finish));
     }

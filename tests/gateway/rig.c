@@ -40,11 +40,16 @@ static int listen_unix(char path[64])
     return fd;
 }
 
+bool rig_is_unsandboxed(void)
+{
+    return GATEWAY_NO_SANDBOX || getenv("ROCMFORGE_TEST_NO_SANDBOX");
+}
+
 static void spawn(struct rig *r, const struct rig_options *o, int fd)
 {
     const char *argv[8] = {o->program ? o->program : GATEWAY_PROGRAM};
     int n = 1;
-    if (GATEWAY_NO_SANDBOX) {
+    if (rig_is_unsandboxed()) {
         argv[n++] = "--no-sandbox";
     }
     for (int i = 0; i < 4 && o->args[i]; i++) {

@@ -58,6 +58,9 @@ void rig_stop(struct rig *r);
 /* The gateway has ended and was reaped by the test. */
 void rig_forget(struct rig *r);
 
+/* Does the gateway run without its sandbox? So under sanitizers, and under valgrind, for which
+ * ROCMFORGE_TEST_NO_SANDBOX is to be set. */
+bool rig_is_unsandboxed(void);
 int rig_gateway_fds(const struct rig *r);
 long rig_gateway_kib(const struct rig *r); /* its own resident memory; rings do not count */
 /* Waits up to 5 s for the condition. */

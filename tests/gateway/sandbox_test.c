@@ -130,7 +130,7 @@ int main(int argc, char **argv)
     if (argc == 3 && strcmp(argv[1], "--crime") == 0) {
         return run_gateway(atoi(argv[2]));
     }
-    if (GATEWAY_NO_SANDBOX) {
+    if (rig_is_unsandboxed()) {
         TEST_SKIP("sanitizers need system calls that the sandbox forbids");
     }
     for (int crime = 0; crime <= CRIMES; crime++) {
