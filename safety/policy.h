@@ -4,12 +4,11 @@
  * The rules (design, "whose fault"):
  * - A death is the child's own fault unless we ordered it, or it is a SIGKILL that neither we sent
  *   nor the kernel's OOM killer explains. What is not its fault costs nothing.
- * - Its own fault, but it had got work done since its start: it is started again at once; after
+ * - Its own fault, but it had got work done since its start: started again at once, or after
  *   POLICY_PACE_MS when the last such death was less than POLICY_QUICK_MS ago, because a GPU
- * suffers from every kill. What the request has to do with it is the gateway's business (poison).
- * - Its own fault without work done: the first restart is immediate, the next few after
- *   POLICY_PACE_MS, and from POLICY_INTENSITY deaths within POLICY_WINDOW_MS on after 1, 2, 4 .. 60
- * s.
+ *   suffers from every kill. Whether a request is to blame is the gateway's business (poison).
+ * - Its own fault without work done: the first restart is immediate, the next few come after
+ *   POLICY_PACE_MS; from POLICY_INTENSITY deaths within POLICY_WINDOW_MS on after 1, 2, 4 .. 60 s.
  * - A child that says itself that it cannot start (configuration, model, device, memory) or cannot
  *   be executed is not tried again blindly: before it was ever ready this ends the program with its
  *   exit code, later it waits with the long back-off.
@@ -34,7 +33,7 @@ enum {
 struct policy_death {
     int exit_code;     /* -1: ended by a signal */
     int signal;        /* 0: it exited */
-    bool is_ordered;   /* we asked it to end: drain, reload, the other child died */
+    bool is_ordered;   /* we asked it to end */
     bool is_condemned; /* we killed it for missed progress or a broken protocol */
     bool is_oom_kill;  /* the kernel counted an OOM kill in our cgroup meanwhile */
     bool has_words;    /* it left last words */

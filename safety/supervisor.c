@@ -225,9 +225,13 @@ static uint64_t next_wakeup(const struct supervisor *s, uint64_t now_ms)
         at = MIN(at, s->drain_deadline_ms);
     }
     if (s->phase == SUPERVISOR_SERVING) {
-        at = s->front.state == CHILD_NONE ? MIN(at, s->front_at_ms) : at;
-        at = s->worker.state == CHILD_NONE && s->worker_at_ms > now_ms ? MIN(at, s->worker_at_ms)
-                                                                       : at;
+        /* One that is due and yet not started waits for something else than time. */
+        if (s->front.state == CHILD_NONE && s->front_at_ms > now_ms) {
+            at = MIN(at, s->front_at_ms);
+        }
+        if (s->worker.state == CHILD_NONE && s->worker_at_ms > now_ms) {
+            at = MIN(at, s->worker_at_ms);
+        }
     }
     return at > now_ms ? at - now_ms : 0;
 }

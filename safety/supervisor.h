@@ -10,9 +10,10 @@
  *   dialog.c      what the children say, and our answers
  *   death.c       a child died: whose fault, what the log and the gateway are told, when again
  *
- * An epoch is one life of a worker: rings, bells and status page are made for it and closed with
- * it. A worker is started when the front has greeted. When a gateway dies its worker goes too,
- * because rings are never reused; the listening sockets stay open throughout. */
+ * An epoch is one pairing of a worker's life with a front's: rings, bells and status page are made
+ * for it, closed with it and never used again. When a worker dies, the next one and the same
+ * gateway get a new epoch; when a gateway dies, its successor and the same worker do, whose models
+ * stay loaded. The listening sockets stay open throughout. */
 #ifndef SAFETY_SUPERVISOR_H
 #define SAFETY_SUPERVISOR_H
 
@@ -36,7 +37,8 @@ struct supervisor_options {
     void *load_arg;
 };
 
-/* Runs until told to end; returns the exit code of the command. Takes over cfg. */
+/* Runs until told to end; returns the exit code of the command. cfg stays the caller's; a reload
+ * replaces what is in it. */
 int supervisor_run(struct config *cfg, const struct supervisor_options *o);
 
 /* ---- inside the supervisor ---- */
@@ -68,7 +70,7 @@ struct supervisor {
     struct policy front_policy, worker_policy;
     uint64_t front_at_ms, worker_at_ms; /* not started again before */
 
-    struct epoch epoch; /* of the worker */
+    struct epoch epoch; /* the present one; id 0 without a worker */
     uint64_t last_epoch;
     bool is_front_attached; /* to epoch */
     bool is_epoch_used;     /* a front has been attached to it, perhaps one that is dead */
