@@ -59,6 +59,7 @@ int channel_send(struct channel *c, uint32_t type, uint64_t epoch, const void *p
         m.msg_control = control.bytes;
         m.msg_controllen = CMSG_SPACE(fd_bytes);
         struct cmsghdr *cm = CMSG_FIRSTHDR(&m);
+        ASSERT(cm); /* there is room for it */
         cm->cmsg_level = SOL_SOCKET;
         cm->cmsg_type = SCM_RIGHTS;
         cm->cmsg_len = CMSG_LEN(fd_bytes);

@@ -168,7 +168,7 @@ int listen_unix(struct listen_set *s, const char *path, struct err *e)
         return err_set(e, ERR_CONFIG, "unix '%s' is longer than %zu bytes", path,
                        sizeof(sa.sun_path) - 1);
     }
-    strcpy(sa.sun_path, path);
+    memcpy(sa.sun_path, path, strlen(path) + 1);
     int rc = remove_stale(&sa, e);
     if (rc != 0) {
         return rc;
@@ -188,7 +188,7 @@ int listen_unix(struct listen_set *s, const char *path, struct err *e)
         close(fd);
         return err_set(e, -err, err == EADDRINUSE ? "%s is taken by another program" : "%s", path);
     }
-    strcpy(s->unix_path, path);
+    memcpy(s->unix_path, path, strlen(path) + 1);
     s->unix_dev = st.st_dev;
     s->unix_ino = st.st_ino;
     s->fds[s->n_tcp] = fd;

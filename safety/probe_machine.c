@@ -68,7 +68,7 @@ static int count_cores(const char *root, int n_logical)
         if (topology_text(root, path, first, sizeof(first)) != 0) {
             return n_logical;
         }
-        n += atoi(first) == i; /* counted at its first thread */
+        n += strtol(first, NULL, 10) == i; /* counted at its first thread */
     }
     return n;
 }
