@@ -1,14 +1,16 @@
-/* Packing of the types whose weights are small integers or indices of 16 values, and the common entry. Pure. */
+/* Packing of the types whose weights are small integers or indices of 16 values, and the common entry. Pure.
+ *
+ * The path of a block: `words` gives a unit of one row as eight words of four codes, a byte each, in quad order; `put`
+ * spreads their bits over the planes. Both work on whole words, since loading a model is spent here. */
 #include "kernels/cpu/panel_pack.h"
 
 #include "kernels/block.h"
 #include "kernels/cpu/split.h"
-#include "kernels/half.h"
-#include "shared/num.h"
 
 #include <string.h>
 
-#define SIZE_OF_16(name) _Static_assert(sizeof(struct panel_##name) == 16 * sizeof(struct block_##name), #name)
+#define SIZE_OF_16(name)                                                                           \
+    _Static_assert(sizeof(struct panel_##name) == 16 * sizeof(struct block_##name), #name)
 SIZE_OF_16(q4_0);
 SIZE_OF_16(q4_1);
 SIZE_OF_16(q5_0);
@@ -33,194 +35,235 @@ SIZE_OF_16(iq3_s);
 SIZE_OF_16(iq1_s);
 SIZE_OF_16(iq1_m);
 
-/* The codes of a block of every row: the split integers plus an offset. */
-static void codes_of(enum type t, const void *const rows[PANEL_ROWS], int offset, uint8_t (*ret)[256])
+#define BYTES(v) ((v) * 0x01010101u) /* the same in each byte of a word */
+
+static uint32_t load_word(const void *p)
 {
-    split_fn *split = split_of(t);
-    uint32_t n = type_info(t)->block_elems;
-    struct split s;
-    for (int r = 0; r < PANEL_ROWS; r++) {
-        split(rows[r], &s);
-        for (uint32_t i = 0; i < n; i++) {
-            ret[r][i] = (uint8_t)(s.q[i] + offset);
+    uint32_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+/* --- codes of a unit in words ------------------------------------------------------------------------ */
+
+/* Blocks of 32: byte i holds column i low, column i + 16 high. */
+static void words_of_nibbles(const uint8_t qs[16], uint32_t w[8])
+{
+    for (int q = 0; q < 4; q++) {
+        uint32_t v = load_word(qs + 4 * q);
+        w[q] = v & BYTES(15);
+        w[q + 4] = v >> 4 & BYTES(15);
+    }
+}
+
+/* Bits shift and up of one byte for each column. */
+static void words_of_bytes(const uint8_t b[32], int shift, uint32_t mask, uint32_t w[8])
+{
+    for (int q = 0; q < 8; q++) {
+        w[q] = load_word(b + 4 * q) >> shift & BYTES(mask);
+    }
+}
+
+/* One bit for each column, column i in bit i. */
+static void or_words_of_bits(const uint8_t bits[4], int to, uint32_t w[8])
+{
+    uint32_t v = load_word(bits);
+    for (int q = 0; q < 8; q++) {
+        /* The product has bit j of the nibble at bits j + 7 k; those at 8 j stay. */
+        w[q] |= ((v >> 4 * q & 15) * 0x00204081u & BYTES(1)) << to;
+    }
+}
+
+/* --- planes of a unit ------------------------------------------------------------------------------ */
+
+/* Row r's part of the planes that hold `bits` bits from `shift` on of each code. */
+static void put_bits(const uint32_t w[8], int shift, int bits, int r, uint8_t (*planes)[64])
+{
+    const uint32_t mask = BYTES((1u << bits) - 1);
+    for (int p = 0; p < bits; p++) {
+        uint32_t v = 0;
+        for (int q = p; q < 8; q += bits) {
+            v |= (w[q] >> shift & mask) << (q - p);
+        }
+        memcpy(&planes[p][4 * r], &v, sizeof v);
+    }
+}
+
+static void put_nibbles(const uint32_t w[8], int r, uint8_t (*planes)[64])
+{
+    put_bits(w, 0, 4, r, planes);
+}
+
+#define FOR_ROWS(block) /* b: row r's block */                                                     \
+    for (int r = 0; r < PANEL_ROWS; r++)                                                           \
+        for (const struct block_##block *b = rows[r]; b; b = NULL)
+
+/* --- blocks of 32 to 128 ---------------------------------------------------------------------------- */
+
+static void pack_q4_0(const void *const rows[], void *to)
+{
+    struct panel_q4_0 *p = to; /* the file's nibbles stand as the planes want them */
+    FOR_ROWS (q4_0) {
+        p->d[r] = b->d;
+        for (int q = 0; q < 4; q++) {
+            memcpy(&p->q[0][q][4 * r], b->qs + 4 * q, 4);
         }
     }
 }
 
-/* The same for types with a table: the index of each integer in it. */
-static void indices_of(enum type t, const void *const rows[PANEL_ROWS], const int8_t values[16],
-                       uint8_t (*ret)[256])
-{
-    uint8_t index[256] = {0};
-    for (int i = 15; i >= 0; i--) {
-        index[values[i] + 128] = (uint8_t)i;
-    }
-    codes_of(t, rows, 128, ret);
-    for (int r = 0; r < PANEL_ROWS; r++) {
-        for (uint32_t i = 0; i < type_info(t)->block_elems; i++) {
-            ret[r][i] = index[ret[r][i]];
-        }
-    }
-}
-
-static void put_bytes(uint8_t (*c)[256], int units, uint8_t (*to)[8][64])
-{
-    for (int u = 0; u < units; u++) {
-        for (int q = 0; q < 8; q++) {
-            for (int r = 0; r < PANEL_ROWS; r++) {
-                memcpy(&to[u][q][4 * r], &c[r][32 * u + 4 * q], 4);
-            }
-        }
-    }
-}
-
-/* Bits shift .. shift + bits - 1 of the codes, sharing planes as panel.h says. */
-static void put_bits(uint8_t (*c)[256], int units, int shift, int bits, uint8_t *to)
-{
-    int planes = bits;
-    memset(to, 0, (size_t)units * (size_t)planes * 64);
-    for (int u = 0; u < units; u++) {
-        for (int q = 0; q < 8; q++) {
-            uint8_t *plane = to + (u * planes + q % planes) * 64;
-            for (int r = 0; r < PANEL_ROWS; r++) {
-                for (int i = 0; i < 4; i++) {
-                    int field = c[r][32 * u + 4 * q + i] >> shift & ((1 << bits) - 1);
-                    plane[4 * r + i] = (uint8_t)(plane[4 * r + i] | field << q / planes * bits);
-                }
-            }
-        }
-    }
-}
-
-static void put_nibbles(uint8_t (*c)[256], int units, uint8_t (*to)[4][64])
-{
-    put_bits(c, units, 0, 4, **to);
-}
-static void put_two_bits(uint8_t (*c)[256], int units, int shift, uint8_t (*to)[2][64])
-{
-    put_bits(c, units, shift, 2, **to);
-}
-static void put_one_bit(uint8_t (*c)[256], int units, int shift, uint8_t (*to)[64])
-{
-    put_bits(c, units, shift, 1, *to);
-}
-
-#define HALFS(to, block, field)                                                                    \
-    for (int r = 0; r < PANEL_ROWS; r++) {                                                         \
-        (to)[r] = ((const struct block *)rows[r])->field;                                          \
-    }
-
-static void pack_q4_0(const void *const rows[], void *to, uint8_t (*c)[256])
-{
-    struct panel_q4_0 *p = to;
-    codes_of(TYPE_Q4_0, rows, 8, c);
-    put_nibbles(c, 1, p->q);
-    HALFS(p->d, block_q4_0, d)
-}
-
-static void pack_iq4_nl(const void *const rows[], void *to, uint8_t (*c)[256])
-{
-    struct panel_q4_0 *p = to;
-    indices_of(TYPE_IQ4_NL, rows, split_iq4_values, c);
-    put_nibbles(c, 1, p->q);
-    HALFS(p->d, block_iq4_nl, d)
-}
-
-static void pack_q4_1(const void *const rows[], void *to, uint8_t (*c)[256])
+static void pack_q4_1(const void *const rows[], void *to)
 {
     struct panel_q4_1 *p = to;
-    codes_of(TYPE_Q4_1, rows, 0, c);
-    put_nibbles(c, 1, p->q);
-    HALFS(p->d, block_q4_1, d)
-    HALFS(p->m, block_q4_1, m)
-}
-
-static void pack_q5_0(const void *const rows[], void *to, uint8_t (*c)[256])
-{
-    struct panel_q5_0 *p = to;
-    codes_of(TYPE_Q5_0, rows, 16, c);
-    put_nibbles(c, 1, p->q);
-    put_one_bit(c, 1, 4, p->high);
-    HALFS(p->d, block_q5_0, d)
-}
-
-static void pack_q5_1(const void *const rows[], void *to, uint8_t (*c)[256])
-{
-    struct panel_q5_1 *p = to;
-    codes_of(TYPE_Q5_1, rows, 0, c);
-    put_nibbles(c, 1, p->q);
-    put_one_bit(c, 1, 4, p->high);
-    HALFS(p->d, block_q5_1, d)
-    HALFS(p->m, block_q5_1, m)
-}
-
-static void pack_q8_0(const void *const rows[], void *to, uint8_t (*c)[256])
-{
-    struct panel_q8_0 *p = to;
-    codes_of(TYPE_Q8_0, rows, 128, c);
-    put_bytes(c, 1, p->q);
-    HALFS(p->d, block_q8_0, d)
-}
-
-static void pack_mxfp4(const void *const rows[], void *to, uint8_t (*c)[256])
-{
-    struct panel_mxfp4 *p = to;
-    indices_of(TYPE_MXFP4, rows, split_e2m1_values, c);
-    put_nibbles(c, 1, p->q);
-    HALFS(p->e, block_mxfp4, e)
-}
-
-static void pack_nvfp4(const void *const rows[], void *to, uint8_t (*c)[256])
-{
-    struct panel_nvfp4 *p = to;
-    indices_of(TYPE_NVFP4, rows, split_e2m1_values, c);
-    put_nibbles(c, 2, p->q);
-    for (int g = 0; g < 4; g++) {
-        HALFS(p->e[g], block_nvfp4, d[g])
+    FOR_ROWS (q4_1) {
+        uint32_t w[8];
+        p->d[r] = b->d;
+        p->m[r] = b->m;
+        words_of_nibbles(b->qs, w);
+        put_nibbles(w, r, p->q[0]);
     }
 }
 
-static void pack_q2_0(const void *const rows[], void *to, uint8_t (*c)[256])
+static void pack_q5_0(const void *const rows[], void *to)
+{
+    struct panel_q5_0 *p = to;
+    FOR_ROWS (q5_0) {
+        uint32_t w[8];
+        p->d[r] = b->d;
+        words_of_nibbles(b->qs, w);
+        put_nibbles(w, r, p->q[0]);
+        or_words_of_bits(b->qh, 4, w);
+        put_bits(w, 4, 1, r, p->high);
+    }
+}
+
+static void pack_q5_1(const void *const rows[], void *to)
+{
+    struct panel_q5_1 *p = to;
+    FOR_ROWS (q5_1) {
+        uint32_t w[8];
+        p->d[r] = b->d;
+        p->m[r] = b->m;
+        words_of_nibbles(b->qs, w);
+        put_nibbles(w, r, p->q[0]);
+        or_words_of_bits(b->qh, 4, w);
+        put_bits(w, 4, 1, r, p->high);
+    }
+}
+
+static void pack_q8_0(const void *const rows[], void *to)
+{
+    struct panel_q8_0 *p = to;
+    FOR_ROWS (q8_0) {
+        p->d[r] = b->d;
+        for (int q = 0; q < 8; q++) {
+            uint32_t v = load_word(b->qs + 4 * q) ^ BYTES(0x80); /* + 128 */
+            memcpy(&p->q[0][q][4 * r], &v, sizeof v);
+        }
+    }
+}
+
+static void pack_mxfp4(const void *const rows[], void *to)
+{
+    struct panel_mxfp4 *p = to;
+    FOR_ROWS (mxfp4) {
+        p->e[r] = b->e;
+        for (int q = 0; q < 4; q++) {
+            memcpy(&p->q[0][q][4 * r], b->qs + 4 * q, 4);
+        }
+    }
+}
+
+static void pack_nvfp4(const void *const rows[], void *to)
+{
+    struct panel_nvfp4 *p = to;
+    FOR_ROWS (nvfp4) {
+        for (int g = 0; g < 4; g++) {
+            p->e[g][r] = b->d[g];
+        }
+        for (int u = 0; u < 2; u++) {
+            uint32_t w[8];
+            for (int g = 0; g < 2; g++) { /* 8 bytes: columns 0..7 low, 8..15 high */
+                for (int q = 0; q < 2; q++) {
+                    uint32_t v = load_word(b->qs + 16 * u + 8 * g + 4 * q);
+                    w[4 * g + q] = v & BYTES(15);
+                    w[4 * g + q + 2] = v >> 4 & BYTES(15);
+                }
+            }
+            put_nibbles(w, r, p->q[u]);
+        }
+    }
+}
+
+static void pack_q2_0(const void *const rows[], void *to)
 {
     struct panel_q2_0 *p = to;
-    codes_of(TYPE_Q2_0, rows, 1, c);
-    put_two_bits(c, 2, 0, p->q);
-    HALFS(p->d, block_q2_0, d)
+    FOR_ROWS (q2_0) {
+        p->d[r] = b->d;
+        for (int u = 0; u < 2; u++) {
+            uint32_t w[8];
+            for (int q = 0; q < 8; q++) { /* a byte is a quad */
+                uint32_t v = b->qs[8 * u + q];
+                w[q] = (v | v << 6 | v << 12 | v << 18) & BYTES(3);
+            }
+            put_bits(w, 0, 2, r, p->q[u]);
+        }
+    }
 }
 
-static void pack_q1_0(const void *const rows[], void *to, uint8_t (*c)[256])
+static void pack_q1_0(const void *const rows[], void *to)
 {
     struct panel_q1_0 *p = to;
-    codes_of(TYPE_Q1_0, rows, 1, c); /* 0 or 2 */
-    put_one_bit(c, 4, 1, p->q);
-    HALFS(p->d, block_q1_0, d)
+    FOR_ROWS (q1_0) {
+        p->d[r] = b->d;
+        for (int u = 0; u < 4; u++) {
+            uint32_t w[8] = {0};
+            or_words_of_bits(b->qs + 4 * u, 0, w);
+            put_bits(w, 0, 1, r, p->q + u);
+        }
+    }
 }
 
-static void pack_tq1_0(const void *const rows[], void *to, uint8_t (*c)[256])
+static void pack_tq1_0(const void *const rows[], void *to)
 {
     struct panel_tq2_0 *p = to;
-    codes_of(TYPE_TQ1_0, rows, 1, c);
-    put_two_bits(c, 8, 0, p->q);
-    HALFS(p->d, block_tq1_0, d)
+    FOR_ROWS (tq1_0) {
+        struct split s;
+        split_tq1_0(b, &s);
+        p->d[r] = b->d;
+        for (int u = 0; u < 8; u++) {
+            uint32_t w[8];
+            for (int q = 0; q < 8; q++) {
+                uint32_t v = load_word(s.q + 32 * u + 4 * q); /* -1 0 1 become 0 1 2 */
+                w[q] = ((v & BYTES(3)) + BYTES(1)) & BYTES(3);
+            }
+            put_bits(w, 0, 2, r, p->q[u]);
+        }
+    }
 }
 
-static void pack_tq2_0(const void *const rows[], void *to, uint8_t (*c)[256])
+static void pack_tq2_0(const void *const rows[], void *to)
 {
     struct panel_tq2_0 *p = to;
-    codes_of(TYPE_TQ2_0, rows, 1, c);
-    put_two_bits(c, 8, 0, p->q);
-    HALFS(p->d, block_tq2_0, d)
+    FOR_ROWS (tq2_0) {
+        p->d[r] = b->d;
+        for (int u = 0; u < 8; u++) {
+            uint32_t w[8];
+            words_of_bytes(b->qs + u / 4 * 32, u % 4 * 2, 3, w);
+            put_bits(w, 0, 2, r, p->q[u]);
+        }
+    }
 }
 
-/* --- K types ------------------------------------------------------------------------------------ */
+/* --- super-blocks ----------------------------------------------------------------------------------- */
 
 static void put_six_bits(struct panel_six_bits *to, int row, const uint8_t v[16])
 {
     uint32_t a = 0, b = 0, c = 0;
+    for (int n = 0; n < 8; n++) {
+        a |= (uint32_t)(v[n] & 15) << 4 * n;
+        b |= (uint32_t)(v[n + 8] & 15) << 4 * n;
+    }
     for (int n = 0; n < 16; n++) {
-        uint32_t low = (uint32_t)(v[n] & 15) << n % 8 * 4;
-        a |= n < 8 ? low : 0;
-        b |= n < 8 ? 0 : low;
         c |= (uint32_t)(v[n] >> 4) << 2 * n;
     }
     to->a[row] = a;
@@ -237,93 +280,123 @@ static void put_scale_min(struct panel_six_bits *to, int row, const uint8_t scal
     put_six_bits(to, row, v);
 }
 
-static void pack_q2_k(const void *const rows[], void *to, uint8_t (*c)[256])
+static void pack_q2_k(const void *const rows[], void *to)
 {
     struct panel_q2_k *p = to;
-    codes_of(TYPE_Q2_K, rows, 0, c);
-    put_two_bits(c, 8, 0, p->q);
-    for (int g = 0; g < 16; g++) {
-        HALFS(p->scale_min[g], block_q2_k, scales[g])
+    FOR_ROWS (q2_k) {
+        p->d[r] = b->d;
+        p->dmin[r] = b->dmin;
+        for (int g = 0; g < 16; g++) {
+            p->scale_min[g][r] = b->scales[g];
+        }
+        for (int u = 0; u < 8; u++) {
+            uint32_t w[8];
+            words_of_bytes(b->qs + u / 4 * 32, u % 4 * 2, 3, w);
+            put_bits(w, 0, 2, r, p->q[u]);
+        }
     }
-    HALFS(p->d, block_q2_k, d)
-    HALFS(p->dmin, block_q2_k, dmin)
 }
 
-static void pack_q3_k(const void *const rows[], void *to, uint8_t (*c)[256])
+static void pack_q3_k(const void *const rows[], void *to)
 {
     struct panel_q3_k *p = to;
-    codes_of(TYPE_Q3_K, rows, 4, c);
-    put_two_bits(c, 8, 0, p->q);
-    put_one_bit(c, 8, 2, p->high);
-    for (int r = 0; r < PANEL_ROWS; r++) {
-        const struct block_q3_k *b = rows[r];
-        uint8_t v[16];
+    FOR_ROWS (q3_k) {
+        uint8_t scales[16];
         for (int g = 0; g < 16; g++) {
-            v[g] = (uint8_t)split_q3_k_scale(b->scales, g);
+            scales[g] = (uint8_t)split_q3_k_scale(b->scales, g);
         }
-        put_six_bits(&p->scale, r, v);
+        p->d[r] = b->d;
+        put_six_bits(&p->scale, r, scales);
+        for (int u = 0; u < 8; u++) {
+            uint32_t w[8];
+            words_of_bytes(b->qs + u / 4 * 32, u % 4 * 2, 3, w);
+            put_bits(w, 0, 2, r, p->q[u]);
+            words_of_bytes(b->hmask, u, 1, w);
+            put_bits(w, 0, 1, r, p->high + u);
+        }
     }
-    HALFS(p->d, block_q3_k, d)
 }
 
-static void pack_q4_k(const void *const rows[], void *to, uint8_t (*c)[256])
+static void pack_q4_k(const void *const rows[], void *to)
 {
     struct panel_q4_k *p = to;
-    codes_of(TYPE_Q4_K, rows, 0, c);
-    put_nibbles(c, 8, p->q);
-    for (int r = 0; r < PANEL_ROWS; r++) {
-        put_scale_min(&p->scale_min, r, ((const struct block_q4_k *)rows[r])->scales);
+    FOR_ROWS (q4_k) {
+        p->d[r] = b->d;
+        p->dmin[r] = b->dmin;
+        put_scale_min(&p->scale_min, r, b->scales);
+        for (int u = 0; u < 8; u++) {
+            uint32_t w[8];
+            words_of_bytes(b->qs + u / 2 * 32, u % 2 * 4, 15, w);
+            put_nibbles(w, r, p->q[u]);
+        }
     }
-    HALFS(p->d, block_q4_k, d)
-    HALFS(p->dmin, block_q4_k, dmin)
 }
 
-static void pack_q5_k(const void *const rows[], void *to, uint8_t (*c)[256])
+static void pack_q5_k(const void *const rows[], void *to)
 {
     struct panel_q5_k *p = to;
-    codes_of(TYPE_Q5_K, rows, 0, c);
-    put_nibbles(c, 8, p->q);
-    put_one_bit(c, 8, 4, p->high);
-    for (int r = 0; r < PANEL_ROWS; r++) {
-        put_scale_min(&p->scale_min, r, ((const struct block_q5_k *)rows[r])->scales);
+    FOR_ROWS (q5_k) {
+        p->d[r] = b->d;
+        p->dmin[r] = b->dmin;
+        put_scale_min(&p->scale_min, r, b->scales);
+        for (int u = 0; u < 8; u++) {
+            uint32_t w[8];
+            words_of_bytes(b->qs + u / 2 * 32, u % 2 * 4, 15, w);
+            put_nibbles(w, r, p->q[u]);
+            words_of_bytes(b->qh, u, 1, w);
+            put_bits(w, 0, 1, r, p->high + u);
+        }
     }
-    HALFS(p->d, block_q5_k, d)
-    HALFS(p->dmin, block_q5_k, dmin)
 }
 
-static void pack_q6_k(const void *const rows[], void *to, uint8_t (*c)[256])
+static void pack_q6_k(const void *const rows[], void *to)
 {
     struct panel_q6_k *p = to;
-    codes_of(TYPE_Q6_K, rows, 32, c);
-    put_nibbles(c, 8, p->q);
-    put_two_bits(c, 8, 4, p->high);
-    for (int g = 0; g < 16; g++) {
-        HALFS(p->scale[g], block_q6_k, scales[g])
+    FOR_ROWS (q6_k) {
+        p->d[r] = b->d;
+        for (int g = 0; g < 16; g++) {
+            p->scale[g][r] = b->scales[g];
+        }
+        for (int u = 0; u < 8; u++) {
+            uint32_t w[8];
+            words_of_bytes(b->ql + u / 4 * 64 + u % 2 * 32, u % 4 / 2 * 4, 15, w);
+            put_nibbles(w, r, p->q[u]);
+            words_of_bytes(b->qh + u / 4 * 32, u % 4 * 2, 3, w);
+            put_bits(w, 0, 2, r, p->high[u]);
+        }
     }
-    HALFS(p->d, block_q6_k, d)
 }
 
-static void pack_q8_k(const void *const rows[], void *to, uint8_t (*c)[256])
+static void pack_q8_k(const void *const rows[], void *to)
 {
     struct panel_q8_k *p = to;
-    codes_of(TYPE_Q8_K, rows, 128, c);
-    put_bytes(c, 8, p->q);
-    HALFS(p->d, block_q8_k, d)
+    FOR_ROWS (q8_k) {
+        p->d[r] = b->d;
+        for (int u = 0; u < 8; u++) {
+            for (int q = 0; q < 8; q++) {
+                uint32_t v = load_word(b->qs + 32 * u + 4 * q) ^ BYTES(0x80);
+                memcpy(&p->q[u][q][4 * r], &v, sizeof v);
+            }
+        }
+    }
 }
 
-static void pack_iq4_xs(const void *const rows[], void *to, uint8_t (*c)[256])
+static void pack_iq4_xs(const void *const rows[], void *to)
 {
     struct panel_iq4_xs *p = to;
-    indices_of(TYPE_IQ4_XS, rows, split_iq4_values, c);
-    put_nibbles(c, 8, p->q);
-    for (int r = 0; r < PANEL_ROWS; r++) {
-        memcpy(&p->scale_low[r], ((const struct block_iq4_xs *)rows[r])->scales_low, 4);
+    FOR_ROWS (iq4_xs) {
+        p->d[r] = b->d;
+        p->scale_low[r] = load_word(b->scales_low);
+        p->scale_high[r] = b->scales_high;
+        for (int u = 0; u < 8; u++) {
+            for (int q = 0; q < 4; q++) {
+                memcpy(&p->q[u][q][4 * r], b->qs + 16 * u + 4 * q, 4);
+            }
+        }
     }
-    HALFS(p->scale_high, block_iq4_xs, scales_high)
-    HALFS(p->d, block_iq4_xs, d)
 }
 
-/* --- the common entry ---------------------------------------------------------------------------- */
+/* --- the common entry ------------------------------------------------------------------------------- */
 
 #define ENTRY(NAME, panel, units, fn) [TYPE_##NAME] = {{units, sizeof(struct panel_##panel)}, fn}
 
@@ -336,7 +409,7 @@ static const struct {
     ENTRY(Q5_0, q5_0, 1, pack_q5_0),
     ENTRY(Q5_1, q5_1, 1, pack_q5_1),
     ENTRY(Q8_0, q8_0, 1, pack_q8_0),
-    ENTRY(IQ4_NL, q4_0, 1, pack_iq4_nl),
+    ENTRY(IQ4_NL, q4_0, 1, pack_q4_0), /* the same fields in the same places */
     ENTRY(MXFP4, mxfp4, 1, pack_mxfp4),
     ENTRY(NVFP4, nvfp4, 2, pack_nvfp4),
     ENTRY(Q2_0, q2_0, 2, pack_q2_0),
@@ -384,13 +457,22 @@ size_t panel_bytes(enum type t, int64_t n_rows, int64_t n_cols)
     return (size_t)((n_rows + PANEL_ROWS - 1) / PANEL_ROWS) * panel_stride(t, n_cols);
 }
 
-static void pack_floats(size_t elem, const char *from, size_t row_bytes, int n_rows, int64_t n_cols,
-                        char *to)
+/* Columns of 16 values; elem is a constant wherever this is inlined. */
+static inline void pack_floats(const size_t elem, const char *from, size_t row_bytes, int n_rows,
+                               int64_t n_cols, char *to)
 {
-    for (int64_t k = 0; k < n_cols; k++, to += PANEL_ROWS * elem) {
-        memset(to, 0, PANEL_ROWS * elem);
-        for (int r = 0; r < n_rows; r++) {
-            memcpy(to + (size_t)r * elem, from + (size_t)r * row_bytes + (size_t)k * elem, elem);
+    enum { COLS = 32 }; /* read from a row at a time: whole cache lines */
+    for (int64_t k = 0; k < n_cols; k += COLS) {
+        int64_t n = MIN(n_cols - k, COLS);
+        for (int r = 0; r < PANEL_ROWS; r++) {
+            for (int64_t i = 0; i < n; i++) {
+                char *at = to + ((size_t)(k + i) * PANEL_ROWS + (size_t)r) * elem;
+                if (r < n_rows) {
+                    memcpy(at, from + (size_t)r * row_bytes + (size_t)(k + i) * elem, elem);
+                } else {
+                    memset(at, 0, elem);
+                }
+            }
         }
     }
 }
@@ -404,17 +486,20 @@ void panel_pack(enum type t, const void *data, int64_t n_rows, int64_t n_cols, i
     const char *from = (const char *)data + (size_t)p * PANEL_ROWS * row_bytes;
     char *to = (char *)packed + (size_t)p * panel_stride(t, n_cols);
     int n = (int)MIN(n_rows - p * PANEL_ROWS, PANEL_ROWS);
-    if (is_float(t)) {
-        pack_floats(info->block_bytes, from, row_bytes, n, n_cols, to);
+    if (t == TYPE_F32) {
+        pack_floats(4, from, row_bytes, n, n_cols, to);
         return;
     }
-    uint8_t code[PANEL_ROWS][256];
+    if (is_float(t)) {
+        pack_floats(2, from, row_bytes, n, n_cols, to);
+        return;
+    }
     for (int64_t k = 0; k < n_cols; k += info->block_elems) {
         const void *rows[PANEL_ROWS];
         for (int r = 0; r < PANEL_ROWS; r++) {
             rows[r] = r < n ? from + (size_t)r * row_bytes : (const void *)zero;
         }
-        table[t].pack(rows, to, code);
+        table[t].pack(rows, to);
         from += info->block_bytes;
         to += table[t].info.block_bytes;
     }

@@ -26,10 +26,9 @@ static void put_scale(uint8_t to[8], int r, unsigned scale)
     to[r % 8] = (uint8_t)(to[r % 8] | scale << r / 8 * 4);
 }
 
-void panel_pack_iq2_xxs(const void *const rows[], void *to, uint8_t (*c)[256])
+void panel_pack_iq2_xxs(const void *const rows[], void *to)
 {
     struct panel_iq2_xxs *p = to;
-    (void)c;
     memset(p, 0, sizeof *p);
     for (int r = 0; r < PANEL_ROWS; r++) {
         const struct block_iq2_xxs *b = rows[r];
@@ -46,10 +45,9 @@ void panel_pack_iq2_xxs(const void *const rows[], void *to, uint8_t (*c)[256])
     }
 }
 
-void panel_pack_iq2_xs(const void *const rows[], void *to, uint8_t (*c)[256])
+void panel_pack_iq2_xs(const void *const rows[], void *to)
 {
     struct panel_iq2_xs *p = to;
-    (void)c;
     memset(p, 0, sizeof *p);
     for (int r = 0; r < PANEL_ROWS; r++) {
         const struct block_iq2_xs *b = rows[r];
@@ -66,10 +64,9 @@ void panel_pack_iq2_xs(const void *const rows[], void *to, uint8_t (*c)[256])
     }
 }
 
-void panel_pack_iq2_s(const void *const rows[], void *to, uint8_t (*c)[256])
+void panel_pack_iq2_s(const void *const rows[], void *to)
 {
     struct panel_iq2_s *p = to;
-    (void)c;
     memset(p, 0, sizeof *p);
     for (int r = 0; r < PANEL_ROWS; r++) {
         const struct block_iq2_s *b = rows[r];
@@ -85,10 +82,9 @@ void panel_pack_iq2_s(const void *const rows[], void *to, uint8_t (*c)[256])
     }
 }
 
-void panel_pack_iq3_xxs(const void *const rows[], void *to, uint8_t (*c)[256])
+void panel_pack_iq3_xxs(const void *const rows[], void *to)
 {
     struct panel_iq3_xxs *p = to;
-    (void)c;
     memset(p, 0, sizeof *p);
     for (int r = 0; r < PANEL_ROWS; r++) {
         const struct block_iq3_xxs *b = rows[r];
@@ -105,10 +101,9 @@ void panel_pack_iq3_xxs(const void *const rows[], void *to, uint8_t (*c)[256])
     }
 }
 
-void panel_pack_iq3_s(const void *const rows[], void *to, uint8_t (*c)[256])
+void panel_pack_iq3_s(const void *const rows[], void *to)
 {
     struct panel_iq3_s *p = to;
-    (void)c;
     memset(p, 0, sizeof *p);
     for (int r = 0; r < PANEL_ROWS; r++) {
         const struct block_iq3_s *b = rows[r];
@@ -127,10 +122,9 @@ void panel_pack_iq3_s(const void *const rows[], void *to, uint8_t (*c)[256])
     }
 }
 
-void panel_pack_iq1_s(const void *const rows[], void *to, uint8_t (*c)[256])
+void panel_pack_iq1_s(const void *const rows[], void *to)
 {
     struct panel_iq1_s *p = to;
-    (void)c;
     for (int r = 0; r < PANEL_ROWS; r++) {
         const struct block_iq1_s *b = rows[r];
         p->d[r] = b->d;
@@ -143,10 +137,9 @@ void panel_pack_iq1_s(const void *const rows[], void *to, uint8_t (*c)[256])
     }
 }
 
-void panel_pack_iq1_m(const void *const rows[], void *to, uint8_t (*c)[256])
+void panel_pack_iq1_m(const void *const rows[], void *to)
 {
     struct panel_iq1_m *p = to;
-    (void)c;
     for (int r = 0; r < PANEL_ROWS; r++) {
         const struct block_iq1_m *b = rows[r];
         for (int i = 0; i < 4; i++) {

@@ -4,8 +4,8 @@
 
 #include "kernels/cpu/panel.h"
 
-/* Packs one block of sixteen rows; c is scratch. */
-typedef void panel_pack_fn(const void *const rows[], void *to, uint8_t (*c)[256]);
+/* Packs one block of sixteen rows. */
+typedef void panel_pack_fn(const void *const rows[], void *to);
 
 panel_pack_fn panel_pack_iq2_xxs, panel_pack_iq2_xs, panel_pack_iq2_s, panel_pack_iq3_xxs,
     panel_pack_iq3_s, panel_pack_iq1_s, panel_pack_iq1_m;
