@@ -14,6 +14,7 @@
 
 enum {
     TILE_TOKENS = SIMD_ROWS == 16 ? 16 : 4, /* as the registers allow */
+    TILE_CHAINS = 8,                       /* sums of floats that run side by side */
     TILE_CACHE_BYTES = 256 * 1024, /* of weights that stay in L2 while all tokens pass */
 };
 
@@ -34,9 +35,17 @@ typedef void tile_unit_fn(const void *block, int u, int half, simd_i *w);
 struct tile {
     const struct matmul *m;
     const char *panel;
-    int64_t row;   /* of the first lane */
+    size_t stride; /* from panel to panel */
+    int64_t row;   /* the panel's first */
     int64_t token; /* the first */
 };
+
+SIMD_INLINE struct tile tile_next(struct tile t)
+{
+    t.panel += t.stride;
+    t.row += PANEL_ROWS;
+    return t;
+}
 
 /* Puts the sums of n tokens for the SIMD_ROWS rows from `row` on. Out of line: a tile's code is its loop. */
 static __attribute__((noinline)) void tile_put(const struct tile *t, int64_t row, int n,
@@ -135,15 +144,18 @@ SIMD_INLINE void tile_int(const struct tile_kind *k, tile_head_fn *head, tile_un
     }
 }
 
-/* A whole panel times n tokens. A single token takes both halves in one pass, so that memory is read in order. */
-SIMD_INLINE void tile_int_panel(const struct tile_kind *k, tile_head_fn *head, tile_unit_fn *unit,
-                               const struct tile *t, const int n)
+/* Whole panels times n tokens. A single token takes both halves in one pass, so that memory is read
+ * in order. */
+SIMD_INLINE void tile_int_panels(const struct tile_kind *k, tile_head_fn *head, tile_unit_fn *unit,
+                                 struct tile t, int64_t n_panels, const int n)
 {
-    if (SIMD_HALVES == 1 || n == 1) {
-        tile_int(k, head, unit, t, n, 0, SIMD_HALVES);
-    } else {
-        tile_int(k, head, unit, t, n, 0, 1);
-        tile_int(k, head, unit, t, n, 1, 1);
+    for (; n_panels > 0; n_panels--, t = tile_next(t)) {
+        if (SIMD_HALVES == 1 || n == 1) {
+            tile_int(k, head, unit, &t, n, 0, SIMD_HALVES);
+        } else {
+            tile_int(k, head, unit, &t, n, 0, 1);
+            tile_int(k, head, unit, &t, n, 1, 1);
+        }
     }
 }
 
@@ -164,35 +176,52 @@ SIMD_INLINE simd_f tile_load_bf16(const char *p)
     return simd_as_f32(simd_shift_left32(simd_load_u16(p), 16));
 }
 
-/* A whole panel times n tokens. */
-SIMD_INLINE void tile_float_panel(const int elem_bytes, tile_load_fn *load, const struct tile *t,
-                                 const int n)
+/* `panels` panels times n tokens. */
+SIMD_INLINE void tile_float(const int elem_bytes, tile_load_fn *load, const struct tile *t,
+                            const int n, const int panels)
 {
     const int64_t n_cols = t->m->w->n_cols;
     const float *x = (const float *)t->m->x + t->token * n_cols;
     const char *w = t->panel;
-    simd_f acc[SIMD_HALVES][TILE_TOKENS];
+    simd_f acc[TILE_CHAINS][TILE_CHAINS]; /* by panel and half, then token */
 #pragma GCC unroll 16
-    for (int i = 0; i < n * SIMD_HALVES; i++) {
+    for (int i = 0; i < n * panels * SIMD_HALVES; i++) {
         acc[i / n][i % n] = simd_set_f32(0);
     }
     for (int64_t k = 0; k < n_cols; k++, w += PANEL_ROWS * elem_bytes, x++) {
-        simd_f wk[SIMD_HALVES];
-#pragma GCC unroll 2
-        for (int v = 0; v < SIMD_HALVES; v++) {
-            wk[v] = load(w + v * SIMD_ROWS * elem_bytes);
-        }
+        simd_f wk[TILE_CHAINS];
 #pragma GCC unroll 8
+        for (int v = 0; v < panels * SIMD_HALVES; v++) {
+            wk[v] = load(w + (size_t)(v / SIMD_HALVES) * t->stride +
+                         v % SIMD_HALVES * SIMD_ROWS * elem_bytes);
+        }
+#pragma GCC unroll 16
         for (int i = 0; i < n; i++) {
             simd_f xi = simd_set_f32(x[i * n_cols]);
-#pragma GCC unroll 2
-            for (int v = 0; v < SIMD_HALVES; v++) {
+#pragma GCC unroll 8
+            for (int v = 0; v < panels * SIMD_HALVES; v++) {
                 acc[v][i] = simd_fma(wk[v], xi, acc[v][i]);
             }
         }
     }
-    for (int v = 0; v < SIMD_HALVES; v++) {
+    for (int v = 0; v < panels * SIMD_HALVES; v++) {
         tile_put(t, t->row + SIMD_ROWS * v, n, acc[v]);
+    }
+}
+
+/* Whole panels times n tokens. A chain of additions waits for itself, so several run side by side. */
+SIMD_INLINE void tile_float_panels(const int elem_bytes, tile_load_fn *load, struct tile t,
+                                   int64_t n_panels, const int n)
+{
+    const int together = MAX(TILE_CHAINS / (n * SIMD_HALVES), 1);
+    for (; n_panels >= together; n_panels -= together) {
+        tile_float(elem_bytes, load, &t, n, together);
+        for (int i = 0; i < together; i++) {
+            t = tile_next(t);
+        }
+    }
+    for (; together > 1 && n_panels > 0; n_panels--, t = tile_next(t)) {
+        tile_float(elem_bytes, load, &t, n, 1);
     }
 }
 

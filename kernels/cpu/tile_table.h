@@ -40,14 +40,14 @@
     X(BF16, bf16, 2)
 
 #define TILE_INT(name, head, n)                                                                    \
-    static void tile_##name##_##n(const struct tile *t)                                            \
+    static void tile_##name##_##n(const struct tile *t, int64_t n_panels)                                            \
     {                                                                                              \
-        tile_int_panel(&kind_##name, unpack_##head##_head, unpack_##name##_unit, t, n);            \
+        tile_int_panels(&kind_##name, unpack_##head##_head, unpack_##name##_unit, *t, n_panels, n);            \
     }
 #define TILE_FLOAT(name, elem_bytes, n)                                                            \
-    static void tile_##name##_##n(const struct tile *t)                                            \
+    static void tile_##name##_##n(const struct tile *t, int64_t n_panels)                                            \
     {                                                                                              \
-        tile_float_panel(elem_bytes, tile_load_##name, t, n);                                      \
+        tile_float_panels(elem_bytes, tile_load_##name, *t, n_panels, n);                                      \
     }
 
 #if defined(__AVX512F__)
@@ -87,7 +87,7 @@ TILE_INT_TYPES(DEFINE_INT)
     TILE_WIDE_FLOAT(name, bytes)
 TILE_FLOAT_TYPES(DEFINE_FLOAT)
 
-typedef void tile_fn(const struct tile *t);
+typedef void tile_fn(const struct tile *t, int64_t n_panels);
 
 #define ENTRY_INT(type, name, ...) [TYPE_##type] = TILE_NAMES(name),
 #define ENTRY_FLOAT(type, name, bytes) [TYPE_##type] = TILE_FLOAT_NAMES(name),
@@ -108,10 +108,8 @@ static void tile_run(const struct matmul *m, int64_t lo, int64_t hi)
             while (!fn[log] || INT64_C(1) << log > m->n_tokens - token) {
                 log--;
             }
-            for (int64_t p = first; p < end; p++) {
-                fn[log](&(struct tile){m, (const char *)w->packed + (size_t)p * stride,
-                                       p * PANEL_ROWS, token});
-            }
+            const char *panel = (const char *)w->packed + (size_t)first * stride;
+            fn[log](&(struct tile){m, panel, stride, first * PANEL_ROWS, token}, end - first);
         }
     }
 }
