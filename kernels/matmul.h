@@ -1,8 +1,8 @@
 /* Matrix multiplication y[t][r] = sum_k w[r][k] * x[t][k] over quantized weights.
  *
- * Invariance: each y[t][r] is computed in one fixed order that depends on the type and the ISA only:
- * not on n_tokens, not on which rows a thread got, not on neighbours. One token and a hundred use
- * the same micro-kernel family.
+ * Invariance: each y[t][r] is computed in one fixed order that depends on the type and the ISA
+ * only: not on n_tokens, not on which rows a thread got, not on neighbours. One token and a hundred
+ * use the same micro-kernel family.
  *
  * Activations: with ISA_SCALAR they stay F32 (the reference). The vector paths take the
  * form that the weight names (8 bits for quantized weights), made once per op by matmul_act. */
@@ -21,20 +21,21 @@ enum matmul_act {
     MATMUL_ACT_COUNT
 };
 
-struct matmul_weight {   /* a matrix ready to multiply */
+struct matmul_weight { /* a matrix ready to multiply */
     enum type type;
     enum isa isa;
-    int64_t n_rows;      /* outputs */
-    int64_t n_cols;      /* inputs; a multiple of the type's block length */
-    const void *data;    /* borrowed: the file's bytes; read by the scalar reference only */
-    size_t row_bytes;    /* of the file's form */
-    void *packed;        /* owned: panels (kernels/cpu/panel.h), or NULL for the scalar reference */
+    int64_t n_rows;   /* outputs */
+    int64_t n_cols;   /* inputs; a multiple of the type's block length */
+    const void *data; /* borrowed: the file's bytes; read by the scalar reference only */
+    size_t row_bytes; /* of the file's form */
+    void *packed;     /* owned: panels (kernels/cpu/panel.h), or NULL for the scalar reference */
     size_t packed_bytes;
     enum matmul_act act; /* what x must be */
 };
 
-/* Prepares a weight for the ISA. With a vector ISA it is packed: the same bytes in another order, after which the file's
- * form is needed for matmul_row only. Errors: -ENOMEM, -ENOTSUP (no such type). */
+/* Prepares a weight for the ISA. With a vector ISA it is packed: the same bytes in another order,
+ * after which the file's form is needed for matmul_row only. Errors: -ENOMEM, -ENOTSUP (no such
+ * type). */
 MUST_CHECK int matmul_prepare(struct matmul_weight *w, enum type type, enum isa isa, int64_t n_rows,
                               int64_t n_cols, const void *data, struct pool *pool);
 void matmul_finish(struct matmul_weight *w);
@@ -46,8 +47,8 @@ size_t matmul_act_bytes(enum matmul_act act, int64_t n_cols);
 void matmul_act(enum isa isa, enum matmul_act act, const float *x, void *y, int64_t n_rows,
                 int64_t n_cols, struct pool *pool);
 
-/* y (stride y_stride floats) = w * x; x as matmul_act made it (MATMUL_ACT_F32: stride n_cols floats).
- * bias (n_rows) and add (like y, may alias y) may be NULL: y = w*x + bias + add. */
+/* y (stride y_stride floats) = w * x; x as matmul_act made it (MATMUL_ACT_F32: stride n_cols
+ * floats). bias (n_rows) and add (like y, may alias y) may be NULL: y = w*x + bias + add. */
 struct matmul {
     const struct matmul_weight *w;
     const void *x;

@@ -1,4 +1,5 @@
-/* Encoders of the 16-bit floats and of blocks of 32, and the table of all. Pure functions; any thread. */
+/* Encoders of the 16-bit floats and of blocks of 32, and the table of all. Pure functions; any
+ * thread. */
 #include "kernels/cpu/encode.h"
 
 #include "kernels/block.h"
@@ -9,18 +10,13 @@
 #include <math.h>
 #include <stdlib.h>
 
-void encode_weights(const float *importance, int n, float *w)
-{
-    for (int i = 0; i < n; i++) {
-        float v = importance ? importance[i] : 1.0f;
-        w[i] = v > 1e-12f && v < INFINITY ? v : 1e-12f;
-    }
-}
-
-bool encode_is_finite(const float *x, int n)
+bool encode_take(const float *x, const float *importance, int n, float *ret_x, float *ret_w)
 {
     bool is_finite = true;
     for (int i = 0; i < n; i++) {
+        float w = importance ? importance[i] : 1.0f;
+        ret_w[i] = w > 1e-12f && w < INFINITY ? w : 1e-12f;
+        ret_x[i] = fminf(fmaxf(x[i], -1e9f), 1e9f);
         is_finite &= isfinite(x[i]) != 0;
     }
     return is_finite;
@@ -66,14 +62,13 @@ static void encode_bf16(const float *x, void *blocks, int64_t n, const float *im
 static uint16_t scale_block(const struct fit_codes *c, const float *x, const float *importance,
                             int8_t q[32])
 {
-    float w[32], codes[32];
+    float y[32], w[32], codes[32];
     memset(q, 0, 32);
-    if (!encode_is_finite(x, 32)) {
+    if (!encode_take(x, importance, 32, y, w)) {
         return ENCODE_HALF_NAN;
     }
-    encode_weights(importance, 32, w);
-    uint16_t d = encode_half(fit_scale(c, x, w, 32));
-    fit_round(c, x, w, 32, half_to_f32(d), codes);
+    uint16_t d = encode_half(fit_scale(c, y, w, 32));
+    fit_round(c, y, w, 32, half_to_f32(d), codes);
     encode_codes(codes, 32, q);
     return d;
 }
@@ -128,17 +123,16 @@ static void encode_q8_0(const float *x, void *blocks, int64_t n, const float *im
 static void affine_block(int hi, const float *x, const float *importance, uint16_t *ret_d,
                          uint16_t *ret_m, int8_t q[32])
 {
-    float w[32], codes[32], d, m;
+    float y[32], w[32], codes[32], d, m;
     memset(q, 0, 32);
     *ret_d = *ret_m = ENCODE_HALF_NAN;
-    if (!encode_is_finite(x, 32)) {
+    if (!encode_take(x, importance, 32, y, w)) {
         return;
     }
-    encode_weights(importance, 32, w);
-    fit_affine(hi, x, w, 32, INFINITY, &d, &m);
+    fit_affine(hi, y, w, 32, INFINITY, &d, &m);
     *ret_d = encode_half(d);
     *ret_m = encode_half(m);
-    fit_affine_round(hi, x, w, 32, half_to_f32(*ret_d), half_to_f32(*ret_m), codes);
+    fit_affine_round(hi, y, w, 32, half_to_f32(*ret_d), half_to_f32(*ret_m), codes);
     encode_codes(codes, 32, q);
 }
 
@@ -204,25 +198,26 @@ static void encode_iq4_nl(const float *x, void *blocks, int64_t n, const float *
 static void encode_mxfp4(const float *x, void *blocks, int64_t n, const float *importance)
 {
     int8_t nearest[256], best[32];
-    float w[32], codes[32];
+    float y[32], w[32], codes[32];
     fill_nearest(split_e2m1_values, 8, nearest);
     struct fit_codes values = {-12, 12, nearest, 8};
     FOR_BLOCKS (block_mxfp4, 32) {
         memset(best, 0, sizeof best);
         b->e = 255;
-        if (encode_is_finite(x, 32)) {
+        if (encode_take(x, importance, 32, y, w)) {
             float peak = 0, best_error = INFINITY;
             for (int i = 0; i < 32; i++) {
                 peak = fmaxf(peak, fabsf(x[i]));
             }
-            encode_weights(importance, 32, w);
             int exponent = peak > 0 ? ilogbf(peak) : -127;
-            for (int e = exponent + 127 - 3; e <= exponent + 127; e++) {
-                uint8_t clamped = (uint8_t)MIN(MAX(e, 0), 254);
-                float error = fit_round(&values, x, w, 32, split_e8m0(clamped), codes);
+            for (int i = 0; i < 32; i++) {
+                y[i] = ldexpf(x[i], -exponent);
+            }
+            for (int k = -4; k < 0; k++) { /* the largest code stands for 3/4 to 6 */
+                float error = fit_round(&values, y, w, 32, ldexpf(1.0f, k), codes);
                 if (error < best_error) {
                     best_error = error;
-                    b->e = clamped;
+                    b->e = (uint8_t)MIN(MAX(exponent + k + 128, 0), 254);
                     encode_codes(codes, 32, best);
                 }
             }

@@ -1,6 +1,7 @@
-/* Encoders of the K types. Each group is fitted alone; the scales are then rounded to the super-block's small
- * integers, neighbours of each integer are tried, the super-block's own scale is solved again by least squares,
- * and the neighbours are tried once more. Pure functions; any thread. */
+/* Encoders of the K types. Each group is fitted alone; the scales are then rounded to the
+ * super-block's small integers, neighbours of each integer are tried, the super-block's own scale
+ * is solved again by least squares, and the neighbours are tried once more. Pure functions; any
+ * thread. */
 #include "kernels/block.h"
 #include "kernels/cpu/encode.h"
 #include "kernels/cpu/fit.h"
@@ -11,7 +12,7 @@
 
 enum { ROUNDS = 2 };
 
-/* --- symmetric: w = d * scale[g] * q, groups of 16 ---------------------------------------------------- */
+/* --- symmetric: w = d * scale[g] * q, groups of 16 ------------------------------------------- */
 
 struct symmetric {
     uint16_t d;
@@ -58,16 +59,15 @@ static float solve_d(const float *x, const float *w, const struct symmetric *s)
     return aa > 0 ? (float)(xa / aa) : 0;
 }
 
-static void fit_symmetric(const struct fit_codes *c, int lo, int hi, const float *x,
+static void fit_symmetric(const struct fit_codes *c, int lo, int hi, const float *from,
                           const float *importance, struct symmetric *ret)
 {
-    float w[256], scale[16], peak = 0;
+    float x[256], w[256], scale[16], peak = 0;
     memset(ret, 0, sizeof *ret);
     ret->d = ENCODE_HALF_NAN;
-    if (!encode_is_finite(x, BLOCK_SUPER)) {
+    if (!encode_take(from, importance, BLOCK_SUPER, x, w)) {
         return;
     }
-    encode_weights(importance, BLOCK_SUPER, w);
     for (int g = 0; g < 16; g++) {
         scale[g] = fit_scale(c, x + 16 * g, w + 16 * g, 16);
         peak = fabsf(scale[g]) > fabsf(peak) ? scale[g] : peak;
@@ -89,7 +89,7 @@ static void fit_symmetric(const struct fit_codes *c, int lo, int hi, const float
     }
 }
 
-/* --- affine: w = d * scale[g] * q - dmin * min[g] ----------------------------------------------------- */
+/* --- affine: w = d * scale[g] * q - dmin * min[g] -------------------------------------------- */
 
 struct affine {
     uint16_t d, dmin;
@@ -108,8 +108,8 @@ static float choose_pairs(int hi_code, int hi, int n, const float *x, const floa
         for (int k = MAX(scale - 1, 0); k <= MIN(scale + 1, hi); k++) {
             for (int m = MAX(min - 1, 0); m <= MIN(min + 1, hi); m++) {
                 float codes[32];
-                float error = fit_affine_round(hi_code, xg, wg, n, d * (float)k,
-                                               -(dmin * (float)m), codes);
+                float error =
+                    fit_affine_round(hi_code, xg, wg, n, d * (float)k, -(dmin * (float)m), codes);
                 if (error < best) {
                     best = error;
                     s->scale[g] = k;
@@ -143,16 +143,15 @@ static void solve_pair(int n, const float *x, const float *w, const struct affin
 }
 
 /* n: weights in a group; hi_code, hi: the largest q, the largest scale and min. */
-static void fit_pairs(int hi_code, int hi, int n, const float *x, const float *importance,
+static void fit_pairs(int hi_code, int hi, int n, const float *from, const float *importance,
                       struct affine *ret)
 {
-    float w[256], scale[16], min[16], peak = 0, peak_min = 0;
+    float x[256], w[256], scale[16], min[16], peak = 0, peak_min = 0;
     memset(ret, 0, sizeof *ret);
     ret->d = ret->dmin = ENCODE_HALF_NAN;
-    if (!encode_is_finite(x, BLOCK_SUPER)) {
+    if (!encode_take(from, importance, BLOCK_SUPER, x, w)) {
         return;
     }
-    encode_weights(importance, BLOCK_SUPER, w);
     for (int g = 0; g < BLOCK_SUPER / n; g++) {
         fit_affine(hi_code, x + n * g, w + n * g, n, 0, &scale[g], &min[g]);
         peak = fmaxf(peak, scale[g]);
@@ -178,12 +177,12 @@ static void fit_pairs(int hi_code, int hi, int n, const float *x, const float *i
     }
 }
 
-/* --- the layouts of kernels/block.h ------------------------------------------------------------------- */
+/* --- the layouts of kernels/block.h ---------------------------------------------------------- */
 
 #define FOR_BLOCKS(type)                                                                           \
     struct type *b = blocks;                                                                       \
-    for (; n > 0; n -= BLOCK_SUPER, x += BLOCK_SUPER, b++,                                         \
-                  importance += importance ? BLOCK_SUPER : 0)
+    for (; n > 0;                                                                                  \
+         n -= BLOCK_SUPER, x += BLOCK_SUPER, b++, importance += importance ? BLOCK_SUPER : 0)
 
 static void put_two_bits(const int8_t q[256], int offset, uint8_t qs[64])
 {

@@ -1,6 +1,7 @@
-/* Candidates for a scale come from stretching the range of codes over the group by a few percent more or less; each
- * is rounded, solved for the scale by least squares, and judged by its error; the best is iterated. Pure.
- * Sums run in eight lanes, which is what lets the compiler use vector instructions for them. */
+/* Candidates for a scale come from stretching the range of codes over the group by a few percent
+ * more or less; each is rounded, solved for the scale by least squares, and judged by its error;
+ * the best is iterated. Pure. Sums run in eight lanes, which is what lets the compiler use vector
+ * instructions for them. */
 #include "kernels/cpu/fit.h"
 
 #include <math.h>

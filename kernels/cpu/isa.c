@@ -7,7 +7,8 @@
 #include <string.h>
 
 #if defined(__x86_64__)
-/* Instructions without register state of their own, which the compilers' builtins do not all name. */
+/* Instructions without register state of their own, which the compilers' builtins do not all name.
+ */
 static bool has_f16c(void)
 {
     unsigned a = 0, b = 0, c = 0, d = 0;
@@ -30,8 +31,8 @@ enum isa isa_detect(void)
         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("bmi2")) {
         return ISA_AVX512;
     }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        has_f16c() && __builtin_cpu_supports("bmi2")) {
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c() &&
+        __builtin_cpu_supports("bmi2")) {
         return ISA_AVX2;
     }
 #endif
@@ -41,7 +42,8 @@ enum isa isa_detect(void)
 bool isa_has_avx_vnni(void)
 {
 #if defined(__x86_64__)
-    static _Atomic int known; /* 0: not asked yet; asking costs a microsecond or, in a virtual machine, many */
+    static _Atomic int
+        known; /* 0: not asked yet; asking costs a microsecond or, in a virtual machine, many */
     if (known == 0) {
         known = isa_detect() != ISA_SCALAR && has_avx_vnni() ? 1 : -1;
     }

@@ -105,7 +105,8 @@ size_t matmul_act_bytes(enum matmul_act act, int64_t n_cols)
     if (act == MATMUL_ACT_F32) {
         return num_pad((size_t)n_cols * sizeof(float), 64);
     }
-    /* An odd number of cache lines: rows a power of two apart would share a few sets of the cache. */
+    /* An odd number of cache lines: rows a power of two apart would share a few sets of the cache.
+     */
     size_t units = (size_t)n_cols / PANEL_UNIT;
     return (units | 1) * sizeof(struct matmul_unit);
 }

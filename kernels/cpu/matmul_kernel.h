@@ -1,12 +1,14 @@
-/* What the matmul kernels of each instruction set offer to matmul.c, and the packed activations they share. */
+/* What the matmul kernels of each instruction set offer to matmul.c, and the packed activations
+ * they share. */
 #ifndef KERNELS_CPU_MATMUL_KERNEL_H
 #define KERNELS_CPU_MATMUL_KERNEL_H
 
 #include "kernels/matmul.h"
 
-/* 32 activations in 8 bits: x[i] ~ d[i / 16] * q[i], d = max |x| / 127 over the 32 or over each 16; one cache line. The
- * sums serve weights that are stored with an offset (negated: the offset times neg_sum starts the integer sum) or with
- * a minimum (the sum of d * q). An x that is not finite makes d not finite. */
+/* 32 activations in 8 bits: x[i] ~ d[i / 16] * q[i], d = max |x| / 127 over the 32 or over each 16;
+ * one cache line. The sums serve weights that are stored with an offset (negated: the offset times
+ * neg_sum starts the integer sum) or with a minimum (the sum of d * q). An x that is not finite
+ * makes d not finite. */
 struct matmul_unit {
     int8_t q[32];
     float d[2];

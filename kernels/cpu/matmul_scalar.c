@@ -1,5 +1,5 @@
-/* The reference: weights decoded to F32, F32 activations, products summed in double precision in eight lanes (element k
- * in lane k mod 8), lanes added pairwise. Every tensor type, every size. */
+/* The reference: weights decoded to F32, F32 activations, products summed in double precision in
+ * eight lanes (element k in lane k mod 8), lanes added pairwise. Every tensor type, every size. */
 #include "kernels/cpu/matmul_kernel.h"
 #include "kernels/quant.h"
 

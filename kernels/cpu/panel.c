@@ -1,7 +1,9 @@
-/* Packing of the types whose weights are small integers or indices of 16 values, and the common entry. Pure.
+/* Packing of the types whose weights are small integers or indices of 16 values, and the common
+ * entry. Pure.
  *
- * The path of a block: `words` gives a unit of one row as eight words of four codes, a byte each, in quad order; `put`
- * spreads their bits over the planes. Both work on whole words, since loading a model is spent here. */
+ * The path of a block: `words` gives a unit of one row as eight words of four codes, a byte each,
+ * in quad order; `put` spreads their bits over the planes. Both work on whole words, since loading
+ * a model is spent here. */
 #include "kernels/cpu/panel_pack.h"
 
 #include "kernels/block.h"
@@ -35,7 +37,7 @@ SIZE_OF_16(iq3_s);
 SIZE_OF_16(iq1_s);
 SIZE_OF_16(iq1_m);
 
-#define BYTES(v) ((v) * 0x01010101u) /* the same in each byte of a word */
+#define BYTES(v) ((v)*0x01010101u) /* the same in each byte of a word */
 
 static uint32_t load_word(const void *p)
 {
@@ -44,7 +46,7 @@ static uint32_t load_word(const void *p)
     return v;
 }
 
-/* --- codes of a unit in words ------------------------------------------------------------------------ */
+/* --- codes of a unit in words ---------------------------------------------------------------- */
 
 /* Blocks of 32: byte i holds column i low, column i + 16 high. */
 static void words_of_nibbles(const uint8_t qs[16], uint32_t w[8])
@@ -74,7 +76,7 @@ static void or_words_of_bits(const uint8_t bits[4], int to, uint32_t w[8])
     }
 }
 
-/* --- planes of a unit ------------------------------------------------------------------------------ */
+/* --- planes of a unit ------------------------------------------------------------------------ */
 
 /* Row r's part of the planes that hold `bits` bits from `shift` on of each code. */
 static void put_bits(const uint32_t w[8], int shift, int bits, int r, uint8_t (*planes)[64])
@@ -98,7 +100,7 @@ static void put_nibbles(const uint32_t w[8], int r, uint8_t (*planes)[64])
     for (int r = 0; r < PANEL_ROWS; r++)                                                           \
         for (const struct block_##block *b = rows[r]; b; b = NULL)
 
-/* --- blocks of 32 to 128 ---------------------------------------------------------------------------- */
+/* --- blocks of 32 to 128 --------------------------------------------------------------------- */
 
 static void pack_q4_0(const void *const rows[], void *to)
 {
@@ -254,7 +256,7 @@ static void pack_tq2_0(const void *const rows[], void *to)
     }
 }
 
-/* --- super-blocks ----------------------------------------------------------------------------------- */
+/* --- super-blocks ---------------------------------------------------------------------------- */
 
 static void put_six_bits(struct panel_six_bits *to, int row, const uint8_t v[16])
 {
@@ -396,7 +398,7 @@ static void pack_iq4_xs(const void *const rows[], void *to)
     }
 }
 
-/* --- the common entry ------------------------------------------------------------------------------- */
+/* --- the common entry ------------------------------------------------------------------------ */
 
 #define ENTRY(NAME, panel, units, fn) [TYPE_##NAME] = {{units, sizeof(struct panel_##panel)}, fn}
 

@@ -1,9 +1,11 @@
-/* Panels: quantized weights as the vector kernels read them. ISA-independent, so that a packed matrix may be shared.
+/* Panels: quantized weights as the vector kernels read them. ISA-independent, so that a packed
+ * matrix may be shared.
  *
- * A panel is PANEL_ROWS rows of the matrix, cut into the type's own blocks; a panel block holds the same block of
- * all sixteen rows, in the same number of bytes as the file (but TQ1_0, kept as two-bit codes). Rows past the last
- * are zero. Within a block, 32 consecutive columns are a unit, and 4 consecutive columns a quad: the grain of the integer
- * dot-product instructions. A plane is 64 bytes, four for each row:
+ * A panel is PANEL_ROWS rows of the matrix, cut into the type's own blocks; a panel block holds the
+ * same block of all sixteen rows, in the same number of bytes as the file (but TQ1_0, kept as
+ * two-bit codes). Rows past the last are zero. Within a block, 32 consecutive columns are a unit,
+ * and 4 consecutive columns a quad: the grain of the integer dot-product instructions. A plane is
+ * 64 bytes, four for each row:
  *
  *     byte 4 r + i of plane p, unit u  <->  row r, column 32 u + 4 p + i        (p = 0..7)
  *
@@ -11,7 +13,8 @@
  *     nibbles     4 planes; plane p holds quad p in its low and quad p + 4 in its high nibbles
  *     two bits    2 planes; plane p holds quads p, p + 2, p + 4, p + 6 from the low bits up
  *     one bit     1 plane;  bit p of a byte belongs to quad p
- * A code is unsigned: the format's integer plus an offset (panel_info), or an index where the format has a table. */
+ * A code is unsigned: the format's integer plus an offset (panel_info), or an index where the
+ * format has a table. */
 #ifndef KERNELS_CPU_PANEL_H
 #define KERNELS_CPU_PANEL_H
 
@@ -119,13 +122,13 @@ struct __attribute__((packed)) panel_iq4_xs {
     PANEL_HALFS(d);
 };
 
-/* Signs of a unit as masks over a plane's bytes: bit 4 r + i of quads[p] is set where row r, column 4 p + i is
- * negative. */
+/* Signs of a unit as masks over a plane's bytes: bit 4 r + i of quads[p] is set where row r, column
+ * 4 p + i is negative. */
 struct __attribute__((packed)) panel_signs {
     uint64_t quads[8];
 };
-/* The same where the eighth sign of an octet makes the number of negatives even: octet o is quads 2 o (whole) and
- * 2 o + 1 (three bits a row, bits 3 r .. 3 r + 2). */
+/* The same where the eighth sign of an octet makes the number of negatives even: octet o is quads 2
+ * o (whole) and 2 o + 1 (three bits a row, bits 3 r .. 3 r + 2). */
 struct __attribute__((packed)) panel_signs7 {
     uint64_t even[4];
     uint8_t odd[4][6];
@@ -173,7 +176,7 @@ struct __attribute__((packed)) panel_iq1_s {
 struct __attribute__((packed)) panel_iq1_m {
     uint8_t index[8][4][PANEL_ROWS];
     uint8_t high[8][2][PANEL_ROWS]; /* the format's qh, by half group */
-    uint16_t scale[4][PANEL_ROWS]; /* the format's words, with d in their top bits */
+    uint16_t scale[4][PANEL_ROWS];  /* the format's words, with d in their top bits */
 };
 
 struct panel_info {
@@ -183,8 +186,8 @@ struct panel_info {
 /* Never NULL. */
 const struct panel_info *panel_info(enum type t);
 
-/* Bytes of a packed matrix; n_rows and n_cols as given to the loader. Also for F32, F16 and BF16, whose panels are
- * columns of sixteen values. 0: no panels for this type. */
+/* Bytes of a packed matrix; n_rows and n_cols as given to the loader. Also for F32, F16 and BF16,
+ * whose panels are columns of sixteen values. 0: no panels for this type. */
 size_t panel_bytes(enum type t, int64_t n_rows, int64_t n_cols);
 /* Bytes from one panel to the next. */
 size_t panel_stride(enum type t, int64_t n_cols);

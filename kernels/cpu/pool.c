@@ -4,14 +4,17 @@
  *   bit  31      open: members may still enter
  *   bits 30..0   members inside
  *
- * A member enters an open job by adding 1 with compare-and-swap, takes slices from `next` until none are left, and
- * leaves by subtracting 1. The caller publishes a job only when the gate is closed and empty, works too, closes the gate,
- * and waits for those inside. So a member that sleeps or was preempted before it entered is not waited for.
+ * A member enters an open job by adding 1 with compare-and-swap, takes slices from `next` until
+ * none are left, and leaves by subtracting 1. The caller publishes a job only when the gate is
+ * closed and empty, works too, closes the gate, and waits for those inside. So a member that sleeps
+ * or was preempted before it entered is not waited for.
  *
- * Who writes what: the job's fields, the caller, while the gate is closed and empty; `next`, everybody inside; `gate`,
- * everybody by atomic operations; `sleepers`, members, around their futex wait.
+ * Who writes what: the job's fields, the caller, while the gate is closed and empty; `next`,
+ * everybody inside; `gate`, everybody by atomic operations; `sleepers`, members, around their futex
+ * wait.
  *
- * May block: members, in futex_wait when there was no job for SPIN_NS; the caller, for members inside. */
+ * May block: members, in futex_wait when there was no job for SPIN_NS; the caller, for members
+ * inside. */
 #include "kernels/cpu/pool.h"
 
 #include "shared/base.h"
@@ -153,7 +156,8 @@ static void *member_main(void *arg)
 
 static void publish(struct pool *p)
 {
-    uint64_t job = (atomic_load_explicit(&p->gate, memory_order_relaxed) & ~(GATE_JOB - 1)) + GATE_JOB;
+    uint64_t job =
+        (atomic_load_explicit(&p->gate, memory_order_relaxed) & ~(GATE_JOB - 1)) + GATE_JOB;
     atomic_store_explicit(&p->gate, job | GATE_OPEN, memory_order_seq_cst);
     atomic_fetch_add_explicit(&p->wake, 1, memory_order_seq_cst);
     if (atomic_load_explicit(&p->sleepers, memory_order_seq_cst) != 0) {

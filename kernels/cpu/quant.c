@@ -44,10 +44,12 @@ static void decode_split(enum type t, const void *blocks, float *y, int64_t n)
     }
 }
 
+/* clang-format off */
 #define SPLIT_TYPES(X)                                                                             \
-    X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K)                \
-    X(Q8_K) X(IQ1_S) X(IQ1_M) X(IQ2_XXS) X(IQ2_XS) X(IQ2_S) X(IQ3_XXS) X(IQ3_S) X(IQ4_NL)          \
-    X(IQ4_XS) X(TQ1_0) X(TQ2_0) X(Q1_0) X(Q2_0) X(MXFP4) X(NVFP4)
+    X(Q4_0) X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(Q8_K)        \
+    X(IQ1_S) X(IQ1_M) X(IQ2_XXS) X(IQ2_XS) X(IQ2_S) X(IQ3_XXS) X(IQ3_S) X(IQ4_NL) X(IQ4_XS)        \
+    X(TQ1_0) X(TQ2_0) X(Q1_0) X(Q2_0) X(MXFP4) X(NVFP4)
+/* clang-format on */
 
 #define DECODE(name)                                                                               \
     static void decode_##name(const void *blocks, float *y, int64_t n)                             \
@@ -59,11 +61,9 @@ SPLIT_TYPES(DECODE)
 quant_decode_fn *quant_decoder(enum type t)
 {
 #define ENTRY(name) [TYPE_##name] = decode_##name,
-    static quant_decode_fn *const decoders[TYPE_ID_END] = {
-        [TYPE_F32] = decode_f32,
-        [TYPE_F16] = decode_f16,
-        [TYPE_BF16] = decode_bf16,
-        SPLIT_TYPES(ENTRY)
-    };
+    static quant_decode_fn *const decoders[TYPE_ID_END] = {[TYPE_F32] = decode_f32,
+                                                           [TYPE_F16] = decode_f16,
+                                                           [TYPE_BF16] = decode_bf16,
+                                                           SPLIT_TYPES(ENTRY)};
     return (unsigned)t < TYPE_ID_END ? decoders[t] : NULL;
 }

@@ -1,8 +1,9 @@
-/* The vector vocabulary of the CPU kernels: one source, compiled for AVX-512 (VNNI), for AVX2 with AVX-VNNI, and for
- * AVX2 alone. A vector holds SIMD_ROWS rows of a panel, 32 bits each; AVX2 sees a panel as two halves.
+/* The vector vocabulary of the CPU kernels: one source, compiled for AVX-512 (VNNI), for AVX2 with
+ * AVX-VNNI, and for AVX2 alone. A vector holds SIMD_ROWS rows of a panel, 32 bits each; AVX2 sees a
+ * panel as two halves.
  *
- * Sums of integers are exact and every float operation is the same one on each target (fused where it says fma), so
- * all targets give the same bits. */
+ * Sums of integers are exact and every float operation is the same one on each target (fused where
+ * it says fma), so all targets give the same bits. */
 #ifndef KERNELS_CPU_SIMD_H
 #define KERNELS_CPU_SIMD_H
 
@@ -127,7 +128,8 @@ SIMD_INLINE simd_i simd_add32(simd_i a, simd_i b)
 {
     return _mm512_add_epi32(a, b);
 }
-SIMD_INLINE simd_i simd_zero_where_equal(simd_i a, simd_i b) /* a, but 0 in rows where it equals b */
+SIMD_INLINE simd_i simd_zero_where_equal(simd_i a,
+                                         simd_i b) /* a, but 0 in rows where it equals b */
 {
     return _mm512_maskz_mov_epi32(_mm512_cmpneq_epi32_mask(a, b), a);
 }
@@ -185,8 +187,10 @@ SIMD_INLINE int32_t simd_quantize16(const float *x, float inverse, int8_t *q)
     return simd_sum16(bytes);
 }
 
-/* acc + sum over n quads of w (unsigned codes of at most `limit`) times x (signed, 4 bytes a quad). */
-SIMD_INLINE simd_i simd_dot(simd_i acc, const simd_i *w, const int8_t *x, const int n, const int limit)
+/* acc + sum over n quads of w (unsigned codes of at most `limit`) times x (signed, 4 bytes a quad).
+ */
+SIMD_INLINE simd_i simd_dot(simd_i acc, const simd_i *w, const int8_t *x, const int n,
+                            const int limit)
 {
     (void)limit;
 #pragma GCC unroll 8
@@ -357,14 +361,15 @@ SIMD_INLINE int32_t simd_quantize16(const float *x, float inverse, int8_t *q)
     __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(simd_load_f32(x), scale));
     __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(simd_load_f32(x + 8), scale));
     __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
-    __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words),
-                                    _mm256_extracti128_si256(words, 1));
+    __m128i bytes =
+        _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
     _mm_storeu_si128((void *)q, bytes);
     return simd_sum16(bytes);
 }
 
 #if defined(__AVXVNNI__)
-SIMD_INLINE simd_i simd_dot(simd_i acc, const simd_i *w, const int8_t *x, const int n, const int limit)
+SIMD_INLINE simd_i simd_dot(simd_i acc, const simd_i *w, const int8_t *x, const int n,
+                            const int limit)
 {
     (void)limit;
 #pragma GCC unroll 8
@@ -374,10 +379,12 @@ SIMD_INLINE simd_i simd_dot(simd_i acc, const simd_i *w, const int8_t *x, const 
     return acc;
 }
 #else
-/* vpmaddubsw adds two products in 16 bits: codes of at most 127 cannot overflow there, and smaller ones leave room to
- * add several quads before widening. A limit of 255 means codes that stand for code - 128: those are taken as signed,
- * the sign moved to x, and the result is the sum over code - 128. */
-SIMD_INLINE simd_i simd_dot(simd_i acc, const simd_i *w, const int8_t *x, const int n, const int limit)
+/* vpmaddubsw adds two products in 16 bits: codes of at most 127 cannot overflow there, and smaller
+ * ones leave room to add several quads before widening. A limit of 255 means codes that stand for
+ * code - 128: those are taken as signed, the sign moved to x, and the result is the sum over code -
+ * 128. */
+SIMD_INLINE simd_i simd_dot(simd_i acc, const simd_i *w, const int8_t *x, const int n,
+                            const int limit)
 {
     const int together = limit <= 15 ? 8 : limit <= 31 ? 4 : limit <= 63 ? 2 : 1;
     const simd_i ones = _mm256_set1_epi16(1), flip = _mm256_set1_epi8((char)0x80);

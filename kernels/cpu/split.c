@@ -169,19 +169,15 @@ void split_tq2_0(const void *block, struct split *s)
 split_fn *split_of(enum type t)
 {
     static split_fn *const table[TYPE_ID_END] = {
-        [TYPE_Q4_0] = split_q4_0,       [TYPE_Q4_1] = split_q4_1,
-        [TYPE_Q5_0] = split_q5_0,       [TYPE_Q5_1] = split_q5_1,
-        [TYPE_Q8_0] = split_q8_0,       [TYPE_Q2_K] = split_q2_k,
-        [TYPE_Q3_K] = split_q3_k,       [TYPE_Q4_K] = split_q4_k,
-        [TYPE_Q5_K] = split_q5_k,       [TYPE_Q6_K] = split_q6_k,
-        [TYPE_Q8_K] = split_q8_k,       [TYPE_IQ1_S] = split_iq1_s,
-        [TYPE_IQ1_M] = split_iq1_m,     [TYPE_IQ2_XXS] = split_iq2_xxs,
-        [TYPE_IQ2_XS] = split_iq2_xs,   [TYPE_IQ2_S] = split_iq2_s,
-        [TYPE_IQ3_XXS] = split_iq3_xxs, [TYPE_IQ3_S] = split_iq3_s,
-        [TYPE_IQ4_NL] = split_iq4_nl,   [TYPE_IQ4_XS] = split_iq4_xs,
-        [TYPE_TQ1_0] = split_tq1_0,     [TYPE_TQ2_0] = split_tq2_0,
-        [TYPE_Q1_0] = split_q1_0,       [TYPE_Q2_0] = split_q2_0,
-        [TYPE_MXFP4] = split_mxfp4,     [TYPE_NVFP4] = split_nvfp4,
+        [TYPE_Q4_0] = split_q4_0,     [TYPE_Q4_1] = split_q4_1,       [TYPE_Q5_0] = split_q5_0,
+        [TYPE_Q5_1] = split_q5_1,     [TYPE_Q8_0] = split_q8_0,       [TYPE_Q2_K] = split_q2_k,
+        [TYPE_Q3_K] = split_q3_k,     [TYPE_Q4_K] = split_q4_k,       [TYPE_Q5_K] = split_q5_k,
+        [TYPE_Q6_K] = split_q6_k,     [TYPE_Q8_K] = split_q8_k,       [TYPE_IQ1_S] = split_iq1_s,
+        [TYPE_IQ1_M] = split_iq1_m,   [TYPE_IQ2_XXS] = split_iq2_xxs, [TYPE_IQ2_XS] = split_iq2_xs,
+        [TYPE_IQ2_S] = split_iq2_s,   [TYPE_IQ3_XXS] = split_iq3_xxs, [TYPE_IQ3_S] = split_iq3_s,
+        [TYPE_IQ4_NL] = split_iq4_nl, [TYPE_IQ4_XS] = split_iq4_xs,   [TYPE_TQ1_0] = split_tq1_0,
+        [TYPE_TQ2_0] = split_tq2_0,   [TYPE_Q1_0] = split_q1_0,       [TYPE_Q2_0] = split_q2_0,
+        [TYPE_MXFP4] = split_mxfp4,   [TYPE_NVFP4] = split_nvfp4,
     };
     return (unsigned)t < TYPE_ID_END ? table[t] : NULL;
 }

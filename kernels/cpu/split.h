@@ -1,8 +1,10 @@
-/* Every quantized type in one shape: small integers and the scale (and minimum) of each group of 16.
+/* Every quantized type in one shape: small integers and the scale (and minimum) of each group
+ * of 16.
  *
- * w[i] = scale[i / 16] * q[i] + min[i / 16]. Decoders, packing and tests all read blocks through this, so a
- * block format is interpreted in one place. Signs and codebooks are resolved; q is the format's own integer
- * (E2M1 numbers doubled, IQ1 values times 8), so a scale may carry a power of two. */
+ * w[i] = scale[i / 16] * q[i] + min[i / 16]. Decoders, packing and tests all read blocks through
+ * this, so a block format is interpreted in one place. Signs and codebooks are resolved; q is the
+ * format's own integer (E2M1 numbers doubled, IQ1 values times 8), so a scale may carry a power of
+ * two. */
 #ifndef KERNELS_CPU_SPLIT_H
 #define KERNELS_CPU_SPLIT_H
 

@@ -1,10 +1,11 @@
-/* The micro-kernels: SIMD_ROWS rows of a panel times a few tokens, for every type. Included by matmul_avx*.c only, which
- * names the target with compiler flags.
+/* The micro-kernels: SIMD_ROWS rows of a panel times a few tokens, for every type. Included by
+ * matmul_avx*.c only, which names the target with compiler flags.
  *
- * Each output is one chain of float additions over the units (or columns) in ascending order, whatever the tile's shape:
- * a token alone and a token among sixteen get the same bits. Integer types: a unit's eight quads are unpacked once for
- * all tokens of the tile; for each token 8 dot products of 4 (or 8 instructions of 64 multiply-adds), a conversion and
- * a fused multiply-add with both scales. */
+ * Each output is one chain of float additions over the units (or columns) in ascending order,
+ * whatever the tile's shape: a token alone and a token among sixteen get the same bits. Integer
+ * types: a unit's eight quads are unpacked once for all tokens of the tile; for each token 8 dot
+ * products of 4 (or 8 instructions of 64 multiply-adds), a conversion and a fused multiply-add with
+ * both scales. */
 #ifndef KERNELS_CPU_TILE_H
 #define KERNELS_CPU_TILE_H
 
@@ -14,15 +15,16 @@
 
 enum {
     TILE_TOKENS = SIMD_ROWS == 16 ? 16 : 4, /* as the registers allow */
-    TILE_CHAINS = 8,                       /* sums of floats that run side by side */
-    TILE_CACHE_BYTES = 256 * 1024, /* of weights that stay in L2 while all tokens pass */
+    TILE_CHAINS = 8,                        /* sums of floats that run side by side */
+    TILE_CACHE_BYTES = 256 * 1024,          /* of weights that stay in L2 while all tokens pass */
 };
 
-/* How a type's codes become weights: scale * (code - 2^offset) or, is_affine, scale * code + min. */
+/* How a type's codes become weights: scale * (code - 2^offset) or, is_affine, scale * code + min.
+ */
 struct tile_kind {
-    int units;     /* of a block */
-    int bytes;     /* of a panel block */
-    int group;     /* columns with one scale: 16 or 32 */
+    int units; /* of a block */
+    int bytes; /* of a panel block */
+    int group; /* columns with one scale: 16 or 32 */
     bool is_affine;
     int offset;    /* log2 */
     int limit;     /* the largest code; see simd_dot */
@@ -47,7 +49,8 @@ SIMD_INLINE struct tile tile_next(struct tile t)
     return t;
 }
 
-/* Puts the sums of n tokens for the SIMD_ROWS rows from `row` on. Out of line: a tile's code is its loop. */
+/* Puts the sums of n tokens for the SIMD_ROWS rows from `row` on. Out of line: a tile's code is its
+ * loop. */
 static __attribute__((noinline)) void tile_put(const struct tile *t, int64_t row, int n,
                                                const simd_f *sums)
 {
@@ -108,9 +111,10 @@ SIMD_INLINE simd_f tile_step(const struct tile_kind *k, const struct unpack_head
     return acc;
 }
 
-/* n tokens and `halves` halves of the panel from `half` on; n and halves are constants wherever this is inlined. */
+/* n tokens and `halves` halves of the panel from `half` on; n and halves are constants wherever
+ * this is inlined. */
 SIMD_INLINE void tile_int(const struct tile_kind *k, tile_head_fn *head, tile_unit_fn *unit,
-                         const struct tile *t, const int n, const int half, const int halves)
+                          const struct tile *t, const int n, const int half, const int halves)
 {
     const struct matmul *m = t->m;
     const size_t stride = matmul_act_bytes(MATMUL_ACT_Q8, m->w->n_cols);
@@ -159,7 +163,7 @@ SIMD_INLINE void tile_int_panels(const struct tile_kind *k, tile_head_fn *head, 
     }
 }
 
-/* --- F32, F16, BF16 --------------------------------------------------------------------------------- */
+/* --- F32, F16, BF16 -------------------------------------------------------------------------- */
 
 typedef simd_f tile_load_fn(const char *p);
 
@@ -209,7 +213,8 @@ SIMD_INLINE void tile_float(const int elem_bytes, tile_load_fn *load, const stru
     }
 }
 
-/* Whole panels times n tokens. A chain of additions waits for itself, so several run side by side. */
+/* Whole panels times n tokens. A chain of additions waits for itself, so several run side by side.
+ */
 SIMD_INLINE void tile_float_panels(const int elem_bytes, tile_load_fn *load, struct tile t,
                                    int64_t n_panels, const int n)
 {

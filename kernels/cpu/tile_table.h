@@ -1,11 +1,12 @@
-/* The tiles of every type, the order in which a thread walks through them, and the packing of activations: all of a
- * matmul_avx*.c, which includes this once. */
+/* The tiles of every type, the order in which a thread walks through them, and the packing of
+ * activations: all of a matmul_avx*.c, which includes this once. */
 #ifndef KERNELS_CPU_TILE_TABLE_H
 #define KERNELS_CPU_TILE_TABLE_H
 
 #include "kernels/cpu/tile.h"
 
-/* X(type, name, whose head, panel struct, units, group, is_affine, offset, limit, is_act16); from units on as in tile_kind. */
+/* X(type, name, whose head, panel struct, units, group, is_affine, offset, limit, is_act16); from
+ * units on as in tile_kind. */
 #define TILE_INT_TYPES(X)                                                                          \
     X(Q4_0, q4_0, q4_0, q4_0, 1, 32, false, 3, 15, false)                                          \
     X(Q4_1, q4_1, q4_1, q4_1, 1, 32, true, 0, 15, true)                                            \
@@ -40,14 +41,15 @@
     X(BF16, bf16, 2)
 
 #define TILE_INT(name, head, n)                                                                    \
-    static void tile_##name##_##n(const struct tile *t, int64_t n_panels)                                            \
+    static void tile_##name##_##n(const struct tile *t, int64_t n_panels)                          \
     {                                                                                              \
-        tile_int_panels(&kind_##name, unpack_##head##_head, unpack_##name##_unit, *t, n_panels, n);            \
+        tile_int_panels(&kind_##name, unpack_##head##_head, unpack_##name##_unit, *t, n_panels,    \
+                        n);                                                                        \
     }
 #define TILE_FLOAT(name, elem_bytes, n)                                                            \
-    static void tile_##name##_##n(const struct tile *t, int64_t n_panels)                                            \
+    static void tile_##name##_##n(const struct tile *t, int64_t n_panels)                          \
     {                                                                                              \
-        tile_float_panels(elem_bytes, tile_load_##name, *t, n_panels, n);                                      \
+        tile_float_panels(elem_bytes, tile_load_##name, *t, n_panels, n);                          \
     }
 
 #if defined(__AVX512F__)
@@ -73,7 +75,7 @@
 
 #define DEFINE_INT(type, name, head, panel, units, group, is_affine, offset, limit, is_act16)      \
     static const struct tile_kind kind_##name = {                                                  \
-        units, sizeof(struct panel_##panel), group, is_affine, offset, limit, is_act16};                     \
+        units, sizeof(struct panel_##panel), group, is_affine, offset, limit, is_act16};           \
     TILE_INT(name, head, 1)                                                                        \
     TILE_INT(name, head, 2)                                                                        \
     TILE_INT(name, head, 4)                                                                        \
@@ -91,10 +93,12 @@ typedef void tile_fn(const struct tile *t, int64_t n_panels);
 
 #define ENTRY_INT(type, name, ...) [TYPE_##type] = TILE_NAMES(name),
 #define ENTRY_FLOAT(type, name, bytes) [TYPE_##type] = TILE_FLOAT_NAMES(name),
-static tile_fn *const tile_table[TYPE_ID_END][5] = { /* for 1, 2, 4, 8, 16 tokens; NULL where there is none */
-    TILE_INT_TYPES(ENTRY_INT) TILE_FLOAT_TYPES(ENTRY_FLOAT)};
+static tile_fn *const tile_table[TYPE_ID_END][5] =
+    {/* for 1, 2, 4, 8, 16 tokens; NULL where there is none */
+     TILE_INT_TYPES(ENTRY_INT) TILE_FLOAT_TYPES(ENTRY_FLOAT)};
 
-/* All tokens meet a group of panels while its weights are in the cache: memory gives every weight once. */
+/* All tokens meet a group of panels while its weights are in the cache: memory gives every weight
+ * once. */
 static void tile_run(const struct matmul *m, int64_t lo, int64_t hi)
 {
     const struct matmul_weight *w = m->w;

@@ -1,5 +1,6 @@
-/* From panel blocks to vectors, for each type: `head` gives the scales (and minima) of the block's groups, `unit` the
- * codes of one unit's eight quads. Included by the tile kernels only. half: which SIMD_ROWS rows of the sixteen. */
+/* From panel blocks to vectors, for each type: `head` gives the scales (and minima) of the block's
+ * groups, `unit` the codes of one unit's eight quads. Included by the tile kernels only. half:
+ * which SIMD_ROWS rows of the sixteen. */
 #ifndef KERNELS_CPU_UNPACK_H
 #define KERNELS_CPU_UNPACK_H
 
@@ -80,7 +81,7 @@ SIMD_INLINE simd_f unpack_scaled(simd_f d, simd_i n)
     return simd_mul(d, simd_to_f32(n));
 }
 
-/* --- blocks of 32 to 128 --------------------------------------------------------------------------- */
+/* --- blocks of 32 to 128 --------------------------------------------------------------------- */
 
 UNPACK_HEAD(q4_0)
 {
@@ -150,8 +151,9 @@ SIMD_INLINE void unpack_e2m1(const uint8_t planes[4][64], int half, simd_i *w)
 
 UNPACK_HEAD(mxfp4)
 {
-    /* 2^(e - 127) is e in a float's exponent field, halved because the numbers are doubled. (e = 0, 2^-128, becomes
-     * 0; e = 255, NaN, becomes infinity: both end as the format means them, nothing and not finite.) */
+    /* 2^(e - 127) is e in a float's exponent field, halved because the numbers are doubled. (e = 0,
+     * 2^-128, becomes 0; e = 255, NaN, becomes infinity: both end as the format means them, nothing
+     * and not finite.) */
     simd_i e = simd_load_u8(ROWS_OF(((const struct panel_mxfp4 *)block)->e));
     h->scale[0] = simd_mul(simd_as_f32(simd_shift_left32(e, 23)), simd_set_f32(0.5f));
 }
@@ -215,7 +217,7 @@ UNPACK_UNIT(tq1_0) /* kept as two-bit codes */
     unpack_tq2_0_unit(block, u, half, w);
 }
 
-/* --- K types ------------------------------------------------------------------------------------- */
+/* --- K types --------------------------------------------------------------------------------- */
 
 /* Number n of 16. */
 SIMD_INLINE simd_i unpack_six_bits(const struct panel_six_bits *s, int half, const int n)
@@ -227,7 +229,7 @@ SIMD_INLINE simd_i unpack_six_bits(const struct panel_six_bits *s, int half, con
 }
 
 SIMD_INLINE void unpack_scale_min(const struct panel_six_bits *s, int half, simd_f d, simd_f dmin,
-                                 struct unpack_head *h)
+                                  struct unpack_head *h)
 {
     dmin = simd_neg(dmin);
 #pragma GCC unroll 8

@@ -1,5 +1,5 @@
-/* unpack.h for the types with codebooks: gathered words give the digits or values, masks the signs. A code is 64 plus
- * the signed value (IQ2, IQ3), or 16 plus eight times value + delta (IQ1). */
+/* unpack.h for the types with codebooks: gathered words give the digits or values, masks the signs.
+ * A code is 64 plus the signed value (IQ2, IQ3), or 16 plus eight times value + delta (IQ1). */
 #ifndef KERNELS_CPU_UNPACK_IQ_H
 #define KERNELS_CPU_UNPACK_IQ_H
 
@@ -42,7 +42,7 @@ SIMD_INLINE simd_f unpack_iq2_scale(simd_f d, simd_i n)
 }
 
 SIMD_INLINE void unpack_iq2_scales(const uint8_t scale[8][PANEL_ROWS], simd_f d, int half,
-                                  struct unpack_head *h)
+                                   struct unpack_head *h)
 {
     for (int u = 0; u < 8; u++) {
         simd_i v = simd_load_u8(ROWS_OF(scale[u]));
@@ -86,7 +86,7 @@ UNPACK_UNIT(iq2_xs)
         uint64_t mask[2];
         unpack_signs7(&b->signs[u], o, mask);
         simd_i index = simd_or_rows(simd_load_u8(ROWS_OF(b->index[u][o])), simd_set32(256),
-                                 b->index_high[u][o] >> SIMD_ROWS * half);
+                                    b->index_high[u][o] >> SIMD_ROWS * half);
         unpack_octet(simd_gather(words, index), mask, half, w + 2 * o);
     }
 }
@@ -148,7 +148,7 @@ UNPACK_UNIT(iq3_s)
 #pragma GCC unroll 8
     for (int q = 0; q < 8; q++) {
         simd_i index = simd_or_rows(simd_load_u8(ROWS_OF(b->index[u][q])), simd_set32(256),
-                                 b->index_high[u][q] >> SIMD_ROWS * half);
+                                    b->index_high[u][q] >> SIMD_ROWS * half);
         w[q] = unpack_iq_sign(simd_gather(words, index), b->signs[u].quads[q], half);
     }
 }
@@ -171,7 +171,8 @@ SIMD_INLINE void unpack_iq1_octet(simd_i index, simd_i delta, simd_i *w)
 /* d * (2 n + 1) / 8. */
 SIMD_INLINE simd_f unpack_iq1_scale(simd_f d, simd_i n)
 {
-    return simd_mul(unpack_scaled(d, simd_add32(simd_add32(n, n), simd_set32(1))), simd_set_f32(0.125f));
+    return simd_mul(unpack_scaled(d, simd_add32(simd_add32(n, n), simd_set32(1))),
+                    simd_set_f32(0.125f));
 }
 
 UNPACK_HEAD(iq1_s)

@@ -1,4 +1,5 @@
-/* Half and bfloat16: all 65,536 patterns by arithmetic of the formats' definitions; rounding of floats around every boundary. */
+/* Half and bfloat16: all 65,536 patterns by arithmetic of the formats' definitions; rounding of
+ * floats around every boundary. */
 #include "kernels/half.h"
 #include "tests/test.h"
 

@@ -1,6 +1,6 @@
-/* Speed of matrix products: for each type and instruction set, decode (1 token) in GB/s of weights and prefill (512
- * tokens) in GOP/s (2 per multiply-add), beside a plain streaming read of the same buffer size and the peak of the integer
- * dot product, measured in the same run.
+/* Speed of matrix products: for each type and instruction set, decode (1 token) in GB/s of weights
+ * and prefill (512 tokens) in GOP/s (2 per multiply-add), beside a plain streaming read of the same
+ * buffer size and the peak of the integer dot product, measured in the same run.
  *
  *     kernels_matmul_bench [threads [rows cols [type...]]]
  *
@@ -20,7 +20,7 @@ static double now_s(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* --- the two walls --------------------------------------------------------------------------------------- */
+/* --- the two walls --------------------------------------------------------------------------- */
 
 typedef long long word8 __attribute__((vector_size(64)));
 
@@ -49,7 +49,7 @@ static double stream_gbs(struct pool *pool, void *buffer, size_t bytes)
     return (double)bytes / best * 1e-9;
 }
 
-/* --- one type -------------------------------------------------------------------------------------------- */
+/* --- one type -------------------------------------------------------------------------------- */
 
 static void bench(struct pool *pool, enum type type, enum isa isa, int64_t rows, int64_t cols)
 {

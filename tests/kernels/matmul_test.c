@@ -1,6 +1,7 @@
-/* Matrix products of every type, instruction set and odd size against sums in double precision of the decoded weights.
- * Activations are chosen so that their 8-bit form is exact, which makes the comparison one of arithmetic alone; a
- * second pass with ordinary activations bounds what the 8-bit form costs. */
+/* Matrix products of every type, instruction set and odd size against sums in double precision of
+ * the decoded weights. Activations are chosen so that their 8-bit form is exact, which makes the
+ * comparison one of arithmetic alone; a second pass with ordinary activations bounds what the 8-bit
+ * form costs. */
 #include "kernels/matmul.h"
 
 #include "kernels/cpu/matmul_kernel.h"
@@ -73,11 +74,12 @@ static struct matmul product_job(struct product *p, const struct matmul_weight *
         matmul_act(w->isa, w->act, p->x, p->act, p->n_tokens, p->n_cols, pool);
         x = p->act;
     }
-    return (struct matmul){.w = w, .x = x, .y = p->y, .y_stride = p->n_rows, .n_tokens = p->n_tokens};
+    return (struct matmul){
+        .w = w, .x = x, .y = p->y, .y_stride = p->n_rows, .n_tokens = p->n_tokens};
 }
 
-/* Sum over outputs of squared error and of squared truth; fails where one output is off by more than `tolerance` times
- * the sum of magnitudes. */
+/* Sum over outputs of squared error and of squared truth; fails where one output is off by more
+ * than `tolerance` times the sum of magnitudes. */
 static double compare(const struct product *p, const struct matmul *m, double tolerance)
 {
     double error = 0, truth = 1e-30;
@@ -99,8 +101,8 @@ static double compare(const struct product *p, const struct matmul *m, double to
             sum += m->add ? (double)m->add[t * p->n_rows + r] : 0;
             double e = (double)p->y[t * p->n_rows + r] - sum;
             if (!(fabs(e) <= tolerance * (magnitude + 4))) {
-                TEST_FAIL("%s %s rows %" PRId64 " cols %" PRId64 " tokens %" PRId64
-                          ": y[%" PRId64 "][%" PRId64 "] off by %g of %g (magnitude %g)",
+                TEST_FAIL("%s %s rows %" PRId64 " cols %" PRId64 " tokens %" PRId64 ": y[%" PRId64
+                          "][%" PRId64 "] off by %g of %g (magnitude %g)",
                           type_info(p->type)->name, isa_name(m->w->isa), p->n_rows, p->n_cols,
                           p->n_tokens, t, r, e, sum, magnitude);
             }
@@ -138,10 +140,11 @@ static void test_sizes(enum type t, enum isa isa, uint64_t *seed)
     }
 }
 
-/* The same bits for any number of tokens, any slice, any number of threads, and on every vector instruction set. */
+/* The same bits for any number of tokens, any slice, any number of threads, and on every vector
+ * instruction set. */
 static void test_invariance(enum type t, enum isa isa, uint64_t *seed)
 {
-    static float *whole, *other_isa;
+    static float *whole;
     const int64_t rows = 67, cols = type_info(t)->block_elems == 1 ? 333 : 768, tokens = 64;
     struct product p;
     struct matmul_weight w;
@@ -153,8 +156,8 @@ static void test_invariance(enum type t, enum isa isa, uint64_t *seed)
     size_t bytes = (size_t)(tokens * rows) * sizeof(float);
     whole = memcpy(realloc(whole, bytes), p.y, bytes);
 
-    size_t x_stride = w.act == MATMUL_ACT_F32 ? (size_t)cols * sizeof(float)
-                                              : matmul_act_bytes(w.act, cols);
+    size_t x_stride =
+        w.act == MATMUL_ACT_F32 ? (size_t)cols * sizeof(float) : matmul_act_bytes(w.act, cols);
     for (int64_t n = 1; n <= 17; n++) {
         int threads = 1 + (int)(n % 4);
         struct pool *team;
@@ -191,7 +194,6 @@ static void test_invariance(enum type t, enum isa isa, uint64_t *seed)
         }
     }
 #endif
-    (void)other_isa;
     matmul_finish(&w);
     product_finish(&p);
 }
@@ -234,30 +236,23 @@ static void test_not_finite(enum type t, enum isa isa, uint64_t *seed)
     }
 }
 
-static void test_tiny_and_huge(enum isa isa)
+static void test_tiny_and_huge(enum isa isa, uint64_t *seed)
 {
-    enum { COLS = 64 };
-    uint8_t data[TYPE_ID_END];
-    float x[COLS], y;
-    struct matmul_weight w;
-    uint64_t seed = 5;
-    blocks_fill(TYPE_Q8_0, data, COLS / 2, &seed);
     static const float sizes[] = {0, 1e-45f, 1e-38f, 1e-30f, 1e30f};
     for (size_t i = 0; i < COUNT_OF(sizes); i++) {
         struct product p;
-        product_init(&p, TYPE_Q8_0, 1, COLS, 1, &seed);
-        for (int k = 0; k < COLS; k++) {
+        struct matmul_weight w;
+        product_init(&p, TYPE_Q8_0, 1, 64, 1, seed);
+        for (int k = 0; k < 64; k++) {
             p.x[k] = sizes[i] * (float)(k % 3 - 1);
         }
-        CHECK_INT(matmul_prepare(&w, TYPE_Q8_0, isa, 1, COLS, p.data, pool), 0);
+        CHECK_INT(matmul_prepare(&w, TYPE_Q8_0, isa, 1, 64, p.data, pool), 0);
         struct matmul m = product_job(&p, &w);
         matmul_run(&m, pool);
         CHECK(isfinite(p.y[0]) && fabsf(p.y[0]) <= 1000 * sizes[i]);
         matmul_finish(&w);
         product_finish(&p);
     }
-    (void)x;
-    (void)y;
 }
 
 int main(void)
@@ -273,7 +268,7 @@ int main(void)
             test_invariance(blocks_types[i], (enum isa)isa, &seed);
             test_not_finite(blocks_types[i], (enum isa)isa, &seed);
         }
-        test_tiny_and_huge((enum isa)isa);
+        test_tiny_and_huge((enum isa)isa, &seed);
     }
     pool_destroy(&pool);
     return 0;

@@ -1,4 +1,5 @@
-/* The pool: every index once, whatever the sizes; a million tiny jobs; sleepers wake; one thread; idle members use no CPU. */
+/* The pool: every index once, whatever the sizes; a million tiny jobs; sleepers wake; one thread;
+ * idle members use no CPU. */
 #include "kernels/cpu/pool.h"
 #include "tests/test.h"
 
@@ -81,10 +82,9 @@ static void test_idle(void)
     getrusage(RUSAGE_SELF, &a);
     nanosleep(&(struct timespec){0, 100 * 1000 * 1000}, NULL);
     getrusage(RUSAGE_SELF, &b);
-    long used_us = (b.ru_utime.tv_sec - a.ru_utime.tv_sec + b.ru_stime.tv_sec - a.ru_stime.tv_sec) *
-                       1000000 +
-                   b.ru_utime.tv_usec - a.ru_utime.tv_usec + b.ru_stime.tv_usec -
-                   a.ru_stime.tv_usec;
+    long used_us =
+        (b.ru_utime.tv_sec - a.ru_utime.tv_sec + b.ru_stime.tv_sec - a.ru_stime.tv_sec) * 1000000 +
+        b.ru_utime.tv_usec - a.ru_utime.tv_usec + b.ru_stime.tv_usec - a.ru_stime.tv_usec;
     CHECK(used_us < 20 * 1000);
 }
 
