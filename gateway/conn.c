@@ -30,6 +30,7 @@ static const uint64_t probe_ms[] = {10, 100, 1000};
 static void on_tick(uv_timer_t *t);
 static void feed(struct conn *c, const char *p, size_t n);
 static void refuse(struct conn *c, const struct err *e);
+static void on_read(uv_stream_t *h, ssize_t n, const uv_buf_t *b);
 
 /* ---- life ---- */
 
@@ -120,6 +121,23 @@ static void enter(struct conn *c, enum conn_state state)
         break;
     default:
         uv_timer_stop(&c->timer);
+        if (c->is_writing) {
+            uv_timer_start(&c->timer, on_tick, TICK_MS, TICK_MS);
+        }
+    }
+}
+
+static void on_alloc(uv_handle_t *h, size_t wanted, uv_buf_t *ret)
+{
+    (void)wanted;
+    struct conn *c = h->data;
+    *ret = uv_buf_init(c->server->read_buffer, sizeof(c->server->read_buffer));
+}
+
+static void start_reading(struct conn *c)
+{
+    if (!c->is_reading && !c->is_eof) {
+        c->is_reading = uv_read_start(&c->io.stream, on_alloc, on_read) == 0;
     }
 }
 
@@ -178,6 +196,7 @@ static void linger(struct conn *c)
         return;
     }
     enter(c, CONN_LINGER);
+    start_reading(c);
 }
 
 static void on_written(uv_write_t *w, int status)
@@ -224,7 +243,9 @@ static bool write_out(struct conn *c)
         c->is_writing = true;
         c->last_unsent = unsent(c);
         c->progress_ms = clock_ms();
-        uv_timer_start(&c->timer, on_tick, TICK_MS, TICK_MS);
+        if (c->state != CONN_HEAD && c->state != CONN_BODY) { /* these have a clock of their own */
+            uv_timer_start(&c->timer, on_tick, TICK_MS, TICK_MS);
+        }
     } else if (c->out.cap > KEEP_BYTES) {
         buf_finish(&c->out);
     }
@@ -283,8 +304,7 @@ static void check_progress(struct conn *c)
     if (now - c->progress_ms >= LIMIT_SLOW_READER_MS) {
         log_info("a client took nothing for %d s, with %zu bytes waiting; closed",
                  LIMIT_SLOW_READER_MS / 1000, unsent(c));
-        /* By a reset: an orderly end would wait in the kernel behind what the client does not read.
-         */
+        /* By a reset: an orderly end would wait in the kernel behind the unread bytes. */
         const struct linger none = {.l_onoff = 1, .l_linger = 0};
         uv_os_fd_t fd;
         if (uv_fileno(&c->io.handle, &fd) == 0) {
@@ -311,13 +331,6 @@ static void on_tick(uv_timer_t *t)
 }
 
 /* ---- bytes in ---- */
-
-static void on_alloc(uv_handle_t *h, size_t wanted, uv_buf_t *ret)
-{
-    (void)wanted;
-    struct conn *c = h->data;
-    *ret = uv_buf_init(c->server->read_buffer, sizeof(c->server->read_buffer));
-}
 
 static void begin_exchange(struct conn *c)
 {
@@ -401,7 +414,9 @@ static size_t step(struct conn *c, const char *p, size_t n)
 static void read_ahead(struct conn *c, const char *p, size_t n)
 {
     buf_add(&c->pending, p, n);
-    if (c->pending.len > READ_AHEAD_BYTES && c->is_reading) {
+    if (c->pending.failed) {
+        conn_fail(c);
+    } else if (c->pending.len > READ_AHEAD_BYTES && c->is_reading) {
         uv_read_stop(&c->io.stream); /* until the answer is done */
         c->is_reading = false;
     }
@@ -428,8 +443,7 @@ static void feed(struct conn *c, const char *p, size_t n)
 static void on_eof(struct conn *c)
 {
     c->is_eof = true;
-    if (c->x.is_held ||
-        (c->state <= CONN_BODY && !c->is_writing && c->out.len == 0 && c->pending.len == 0)) {
+    if (c->state <= CONN_BODY && !c->is_writing && c->out.len == 0 && c->pending.len == 0) {
         conn_close(c);
         return;
     }
@@ -476,9 +490,7 @@ void conn_next(struct conn *c, bool keep_alive)
         return;
     }
     enter(c, CONN_WAIT);
-    if (!c->is_reading && !c->is_eof) {
-        c->is_reading = uv_read_start(&c->io.stream, on_alloc, on_read) == 0;
-    }
+    start_reading(c);
 }
 
 void conn_retire(struct conn *c)
@@ -534,13 +546,12 @@ void conn_open(struct server *s, int fd, bool is_unix)
     if (rc < 0) {
         close(fd); /* libuv took nothing */
     } else {
-        rc = uv_read_start(&c->io.stream, on_alloc, on_read);
+        start_reading(c);
     }
-    if (rc < 0) {
+    if (!c->is_reading) {
         conn_close(c);
         return;
     }
-    c->is_reading = true;
     /* A fresh connection gets the time of a head, not that of an idle one. */
     uv_timer_start(&c->timer, on_late, LIMIT_HEADER_TIMEOUT_MS, 0);
 }
