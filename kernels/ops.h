@@ -75,7 +75,8 @@ enum op_code {
 
 struct op {
     enum op_code code;
-    int16_t layer; /* of the model, for traces; -1: none */
+    int16_t layer;    /* of the model, for traces; -1: none */
+    uint8_t n_joined; /* so many ops that follow run in the same job, see ops_run */
     union {
 #define OP(name, limit, fields) struct op_##name name;
 #include "kernels/ops.def"
@@ -112,8 +113,12 @@ struct op_step {
     void *scratch;                 /* at least ops_scratch_bytes() of the op that runs */
 };
 
-/* Runs one op on the CPU for n rows (of its output buffer). */
+/* Runs one op on the CPU for n rows (of its output buffer), and the n_joined that follow it in the array:
+ * products (matmul, or experts of one order) that do not read each other's results, and last of all
+ * perhaps the glu over the two products before it. One job in place of several: every hand-over to
+ * the pool costs as much as thousands of values. */
 void ops_run(const struct op *op, const struct op_step *s, int64_t n);
+enum { OPS_MAX_JOINED = 7 };
 
 /* Scratch memory that the op needs for steps of at most max_rows rows of positions below n_ctx. kv: the layers
  * that its `layer` field indexes. */

@@ -30,7 +30,8 @@ struct op_rows model_new_rows(struct model *m, const char *name, int64_t n, int6
     if (m->status < 0) {
         return model_none();
     }
-    int buf = program_add_buffer(m->p, name, m->layer, n, mult, is_out);
+    name = arena_str(&m->p->arena, name, strlen(name));
+    int buf = name ? program_add_buffer(m->p, name, m->layer, n, mult, is_out) : -ENOMEM;
     if (buf < 0 || n > INT32_MAX) {
         model_fail(m, -ENOMEM, "program of %s", m->arch);
         return model_none();

@@ -1,6 +1,6 @@
 /* Programs: building blocks, matrices, running. Owned and run by the token loop's thread; preparing
  * and running use the pool. Nothing here allocates once program_link is done. */
-#include "worker/program.h"
+#include "worker/program_use.h"
 
 #include "shared/buf.h"
 #include "shared/num.h"
@@ -183,33 +183,20 @@ int program_prepare(struct program *p, enum isa isa, struct pool *pool,
 
 /* --- running ---------------------------------------------------------------------------------------*/
 
-struct out_buf {
-    int buf;
-};
-
-static void find_out(void *arg, struct op_rows *r, bool is_out)
-{
-    if (is_out) {
-        ((struct out_buf *)arg)->buf = r->buf;
-    }
-}
-
 /* The number of rows an op runs over is that of its output. kv_write has none: tokens. */
 static int64_t op_rows_of(const struct program *p, const struct op *op, int64_t n_rows, int64_t n_out)
 {
-    struct out_buf out = {-1};
-    struct op copy = *op;
-    program_visit(&copy, find_out, &out);
-    if (out.buf < 0) {
+    int out = program_output(op);
+    if (out < 0) {
         return n_rows;
     }
-    const struct program_buffer *b = &p->bufs[out.buf];
+    const struct program_buffer *b = &p->bufs[out];
     return (b->is_out ? n_out : n_rows) * b->mult;
 }
 
 void program_run(const struct program *p, const struct op_step *s, int64_t n_out)
 {
-    for (size_t i = 0; i < p->n_ops; i++) {
+    for (size_t i = 0; i < p->n_ops; i += 1u + p->ops[i].n_joined) {
         int64_t n = op_rows_of(p, &p->ops[i], s->n_rows, n_out);
         if (n > 0) {
             ops_run(&p->ops[i], s, n);
@@ -241,10 +228,12 @@ static void print_rows(void *arg, struct op_rows *r, bool is_out)
 
 void program_print(const struct program *p, struct buf *ret)
 {
+    int n_joined = 0;
     for (size_t i = 0; i < p->n_ops; i++) {
         struct op op = p->ops[i];
         struct printer pr = {p, ret, true, true};
-        buf_printf(ret, "%4zu ", i);
+        buf_printf(ret, "%4zu%c", i, n_joined > 0 ? '+' : ' ');
+        n_joined = op.n_joined > 0 ? op.n_joined : MAX(n_joined - 1, 0);
         if (op.layer >= 0) {
             buf_printf(ret, "layer %-3d ", op.layer);
         } else {

@@ -16,7 +16,7 @@
 #include "shared/gguf.h"
 
 struct program_buffer {
-    const char *name; /* static */
+    const char *name; /* borrowed from the arena, or static */
     int32_t layer;    /* -1: none */
     int32_t n_cols;   /* floats of a row */
     int32_t mult;

@@ -1,19 +1,9 @@
-/* Mixture of experts: rows sorted by expert, the experts' products in one job, and the way back.
- * Every product and every sum is a row's own, so who shares an expert changes nothing. */
+/* Mixture of experts: rows sorted by expert, and the way back. (Their products: products.c.) Every
+ * sum is a row's own and in slot order, so who shares an expert changes nothing. */
 #include "kernels/cpu/ops_job.h"
 #include "kernels/cpu/vec.h"
 
 #include <string.h>
-
-struct sorted { /* the content of an order buffer */
-    int32_t *offsets, *slot_at, *place_of;
-};
-
-static struct sorted sorted_at(const struct op_rows *r, int64_t n_expert, int64_t n_slots)
-{
-    int32_t *p = (int32_t *)(void *)r->data;
-    return (struct sorted){p, p + n_expert + 1, p + n_expert + 1 + n_slots};
-}
 
 static const int32_t *route_ids(const struct op_rows *route, int64_t row)
 {
@@ -25,7 +15,7 @@ void op_order_run(const struct op_order *o, const struct op_step *s, int64_t n)
 {
     (void)s;
     int64_t n_slots = n * o->n_used;
-    struct sorted to = sorted_at(&o->y, o->n_expert, n_slots);
+    struct ops_order to = ops_order_at(&o->y, o->n_expert, n_slots);
     memset(to.offsets, 0, (size_t)(o->n_expert + 1) * sizeof *to.offsets);
     for (int64_t i = 0; i < n_slots; i++) {
         to.offsets[route_ids(&o->route, i / o->n_used)[i % o->n_used] + 1]++;
@@ -46,7 +36,7 @@ void op_order_run(const struct op_order *o, const struct op_step *s, int64_t n)
 
 struct dispatch {
     const struct op_dispatch *o;
-    struct sorted order;
+    struct ops_order order;
 };
 
 static void dispatch_rows(void *arg, int64_t lo, int64_t hi, int thread)
@@ -61,49 +51,8 @@ static void dispatch_rows(void *arg, int64_t lo, int64_t hi, int thread)
 
 void op_dispatch_run(const struct op_dispatch *o, const struct op_step *s, int64_t n)
 {
-    struct dispatch j = {o, sorted_at(&o->order, o->n_expert, n)};
+    struct dispatch j = {o, ops_order_at(&o->order, o->n_expert, n)};
     ops_job(s, n, o->n / 4, dispatch_rows, &j);
-}
-
-/* --- experts ---------------------------------------------------------------------------------------*/
-
-enum { SLICE_ROWS = 4 * MATMUL_GRAIN }; /* outputs of an expert that are one piece of the job */
-
-struct experts {
-    const struct op_experts *o;
-    struct sorted order;
-    int64_t n_slices; /* of an expert */
-};
-
-static void expert_slices(void *arg, int64_t lo, int64_t hi, int thread)
-{
-    (void)thread;
-    const struct experts *j = arg;
-    const struct op_experts *o = j->o;
-    for (int64_t i = lo; i < hi; i++) {
-        int64_t expert = i / j->n_slices, first = i % j->n_slices * SLICE_ROWS;
-        int64_t row = j->order.offsets[expert], end = j->order.offsets[expert + 1];
-        const struct matmul_weight *w = &o->w[expert];
-        if (row == end) {
-            continue;
-        }
-        struct matmul m = {
-            .w = w,
-            .x = op_row(&o->x, row),
-            .y = op_row(&o->y, row),
-            .y_stride = o->y.stride,
-            .n_tokens = end - row,
-            .bias = o->bias ? o->bias + expert * w->n_rows : NULL,
-        };
-        matmul_slice(&m, first, MIN(first + SLICE_ROWS, w->n_rows));
-    }
-}
-
-void op_experts_run(const struct op_experts *o, const struct op_step *s, int64_t n)
-{
-    struct experts j = {o, sorted_at(&o->order, o->n_expert, n),
-                        (o->w->n_rows + SLICE_ROWS - 1) / SLICE_ROWS};
-    pool_run(s->pool, o->n_expert * j.n_slices, 1, expert_slices, &j);
 }
 
 /* --- combine ---------------------------------------------------------------------------------------*/
@@ -111,7 +60,7 @@ void op_experts_run(const struct op_experts *o, const struct op_step *s, int64_t
 struct combine {
     const struct op_combine *o;
     const struct vec *vec;
-    struct sorted order;
+    struct ops_order order;
 };
 
 static void combine_rows(void *arg, int64_t lo, int64_t hi, int thread)
@@ -138,6 +87,6 @@ static void combine_rows(void *arg, int64_t lo, int64_t hi, int thread)
 
 void op_combine_run(const struct op_combine *o, const struct op_step *s, int64_t n)
 {
-    struct combine j = {o, vec_get(s->isa), sorted_at(&o->order, o->n_expert, n * o->n_used)};
+    struct combine j = {o, vec_get(s->isa), ops_order_at(&o->order, o->n_expert, n * o->n_used)};
     ops_job(s, n, (int64_t)o->n * o->n_used, combine_rows, &j);
 }

@@ -25,6 +25,10 @@ float ops_error_limit(enum op_code code)
 
 void ops_run(const struct op *op, const struct op_step *s, int64_t n)
 {
+    if (op->n_joined > 0) {
+        op_products_run(op, s, n);
+        return;
+    }
     switch (op->code) {
 #define OP(name, limit, fields)                                                                    \
     case OP_##name:                                                                                \

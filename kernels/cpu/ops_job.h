@@ -22,6 +22,22 @@ static inline float *op_row(const struct op_rows *r, int64_t i)
     return r->data + i * r->stride;
 }
 
+/* Joined products, see ops_run. */
+void op_products_run(const struct op *op, const struct op_step *s, int64_t n);
+
+/* The content of an order buffer. */
+struct ops_order {
+    int32_t *offsets; /* n_expert + 1: where each expert's rows begin */
+    int32_t *slot_at; /* of each sorted place */
+    int32_t *place_of;
+};
+static inline struct ops_order ops_order_at(const struct op_rows *r, int64_t n_expert,
+                                            int64_t n_slots)
+{
+    int32_t *p = (int32_t *)(void *)r->data;
+    return (struct ops_order){p, p + n_expert + 1, p + n_expert + 1 + n_slots};
+}
+
 size_t op_attention_scratch(const struct op_attention *o, const struct kv_layer *kv, int64_t n_ctx,
                             int n_threads);
 size_t op_heads_scratch(const struct op_heads *o, int64_t max_rows, int n_threads);

@@ -1,4 +1,4 @@
-/* The ops around matrix products: conversion of activations, one matrix, a matrix for each head. */
+/* Conversion of activations, and a matrix for each head. (Plain products: products.c.) */
 #include "kernels/cpu/ops_job.h"
 #include "shared/num.h"
 
@@ -8,20 +8,6 @@ void op_convert_run(const struct op_convert *o, const struct op_step *s, int64_t
 {
     struct pool *pool = n * o->n <= OPS_JOB_VALUES ? NULL : s->pool;
     matmul_act(s->isa, (enum matmul_act)o->act, o->x.data, o->y.data, n, o->n, pool);
-}
-
-void op_matmul_run(const struct op_matmul *o, const struct op_step *s, int64_t n)
-{
-    struct matmul m = {
-        .w = o->w,
-        .x = o->x.data,
-        .y = o->y.data,
-        .y_stride = o->y.stride,
-        .n_tokens = n,
-        .bias = o->bias,
-        .add = o->add.data,
-    };
-    matmul_run(&m, s->pool);
 }
 
 /* --- heads: each thread gathers the rows of its head, converts and multiplies them -----------------*/
