@@ -7,6 +7,7 @@
 #include "gateway/server.h"
 #include "gateway/sse.h"
 #include "shared/clock.h"
+#include "shared/hash.h"
 #include "shared/log.h"
 
 #include <errno.h>
@@ -33,6 +34,7 @@ struct answer {
     struct buf event; /* owned: one event under construction */
     bool is_stream, wants_usage, wants_logprobs;
     uint32_t n_parts, n_choices; /* choices of all parts together */
+    uint32_t n_made, n_shown;    /* of each part: choices, and how many of them are answered */
     uint32_t n_open_parts, n_open_choices;
     struct part *parts;            /* owned */
     struct answer_choice *choices; /* owned */
@@ -70,7 +72,9 @@ static void cancel_parts(struct answer *a)
 
 static const char *finish_word(uint32_t reason)
 {
-    return reason == MSG_FINISH_LENGTH ? "length" : "stop";
+    return reason == MSG_FINISH_LENGTH    ? "length"
+           : reason == MSG_FINISH_TIMEOUT ? "timeout"
+                                          : "stop";
 }
 
 static void put_envelope(const struct answer *a, struct buf *b, const char *object)
@@ -181,16 +185,32 @@ static void end_stream(struct answer *a)
     exchange_stream_end(a->x);
 }
 
+/* The most likely of a part's choices (by the mean of its tokens) that was not taken yet, the first
+ * of equals; in order of number where all are answered. */
+static struct answer_choice *take_best(struct answer *a, uint32_t part)
+{
+    struct answer_choice *best = NULL, *c = &a->choices[part * a->n_made];
+    for (uint32_t i = 0; i < a->n_made; i++) {
+        if (!c[i].is_shown &&
+            (!best || (a->n_shown < a->n_made && c[i].mean_logprob > best->mean_logprob))) {
+            best = &c[i];
+        }
+    }
+    ASSERT(best);
+    best->is_shown = true;
+    return best;
+}
+
 static void send_whole(struct answer *a)
 {
     struct buf b;
     buf_init(&b, LIMIT_ANSWER_BYTES);
     put_envelope(a, &b, a->format->object);
-    for (uint32_t i = 0; i < a->n_choices; i++) {
+    for (uint32_t i = 0; i < a->n_parts * a->n_shown; i++) {
+        const struct answer_choice *c = take_best(a, i / a->n_shown);
         buf_str(&b, i ? "," : "");
-        b.failed |= a->choices[i].text.failed;
-        a->format->put_whole(&b, i, &a->choices[i], a->wants_logprobs,
-                             finish_word(a->choices[i].finish));
+        b.failed |= c->text.failed;
+        a->format->put_whole(&b, i, c, a->wants_logprobs, finish_word(c->finish));
     }
     buf_str(&b, "],");
     put_usage(a, &b);
@@ -299,6 +319,7 @@ static void on_finish(struct answer *a, const struct link_event *ev)
     struct answer_choice *c = &a->choices[index];
     c->finish = ev->m.finish.reason;
     c->is_finished = true;
+    c->mean_logprob = ev->m.finish.logprob_sum / (float)MAX(ev->m.finish.n_tokens, 1u);
     if (!add_text(a, index, ev->text, ev->n_text)) {
         return;
     }
@@ -438,7 +459,9 @@ static struct answer *create(struct exchange *x, const struct request *r,
     a->wants_usage = r->wants_usage;
     a->wants_logprobs = r->wants_logprobs;
     a->n_parts = a->n_open_parts = (uint32_t)r->n_prompts;
-    a->n_choices = a->n_open_choices = (uint32_t)(r->n_prompts * (size_t)r->n);
+    a->n_made = (uint32_t)r->best_of;
+    a->n_shown = (uint32_t)r->n;
+    a->n_choices = a->n_open_choices = a->n_parts * a->n_made;
     a->parts = calloc(a->n_parts, sizeof(*a->parts));
     a->choices = calloc(a->n_choices, sizeof(*a->choices));
     snprintf(a->id, sizeof(a->id), "%s-%016llx%016llx", format->id_prefix,
@@ -454,6 +477,23 @@ static struct answer *create(struct exchange *x, const struct request *r,
         buf_init(&a->choices[i].text, LIMIT_ANSWER_BYTES);
     }
     return a;
+}
+
+/* What the configuration and the connection say beside the body. */
+static void complete(struct request *r, struct exchange *x)
+{
+    const struct config *c = &x->server->config;
+    const char *const keys[] = {"authorization", "x-api-key"};
+    r->queue_timeout = r->queue_timeout > 0 ? r->queue_timeout : c->v[CONFIG_queue_timeout].num;
+    r->first_timeout = r->first_timeout > 0 ? r->first_timeout
+                                                        : c->v[CONFIG_first_timeout].num;
+    r->total_timeout = r->total_timeout > 0 ? r->total_timeout : c->v[CONFIG_total_timeout].num;
+    r->client = r->user.data ? hash64(r->user.data, r->user.n, 0) : 0;
+    for (size_t i = 0; i < COUNT_OF(keys); i++) {
+        size_t n;
+        const char *key = http_find(x->http, keys[i], &n);
+        r->client = key ? hash64(key, n, r->client) : r->client;
+    }
 }
 
 static int submit(struct answer *a, const struct request *r, const struct msg_model *model)
@@ -486,6 +526,7 @@ void answer_start(struct exchange *x, enum request_api api, const struct answer_
     }
     const struct msg_model *model = answer_model(x, &r);
     if (model) {
+        complete(&r, x);
         struct answer *a = create(x, &r, format, model);
         int rc = a ? submit(a, &r, model) : -ENOMEM;
         if (rc == 0) {

@@ -15,7 +15,8 @@ struct answer_choice {
     struct buf logprobs[4];
     size_t n_logprobs;
     size_t n_chars; /* of pieces so far: text_offset */
-    bool has_begun, is_finished;
+    bool has_begun, is_finished, is_shown;
+    float mean_logprob; /* of its tokens, where several compete */
     uint32_t finish; /* enum msg_finish_reason */
 };
 

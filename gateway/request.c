@@ -306,9 +306,14 @@ static int check_together(struct request *r, struct request_err *e)
         }
         break;
     }
-    if (r->best_of > r->n) {
-        return request_refuse(e, "best_of", "is more than n, which is not supported");
+    if (r->best_of > 0 && r->best_of < r->n) {
+        return request_refuse(e, "best_of", "is less than n");
     }
+    if (r->best_of > r->n && r->is_stream) {
+        return request_refuse(e, "best_of", "more than n cannot be streamed: which are best is "
+                                            "known at the end");
+    }
+    r->best_of = MAX(r->best_of, r->n);
     return 0;
 }
 
@@ -367,6 +372,12 @@ static void encode_text(const struct request *r, uint32_t model, struct buf *ret
     }
 }
 
+/* Some time is never none. */
+static uint32_t milliseconds(double seconds)
+{
+    return seconds > 0 ? (uint32_t)MAX(seconds * 1000, 1.0) : 0;
+}
+
 void request_encode(const struct request *r, size_t i, uint32_t model, uint64_t seed,
                     struct buf *ret)
 {
@@ -376,14 +387,15 @@ void request_encode(const struct request *r, size_t i, uint32_t model, uint64_t 
     }
     struct msg_generate m = {
         .seed = seed,
+        .client = r->client,
         .model = model,
         .flags = (r->api == REQUEST_CHAT ? MSG_CHAT : 0u) |
                  (r->wants_logprobs ? MSG_LOGPROBS : 0u) | (r->wants_echo ? MSG_ECHO : 0u) |
                  (r->parses_special ? MSG_PARSE_SPECIAL : 0u) |
-                 (r->ignores_eos ? MSG_IGNORE_EOS : 0u),
+                 (r->ignores_eos ? MSG_IGNORE_EOS : 0u) | (r->best_of > r->n ? MSG_RANK : 0u),
         .max_tokens = (uint32_t)r->max_tokens,
-        .n_choices = (uint32_t)r->n,
-        .choice_base = (uint32_t)(i * (size_t)r->n),
+        .n_choices = (uint32_t)r->best_of,
+        .choice_base = (uint32_t)(i * (size_t)r->best_of),
         .top_logprobs = (uint32_t)r->top_logprobs,
         .top_k = (int32_t)MAX(r->top_k, (int64_t)0),
         .temperature = (float)r->temperature,
@@ -394,6 +406,9 @@ void request_encode(const struct request *r, size_t i, uint32_t model, uint64_t 
         .frequency_penalty = (float)r->frequency_penalty,
         .repeat_penalty = (float)r->repeat_penalty,
         .repeat_last_n = (int32_t)r->repeat_last_n,
+        .queue_ms = milliseconds(r->queue_timeout),
+        .first_ms = milliseconds(r->first_timeout),
+        .total_ms = milliseconds(r->total_timeout),
     };
     size_t at = ret->len;
     buf_add(ret, &m, sizeof(m));

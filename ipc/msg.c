@@ -26,7 +26,7 @@ _Static_assert(sizeof(struct msg_detach) == 16 + MSG_DETAIL_BYTES, "msg_detach")
 _Static_assert(sizeof(struct msg_breach) == 8 + MSG_DETAIL_BYTES, "msg_breach");
 _Static_assert(sizeof(struct msg_stage) == 32 + 2 * MSG_DETAIL_BYTES, "msg_stage");
 _Static_assert(sizeof(struct msg_model) == 48 + 2 * MSG_NAME_BYTES + 128, "msg_model");
-_Static_assert(sizeof(struct msg_generate) == 80, "msg_generate");
+_Static_assert(sizeof(struct msg_generate) == 104, "msg_generate");
 _Static_assert(sizeof(struct msg_section) == 16, "msg_section");
 _Static_assert(sizeof(struct msg_text) == 32, "msg_text");
 _Static_assert(sizeof(struct msg_token) == 32, "msg_token");
@@ -152,7 +152,7 @@ static bool fields_ok(uint32_t type, const void *payload, size_t len)
         struct msg_finish m;
         memcpy(&m, payload, sizeof(m));
         return len == sizeof(m) + (uint64_t)m.text_bytes && m.reason >= MSG_FINISH_STOP &&
-               m.reason <= MSG_FINISH_CANCEL;
+               m.reason <= MSG_FINISH_TIMEOUT && isfinite(m.logprob_sum);
     }
     case MSG_FAIL: {
         struct msg_fail m;

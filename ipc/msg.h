@@ -164,12 +164,14 @@ enum msg_generate_flags {
     MSG_ECHO = 4,     /* (completions) every choice begins with the prompt's ids, text, logprobs */
     MSG_PARSE_SPECIAL = 8, /* special tokens in PROMPT_TEXT become their ids */
     MSG_IGNORE_EOS = 16,
+    MSG_RANK = 32, /* FINISH tells logprob_sum */
 };
 
 /* Followed by sections (msg_section). Exactly one of PROMPT_TEXT, PROMPT_IDS, MESSAGES. */
 struct msg_generate {
     uint64_t request;
     uint64_t seed;      /* always given: the gateway draws one where the client does not */
+    uint64_t client;    /* who asks, for fairness: a digest, 0 unknown */
     uint32_t model;     /* index of msg_model */
     uint32_t flags;     /* enum msg_generate_flags */
     uint32_t max_tokens; /* 0: to the end of the context */
@@ -186,6 +188,10 @@ struct msg_generate {
     float repeat_penalty;
     int32_t repeat_last_n; /* -1: whole context */
     uint32_t n_sections;
+    /* Time limits from the worker's receipt, 0 none: until computing begins, until the first token
+     * (then FAIL), until the end (then FINISH with MSG_FINISH_TIMEOUT; FAIL before any token). */
+    uint32_t queue_ms, first_ms, total_ms;
+    uint32_t reserved;
 };
 
 enum msg_section_kind {
@@ -271,7 +277,12 @@ struct msg_logprob {
     uint32_t piece_bytes; /* its text's length */
 };
 
-enum msg_finish_reason { MSG_FINISH_STOP = 1, MSG_FINISH_LENGTH = 2, MSG_FINISH_CANCEL = 3 };
+enum msg_finish_reason {
+    MSG_FINISH_STOP = 1,
+    MSG_FINISH_LENGTH = 2,
+    MSG_FINISH_CANCEL = 3,
+    MSG_FINISH_TIMEOUT = 4,
+};
 
 /* A choice ended; followed by text_bytes of text that was held back and may be shown. */
 struct msg_finish {
@@ -281,7 +292,7 @@ struct msg_finish {
     uint32_t n_tokens;   /* sampled, the end-of-generation id included */
     int32_t stop_index;  /* which stop sequence matched, -1 none (eos, length) */
     uint32_t text_bytes;
-    uint32_t reserved;
+    float logprob_sum; /* with MSG_RANK: of the sampled tokens, before sampling filters */
 };
 
 struct msg_done {

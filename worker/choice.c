@@ -103,7 +103,10 @@ int choice_draw(struct choice *c, const float *logits, struct events *ev, struct
     struct request *r = c->request;
     struct msg_logprob top[LIMIT_TOP_LOGPROBS + 1];
     uint32_t n_top = n_reported(r);
-    int32_t id = sampler_draw(c->sampler, logits, (uint32_t)c->n_ids, n_top, top);
+    bool ranks = (r->generate.flags & MSG_RANK) != 0;
+    int32_t id = sampler_draw(c->sampler, logits, (uint32_t)c->n_ids, ranks ? MAX(n_top, 1u) : n_top,
+                              top);
+    c->logprob_sum += ranks ? (double)top[0].logprob : 0;
     r->first_ns = r->first_ns ? r->first_ns : ev->now_ns;
     r->last_ns = ev->now_ns;
     if (is_end(r, id)) {

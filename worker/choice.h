@@ -11,6 +11,7 @@ struct choice {
     uint32_t number;         /* in messages and random keys */
     int32_t *ids;            /* owned; the answer so far, the end-of-generation id excepted */
     int64_t n_ids, n_max;
+    double logprob_sum;              /* of what was drawn, with MSG_RANK */
     bool drew_end;                   /* an end-of-generation id came */
     uint32_t reason;                 /* enum msg_finish_reason; 0: it goes on */
     int stop_index;                  /* the stop sequence that ended it; -1 none */

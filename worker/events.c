@@ -173,6 +173,7 @@ void events_finish_choice(struct events *ev, const struct choice *c)
         .n_tokens = (uint32_t)(c->n_ids + c->drew_end),
         .stop_index = c->stop_index,
         .text_bytes = (uint32_t)ev->text.len,
+        .logprob_sum = (float)c->logprob_sum,
     };
     size_t n = append(ev, 0, &e, sizeof(e));
     n = append(ev, n, ev->text.data, ev->text.len);

@@ -12,6 +12,10 @@
  * for an instant, and recomputing costs more. */
 #define PAUSE_GRACE_NS ((uint64_t)500 * 1000 * 1000)
 
+/* Clients with little running go before those with much, but nobody is overtaken who has waited
+ * this long. */
+#define FAIR_WAIT_NS ((uint64_t)10 * 1000 * 1000 * 1000)
+
 struct slice { /* rows of one choice in a step */
     struct choice *choice;
     int64_t first, n; /* index among its known tokens, count */
@@ -170,17 +174,67 @@ static void end_choice(struct scheduler *s, struct choice *c)
     }
 }
 
-void scheduler_cancel(struct scheduler *s, struct request *r)
+/* Every choice that goes on ends with this reason. */
+static void end_all(struct scheduler *s, struct request *r, enum msg_finish_reason reason)
 {
     scheduler_remove(s, r);
     for (uint32_t i = 0; r->started_ns && i < r->generate.n_choices; i++) {
         struct choice *c = &r->choices[i];
         if (!c->reason) {
-            c->reason = MSG_FINISH_CANCEL;
+            c->reason = reason;
             choice_send_finish(c, s->events);
         }
     }
     events_done(s->events, r);
+}
+
+void scheduler_cancel(struct scheduler *s, struct request *r)
+{
+    end_all(s, r, MSG_FINISH_CANCEL);
+}
+
+/* ---- time limits ---- */
+
+/* Which of its time limits a request has passed; 0 none. */
+static int overdue(const struct scheduler *s, const struct request *r)
+{
+    const struct msg_generate *g = &r->generate;
+    uint64_t ms = (s->events->now_ns - MIN(r->received_ns, s->events->now_ns)) / 1000000;
+    bool has_token = r->first_ns || r->is_resumed;
+    return g->total_ms && ms >= g->total_ms                   ? ERR_TOTAL_TIMEOUT
+           : g->first_ms && !has_token && ms >= g->first_ms   ? ERR_FIRST_TOKEN_TIMEOUT
+           : g->queue_ms && !r->started_ns && ms >= g->queue_ms ? ERR_QUEUE_TIMEOUT
+                                                              : 0;
+}
+
+static struct request *find_overdue(const struct scheduler *s, int *ret_why)
+{
+    for (const struct choice *c = s->head; c; c = c->next) {
+        if ((*ret_why = overdue(s, c->request)) < 0) {
+            return c->request;
+        }
+    }
+    for (int i = 0; i < s->n_running; i++) {
+        if ((*ret_why = overdue(s, s->running[i]->request)) < 0) {
+            return s->running[i]->request;
+        }
+    }
+    return NULL;
+}
+
+static void end_overdue(struct scheduler *s)
+{
+    struct request *r;
+    int why;
+    while ((r = find_overdue(s, &why))) {
+        if (why == ERR_TOTAL_TIMEOUT && r->started_ns && (r->first_ns || r->is_resumed)) {
+            end_all(s, r, MSG_FINISH_TIMEOUT);
+        } else {
+            struct err e;
+            err_set(&e, why, "%.3f s", (double)(s->events->now_ns - r->received_ns) * 1e-9);
+            fail(s, r, &e);
+        }
+    }
 }
 
 /* ---- admission ---- */
@@ -299,13 +353,45 @@ static bool admit_one(struct scheduler *s, struct choice *c)
     return true;
 }
 
+static int n_running_of(const struct scheduler *s, uint64_t client)
+{
+    int n = 0;
+    for (int i = 0; i < s->n_running; i++) {
+        n += s->running[i]->request->generate.client == client;
+    }
+    return n;
+}
+
+/* Who goes in next: the oldest that had begun already; the oldest, if it has waited long; the oldest
+ * of the client that has least running. */
+static struct choice *next_in(const struct scheduler *s)
+{
+    struct choice *best = NULL;
+    int least = 0;
+    for (struct choice *c = s->head; c; c = c->next) {
+        const struct request *r = c->request;
+        if (request_is_stalled(r)) {
+            continue;
+        }
+        if (r->started_ns) {
+            return c;
+        }
+        if (best && s->events->now_ns - best->request->received_ns >= FAIR_WAIT_NS) {
+            continue;
+        }
+        int n = n_running_of(s, r->generate.client);
+        if (!best || n < least) {
+            best = c;
+            least = n;
+        }
+    }
+    return best;
+}
+
 static void admit(struct scheduler *s)
 {
-    for (struct choice *c = s->head, *next; c; c = next) {
-        next = c->next;
-        if (!request_is_stalled(c->request) && !admit_one(s, c)) {
-            return; /* nobody overtakes it */
-        }
+    struct choice *c;
+    while ((c = next_in(s)) && admit_one(s, c)) {
     }
 }
 
@@ -403,6 +489,7 @@ enum status_phase scheduler_plan(struct scheduler *s)
 {
     s->n_rows = s->n_logits = 0;
     s->n_slices = 0;
+    end_overdue(s);
     admit(s);
     reserve(s);
     for (int i = 0; i < s->n_running; i++) {

@@ -5,9 +5,10 @@
  * decode step, a sequence that lost its blocks, and a replay are one case.
  *
  * A step holds one row of every sequence that needs just one (decode), then prompt rows up to the
- * chunk size, the prompts taking turns. Order of age is order of arrival. Admission: the oldest
- * that waits goes in when slots for all its choices and blocks for all its tokens are there;
- * younger ones never overtake it, unless its reader is slow. Blocks run out: the youngest goes back
+ * chunk size, the prompts taking turns. Order of age is order of arrival. Admission: of the client
+ * that has least running the oldest, after ten seconds the oldest of all, goes in when slots for all
+ * its choices and blocks for all its tokens are there; until then nobody overtakes it, unless its
+ * reader is slow. So the longest wait is ten seconds and what those before it take. Blocks run out: the youngest goes back
  * to the queue, sequences with slow readers first; later what the prefix cache still has of it is
  * taken from there and the rest is recomputed (with the cache in main memory a copy elsewhere would
  * save nothing). The oldest always goes on, so everything ends. Forks: the first choice computes the

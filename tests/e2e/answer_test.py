@@ -55,6 +55,24 @@ def fields(s):
     check_equal(r['usage']['completion_tokens'], 3, 'three tokens')
     check(whole.startswith(r['choices'][0]['text']), 'prefix of the whole')
 
+    warm = {**base, 'temperature': 1.5, 'seed': 3, 'logprobs': 0}
+    every = s.post(path, {**warm, 'n': 5})[1]['choices']
+    best = s.post(path, {**warm, 'n': 2, 'best_of': 5})[1]
+    means = sorted(((sum(c['logprobs']['token_logprobs']) / len(c['logprobs']['tokens']), c['text'])
+                    for c in every), reverse=True)
+    for c in best['choices']:  # (the end, which has no entry, counts in the server's mean)
+        check(c['text'] in [text for _, text in means], 'best_of answers some of the choices')
+    check_equal([c['index'] for c in best['choices']], [0, 1], 'best_of numbers')
+    check(best['usage']['completion_tokens'] >= sum(len(c['logprobs']['tokens']) for c in every),
+          'best_of counts what was made')
+
+    status, r = s.post(path, {**base, 'total_timeout': 0.001, 'ignore_eos': True,
+                              'max_tokens': 900})
+    check(status == 504 or r['choices'][0]['finish_reason'] == 'timeout', f'{status} {r}')
+    status, r = s.post(path, {**base, 'total_timeout': 0.05, 'ignore_eos': True,
+                              'max_tokens': 900})
+    check_equal((status, r['choices'][0]['finish_reason']), (200, 'timeout'), 'total_timeout')
+
     stop = whole[4:8]
     r = s.post(path, {**base, 'stop': stop})[1]['choices'][0]
     check_equal((r['text'], r['finish_reason']), (whole[:whole.index(stop)], 'stop'), 'stop')

@@ -441,6 +441,156 @@ static void prompts_take_turns(void)
     close_bench(b);
 }
 
+static void a_client_with_little_running_goes_first(void)
+{
+    struct bench *b = open_bench((struct shape){2, 64, 4096, 4096});
+    for (uint64_t id = 1; id <= 6; id++) { /* one client floods, another asks once, last */
+        struct ask a = ask_text(id, id % 2 ? "odd" : "even");
+        a.m.flags |= MSG_IGNORE_EOS;
+        a.m.max_tokens = 10 + 3 * (uint32_t)id;
+        a.m.client = id == 6 ? 2 : 1;
+        submit(b, &a);
+    }
+    while (!peer_answer(&b->peer, 1)->is_over) {
+        step(b);
+    }
+    step(b);
+    CHECK(peer_answer(&b->peer, 6)->is_started && !peer_answer(&b->peer, 3)->is_started);
+    run_all(b);
+    close_bench(b);
+}
+
+static void nobody_is_overtaken_for_ever(void)
+{
+    struct bench *b = open_bench((struct shape){1, 64, 4096, 4096});
+    struct ask a = ask_text(1, "first");
+    a.m.client = 1;
+    a.m.max_tokens = 3;
+    submit(b, &a);
+    step(b);
+    a = ask_text(2, "second");
+    a.m.client = 1;
+    a.m.max_tokens = 3;
+    submit(b, &a);
+    for (uint64_t id = 10; !peer_answer(&b->peer, 2)->is_started; id++) { /* always another */
+        CHECK(id < 40);
+        a = ask_text(id, "other");
+        a.m.client = id;
+        a.m.max_tokens = 3;
+        submit(b, &a);
+        b->time_ns += 1000000000u;
+        for (int i = 0; i < 4; i++) {
+            step(b);
+        }
+    }
+    run_all(b);
+    close_bench(b);
+}
+
+/* ---- time limits ---- */
+
+static void time_limits_end_requests(void)
+{
+    struct bench *b = open_bench((struct shape){1, 16, 4096, 4096});
+    struct ask a = ask_text(1, "goes on");
+    a.m.flags |= MSG_IGNORE_EOS;
+    a.m.total_ms = 5000;
+    submit(b, &a);
+    step(b);
+    static char prompt[1001];
+    memset(prompt, 'p', 1000);
+    for (uint64_t id = 2; id <= 5; id++) {
+        a = ask_text(id, prompt);
+        a.m.max_tokens = 2;
+        a.m.queue_ms = id == 2 ? 3000 : 0;
+        a.m.first_ms = id == 3 ? 7000 : 0;
+        a.m.total_ms = id == 4 ? 4000 : 0;
+        submit(b, &a);
+    }
+    step(b);
+    CHECK_INT(peer_answer(&b->peer, 2)->err, 0);
+    b->time_ns += 3500000000u;
+    step(b);
+    CHECK_INT(peer_answer(&b->peer, 2)->err, ERR_QUEUE_TIMEOUT);
+    CHECK(!peer_answer(&b->peer, 4)->is_over);
+    b->time_ns += 1000000000u;
+    step(b);
+    CHECK_INT(peer_answer(&b->peer, 4)->err, ERR_TOTAL_TIMEOUT);
+    size_t had = choice(b, 1, 0)->n_ids;
+    CHECK(had > 0 && !choice(b, 1, 0)->is_finished);
+    b->time_ns += 1000000000u;
+    step(b); /* the third begins its prompt */
+    CHECK_INT(choice(b, 1, 0)->reason, MSG_FINISH_TIMEOUT);
+    CHECK_INT(choice(b, 1, 0)->n_ids, had);
+    CHECK(peer_answer(&b->peer, 1)->is_over && peer_answer(&b->peer, 3)->is_started);
+    b->time_ns += 2000000000u;
+    step(b);
+    CHECK_INT(peer_answer(&b->peer, 3)->err, ERR_FIRST_TOKEN_TIMEOUT);
+    run_all(b);
+    CHECK_INT(choice(b, 5, 0)->n_ids, 2);
+    close_bench(b);
+}
+
+/* ---- the prefix cache ---- */
+
+static void a_conversation_computes_only_what_is_new(void)
+{
+    for (fake_n_snapshots = 0; fake_n_snapshots <= 8; fake_n_snapshots += 8) {
+        struct bench *b = open_bench((struct shape){4, 64, 400, 4096});
+        static int32_t ids[4096];
+        int64_t n = 1, known = 0;
+        ids[0] = FAKE_BOS;
+        for (uint64_t turn = 1; turn <= 20; turn++) {
+            for (uint64_t i = 0; i < 20 + turn; i++) {
+                ids[n++] = FAKE_BYTE + (int32_t)('a' + (turn * turn + i * i) % 26);
+            }
+            struct ask a = ask_ids(turn, ids, (size_t)n);
+            a.m.flags |= MSG_IGNORE_EOS;
+            a.m.max_tokens = 30;
+            int64_t rows = fake_stats(b->models.v[0].engine).n_rows;
+            submit(b, &a);
+            run_all(b);
+            const struct answer *an = peer_answer(&b->peer, turn);
+            rows = fake_stats(b->models.v[0].engine).n_rows - rows;
+            CHECK_INT(rows, n - an->started.n_cached + 29);
+            CHECK_INT(an->done.n_cached, an->started.n_cached);
+            if (fake_n_snapshots == 0) {
+                CHECK_INT(an->started.n_cached, known);
+            } else { /* its states stand at the ends of blocks */
+                CHECK(an->started.n_cached + 2 * ENGINE_BLOCK_TOKENS > known);
+            }
+            memcpy(ids + n, an->choices[0]->ids, 30 * sizeof(*ids));
+            n += 30;
+            known = n - 1; /* the last id drawn was not computed */
+        }
+        close_bench(b);
+    }
+    fake_n_snapshots = 0;
+}
+
+static void twins_become_one(void)
+{
+    struct bench *b = open_bench((struct shape){8, 64, 4096, 4096});
+    static char prompt[801];
+    memset(prompt, 't', 800);
+    for (uint64_t id = 1; id <= 8; id++) { /* all compute the same text side by side */
+        struct ask a = ask_text(id, prompt);
+        a.m.max_tokens = 40;
+        a.m.flags |= MSG_IGNORE_EOS;
+        submit(b, &a);
+    }
+    while (!peer_answer(&b->peer, 8)->choices[0]) {
+        step(b);
+    }
+    int64_t used = 4096 - engine_free_blocks(b->models.v[0].engine);
+    CHECK(used < 51 + 8 * 4);
+    run_all(b);
+    for (uint64_t id = 2; id <= 8; id++) {
+        peer_check_same(&b->peer, 1, id, 0);
+    }
+    close_bench(b);
+}
+
 /* ---- blocks ---- */
 
 static void when_blocks_run_out_the_oldest_goes_on(void)
@@ -810,6 +960,11 @@ int main(void)
     requests_start_in_order_of_arrival();
     a_long_prompt_stalls_nobody();
     prompts_take_turns();
+    a_client_with_little_running_goes_first();
+    nobody_is_overtaken_for_ever();
+    time_limits_end_requests();
+    a_conversation_computes_only_what_is_new();
+    twins_become_one();
     when_blocks_run_out_the_oldest_goes_on();
     one_sequence_may_fill_the_pool();
     choices_share_one_prompt();
