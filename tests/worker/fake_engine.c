@@ -16,7 +16,7 @@ struct fake {
 void (*fake_on_step)(const struct engine_row *rows, int64_t n);
 int32_t fake_poison = -1;
 int32_t fake_n_snapshots;
-static const struct engine *stepping;
+static const struct engine *newest; /* opened or stepped last: of the sequences that are asked for */
 
 static struct fake *fake_of(struct engine *en)
 {
@@ -65,7 +65,7 @@ static const int32_t *read_tokens(const struct engine *en, const struct engine_s
 const int32_t *fake_tokens(const struct engine_seq *s, int64_t *ret_n)
 {
     *ret_n = s->n_tokens;
-    return read_tokens(stepping, s, s->n_tokens);
+    return read_tokens(newest, s, s->n_tokens);
 }
 
 /* The recurrent state: a hash of the tokens. */
@@ -120,7 +120,7 @@ int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
     bool is_poisoned = false;
     int64_t n_out = 0;
     CHECK(n >= 1 && n <= en->options.max_rows && n <= (int64_t)COUNT_OF(ids));
-    stepping = en;
+    newest = en;
     if (fake_on_step) {
         fake_on_step(rows, n);
     }
@@ -276,6 +276,7 @@ static struct engine *open_fake(int64_t n_seqs, int64_t max_rows, int64_t max_lo
     en->options = (struct engine_options){
         .n_seqs = n_seqs, .max_rows = max_rows, .max_logits = max_logits};
     CHECK_INT(kv_pool_init(&en->kv, &f->layer, 1, n_blocks, fake_n_snapshots, 7), 0);
+    newest = en;
     en->program.kv = &f->layer;
     en->program.states = &f->state;
     en->program.n_states = fake_n_snapshots > 0;
