@@ -189,13 +189,14 @@ static void soften(const struct job *j, const struct item *it, int64_t r, int64_
     memset(scores + hi, 0, (size_t)MAX(n - hi, (int64_t)0) * sizeof *scores);
 }
 
-/* The V tile of a block as F32, [KV_BLOCK][pad_v]. */
-static void load_values(const struct job *j, const char *tile, const float *kt, float *v)
+/* The V tile of a block as F32, [KV_BLOCK][pad_v]. Of its tokens n stand; the rest may be another
+ * sequence's remains, even NaN, which a weight of 0 would not silence. */
+static void load_values(const struct job *j, const char *tile, const float *kt, int64_t n, float *v)
 {
     const struct kv_layer *l = j->layer;
     const struct shape *g = &j->g;
     size_t elem = type_info((uint32_t)l->type)->block_bytes;
-    for (int64_t t = 0; t < KV_BLOCK; t++) {
+    for (int64_t t = 0; t < n; t++) {
         float *row = v + t * g->pad_v;
         if (l->v_in_k) {
             for (int64_t d = 0; d < g->dim_v; d++) {
@@ -207,6 +208,7 @@ static void load_values(const struct job *j, const char *tile, const float *kt, 
         }
         memset(row + g->dim_v, 0, (size_t)(g->pad_v - g->dim_v) * sizeof *row);
     }
+    memset(v + n * g->pad_v, 0, (size_t)((KV_BLOCK - n) * g->pad_v) * sizeof *v);
 }
 
 static void compute_split(const struct job *j, const struct item *it, int64_t split,
@@ -242,7 +244,7 @@ static void compute_split(const struct job *j, const struct item *it, int64_t sp
             j->vec->widen(w->kt, tile, l->type, KV_BLOCK * g->dim_v);
             kt = w->kt;
         }
-        load_values(j, tile, kt, w->v);
+        load_values(j, tile, kt, MIN((int64_t)KV_BLOCK, last_pos + 1 - base - b * KV_BLOCK), w->v);
         j->vec->values(ret->acc, w->scores + b * KV_BLOCK, SPLIT, n, w->v, g->pad_v);
     }
 }

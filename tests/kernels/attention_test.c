@@ -101,7 +101,7 @@ static void check(const struct setup *s)
         size_t scratch = op_attention_scratch(&o, &layer, n_tokens, g.n_threads);
         g.step.scratch = malloc(scratch);
         CHECK(layer.data && g.step.scratch);
-        memset(layer.data, 0, cache_bytes);
+        memset(layer.data, 0xff, cache_bytes); /* NaN in every type: nobody's tokens */
         g.step.kv = &layer;
         struct op_run rows = {.first = 0, .n = s->n_rows, .pos = s->pos, .blocks = table};
         struct op_run past = {.first = 0, .n = s->pos, .pos = 0, .blocks = table};

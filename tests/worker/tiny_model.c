@@ -321,7 +321,7 @@ void tiny_model_write(const struct tiny_model *m, const char *path, enum type ma
     free(copy);
 }
 
-static char file_path[] = "/tmp/rocmforge-tiny-XXXXXX";
+static char file_path[64];
 
 static void remove_file(void)
 {
@@ -332,6 +332,9 @@ const char *tiny_model_file(const struct tiny_model *t, enum type matrix)
 {
     static bool is_made;
     if (!is_made) {
+        bool has_shm = access("/dev/shm", W_OK) == 0; /* thousands of files: not to the disk */
+        snprintf(file_path, sizeof file_path, "%s/rocmforge-tiny-XXXXXX",
+                 has_shm ? "/dev/shm" : "/tmp");
         int fd = mkstemp(file_path);
         CHECK(fd >= 0);
         close(fd);
