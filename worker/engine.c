@@ -166,12 +166,11 @@ static int build(const struct gguf *g, const struct engine_options *o, int n_thr
 {
     int err = model_context_train(g, &i->n_ctx_train, e);
     int64_t n_ctx = o->n_ctx > 0 ? o->n_ctx : i->n_ctx_train;
-    char warn[160];
     for (int round = 0; round < 2 && err == 0; round++) {
         struct engine_info fresh = {.n_ctx_train = i->n_ctx_train};
         program_finish(p);
         program_init(p);
-        err = model_build(g, n_ctx, o->kv_type, p, warn, e);
+        err = model_build(g, n_ctx, o->kv_type, p, fresh.warn, e);
         if (err < 0) {
             break;
         }

@@ -38,6 +38,7 @@ struct engine_info {
     int64_t n_snapshots;  /* of recurrent states, for the prefix cache; 0: the model has none */
     char device[64];      /* "cpu avx512, 2 threads" */
     uint8_t fingerprint[32]; /* of metadata and tensor table: keys caches */
+    char warn[160];          /* a sentence for the log, such as tensors that nothing uses; or "" */
 };
 
 enum { ENGINE_BLOCK_TOKENS = 16 };

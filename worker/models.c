@@ -139,6 +139,9 @@ static int load(struct model *m, const char *arg, const struct config *c,
             m->name, info->arch, info->quant, (double)info->weight_bytes / 1e6, (long long)m->n_ctx,
             (double)info->kv_bytes / 1e6, (long long)(info->n_blocks * ENGINE_BLOCK_TOKENS),
             info->device);
+        if (*info->warn) {
+            log_warn("model %s: %s", m->name, info->warn);
+        }
     }
     return err;
 }

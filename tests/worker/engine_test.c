@@ -92,6 +92,7 @@ static void check_info(void)
     CHECK_STR(i->arch, "llama");
     CHECK_STR(i->name, "llama");
     CHECK_STR(i->quant, "Q8_0");
+    CHECK_STR(i->warn, "");
     CHECK_INT(i->n_vocab, TINY_VOCAB);
     CHECK_INT(i->n_ctx, N_CTX);
     CHECK_INT(i->n_ctx_train, TINY_CTX);
@@ -208,6 +209,22 @@ static void check_nan(void)
     engine_close(&en);
 }
 
+/* A tensor that the architecture does not know is named, and the rest works. */
+static void check_warning(void)
+{
+    struct engine_options o = options();
+    struct engine *en;
+    struct err e = {0};
+    struct tiny_model more = *tiny_model_find("llama");
+    char tensors[1024];
+    snprintf(tensors, sizeof tensors, "%s attn_mystery.weight:32", more.tensors);
+    more.tensors = tensors;
+    CHECK(engine_open(tiny_model_file(&more, TYPE_F32), &o, &en, &e) == 0);
+    CHECK(strstr(engine_info(en)->warn, "2 tensors") &&
+          strstr(engine_info(en)->warn, "blk.0.attn_mystery.weight"));
+    engine_close(&en);
+}
+
 static void check_errors(void)
 {
     struct engine_options o = options();
@@ -237,6 +254,7 @@ int main(void)
     check_steps("granitemoe");
     check_steps("deepseek2");
     check_nan();
+    check_warning();
     check_errors();
     return 0;
 }
