@@ -533,6 +533,11 @@ void link_status(const struct link *l, struct link_status *ret)
         ret->n_queued = atomic_load_explicit(&s->n_queued, memory_order_relaxed);
         ret->load_done_bytes = atomic_load_explicit(&s->load_done_bytes, memory_order_relaxed);
         ret->load_total_bytes = atomic_load_explicit(&s->load_total_bytes, memory_order_relaxed);
+        ret->kv_blocks = atomic_load_explicit(&s->kv_blocks, memory_order_relaxed);
+        ret->kv_used = atomic_load_explicit(&s->kv_used, memory_order_relaxed);
+        ret->kv_cached = atomic_load_explicit(&s->kv_cached, memory_order_relaxed);
+        ret->kv_evicted = atomic_load_explicit(&s->kv_evicted, memory_order_relaxed);
+        ret->n_preempted = atomic_load_explicit(&s->n_preempted, memory_order_relaxed);
         ret->is_stalled = l->state == LINK_READY && is_stalled(l, ret->phase);
     }
     switch (l->state) {

@@ -183,6 +183,11 @@ void misc_metrics(struct exchange *x)
     metrics_set(METRIC_WORKER_EPOCH, st.epoch);
     metrics_set(METRIC_WORKER_ACTIVE, st.n_active);
     metrics_set(METRIC_WORKER_QUEUED, st.n_queued);
+    metrics_set(METRIC_KV_BLOCKS, st.kv_blocks);
+    metrics_set(METRIC_KV_USED, st.kv_used);
+    metrics_set(METRIC_KV_CACHED, st.kv_cached);
+    metrics_set(METRIC_KV_EVICTED, st.kv_evicted);
+    metrics_set(METRIC_PREEMPTED, st.n_preempted);
     metrics_set(METRIC_WORKER_STARTS, l->n_epochs);
     metrics_set(METRIC_WORKER_BREACHES, l->n_breaches);
     metrics_print(&b);

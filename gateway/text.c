@@ -1,5 +1,5 @@
-/* POST /tokenize and /detokenize: a MSG_TEXT each, the answer collected until its last part. Runs
- * on the gateway's loop. */
+/* What the worker answers by a text: POST /tokenize and /detokenize, GET /slots, /props and /traces: a
+ * MSG_TEXT each, the answer collected until its last part. Runs on the gateway's loop. */
 #include "gateway/answer.h"
 #include "gateway/api.h"
 #include "gateway/server.h"
@@ -10,7 +10,7 @@
 
 struct text {
     struct exchange *x; /* borrowed */
-    bool is_tokenize;
+    enum msg_text_op op;
     uint64_t id;       /* 0: over */
     struct buf result; /* owned */
 };
@@ -32,7 +32,9 @@ static void reply(struct text *t)
 {
     struct buf b;
     buf_init(&b, LIMIT_ANSWER_BYTES);
-    if (t->is_tokenize) {
+    if (t->op > MSG_APPLY_TEMPLATE) { /* JSON already */
+        buf_add(&b, t->result.data, t->result.len);
+    } else if (t->op == MSG_TOKENIZE) {
         buf_str(&b, "{\"tokens\":[");
         for (size_t at = 0; at + sizeof(int32_t) <= t->result.len; at += sizeof(int32_t)) {
             int32_t id;
@@ -102,16 +104,28 @@ static void on_silence(void *work)
 static const struct exchange_work work_ops = {
     .gone = on_gone, .fail = on_fail, .pressure = on_pressure, .silence = on_silence};
 
-static int submit(struct text *t, const struct request *r, const struct msg_model *model)
+/* Sends the payload (finished here) and leaves the exchange waiting for what comes. */
+static void submit(struct exchange *x, enum msg_text_op op, const struct msg_model *model,
+                   struct buf *payload)
 {
-    struct buf payload;
-    buf_init(&payload, LIMIT_BULK_BYTES);
-    request_encode(r, 0, model->index, 0, &payload);
-    int rc = payload.failed
-                 ? -ENOMEM
-                 : link_submit(t->x->server->link, MSG_TEXT, &payload, model, on_event, t, &t->id);
-    buf_finish(&payload);
-    return rc;
+    struct text *t = calloc(1, sizeof(*t));
+    int rc = t && !payload->failed ? 0 : -ENOMEM;
+    if (rc == 0) {
+        t->x = x;
+        t->op = op;
+        buf_init(&t->result, LIMIT_BULK_BYTES);
+        rc = link_submit(x->server->link, MSG_TEXT, payload, model, on_event, t, &t->id);
+    }
+    buf_finish(payload);
+    if (rc == 0) {
+        exchange_leave_work(x, &work_ops, t);
+        return;
+    }
+    struct err e;
+    free(t);
+    err_set(&e, rc == -ENOMEM ? ERR_NO_MEMORY : rc, "%s",
+            rc == ERR_BUSY ? "too many requests are queued and running" : "");
+    exchange_error(x, &e, NULL);
 }
 
 static void start(struct exchange *x, enum request_api api)
@@ -125,24 +139,24 @@ static void start(struct exchange *x, enum request_api api)
     }
     const struct msg_model *model = answer_model(x, &r);
     if (model) {
-        struct text *t = calloc(1, sizeof(*t));
-        int rc = t ? 0 : -ENOMEM;
-        if (t) {
-            t->x = x;
-            t->is_tokenize = api == REQUEST_TOKENIZE;
-            buf_init(&t->result, LIMIT_BULK_BYTES);
-            rc = submit(t, &r, model);
-        }
-        if (rc == 0) {
-            exchange_leave_work(x, &work_ops, t);
-        } else {
-            free(t);
-            err_set(&e.err, rc == -ENOMEM ? ERR_NO_MEMORY : rc, "%s",
-                    rc == ERR_BUSY ? "too many requests are queued and running" : "");
-            exchange_error(x, &e.err, NULL);
-        }
+        struct buf payload;
+        buf_init(&payload, LIMIT_BULK_BYTES);
+        request_encode(&r, 0, model->index, 0, &payload);
+        submit(x, api == REQUEST_TOKENIZE ? MSG_TOKENIZE : MSG_DETOKENIZE, model, &payload);
     }
     request_finish(&r);
+}
+
+/* What the worker tells of itself; of the first model where one is meant. */
+static void ask(struct exchange *x, enum msg_text_op op)
+{
+    const struct msg_model *model = link_model(x->server->link, NULL, 0);
+    struct msg_text m = {.op = op};
+    struct buf payload;
+    ASSERT(model); /* the route waits for a worker, and none is without */
+    buf_init(&payload, 0);
+    buf_add(&payload, &m, sizeof(m));
+    submit(x, op, model, &payload);
 }
 
 void text_tokenize(struct exchange *x)
@@ -153,4 +167,19 @@ void text_tokenize(struct exchange *x)
 void text_detokenize(struct exchange *x)
 {
     start(x, REQUEST_DETOKENIZE);
+}
+
+void text_slots(struct exchange *x)
+{
+    ask(x, MSG_SLOTS);
+}
+
+void text_props(struct exchange *x)
+{
+    ask(x, MSG_PROPS);
+}
+
+void text_traces(struct exchange *x)
+{
+    ask(x, MSG_TRACES);
 }

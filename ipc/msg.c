@@ -143,7 +143,7 @@ static bool fields_ok(uint32_t type, const void *payload, size_t len)
     case MSG_TEXT: {
         struct msg_text m;
         memcpy(&m, payload, sizeof(m));
-        return m.op >= MSG_TOKENIZE && m.op <= MSG_APPLY_TEMPLATE && m.model < LIMIT_MODELS &&
+        return m.op >= MSG_TOKENIZE && m.op < MSG_TEXT_OP_END && m.model < LIMIT_MODELS &&
                sections_ok(payload, len, sizeof(m), m.n_sections);
     }
     case MSG_TOKEN:

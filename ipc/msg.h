@@ -229,6 +229,11 @@ enum msg_text_op {
     MSG_TOKENIZE = 1,       /* section PROMPT_TEXT -> RESULT: int32[] */
     MSG_DETOKENIZE = 2,     /* section PROMPT_IDS -> RESULT: UTF-8 text */
     MSG_APPLY_TEMPLATE = 3, /* sections MESSAGES, TEMPLATE_ARGS -> RESULT: UTF-8 text */
+    /* Without sections; RESULT: JSON. */
+    MSG_SLOTS = 4,  /* of all models, in the form of llama-server's /slots */
+    MSG_PROPS = 5,  /* of the model, in the form of its /props */
+    MSG_TRACES = 6, /* the newest spans, in the form of OTLP/JSON */
+    MSG_TEXT_OP_END
 };
 
 /* Followed by sections. */

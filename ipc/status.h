@@ -35,6 +35,9 @@ struct status_page {
     _Atomic uint32_t op;         /* op being run: breadcrumb */
     _Atomic uint64_t load_done_bytes;
     _Atomic uint64_t load_total_bytes;
+    /* of the KV caches of all models; blocks */
+    _Atomic uint64_t kv_blocks, kv_used, kv_cached;
+    _Atomic uint64_t kv_evicted, n_preempted; /* since the worker's start */
     _Atomic uint32_t words_len;
     char words[STATUS_WORDS_BYTES]; /* last words: text of what went wrong */
 };

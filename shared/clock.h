@@ -7,6 +7,7 @@
 
 uint64_t clock_ns(void);      /* monotonic */
 int64_t clock_unix_s(void);   /* seconds since 1970 */
+uint64_t clock_unix_ns(void); /* nanoseconds since 1970 */
 static inline uint64_t clock_ms(void)
 {
     return clock_ns() / 1000000u;

@@ -72,6 +72,12 @@ int64_t engine_seq_reuse(struct engine *en, struct engine_seq *s, const int32_t 
 /* Blocks are taken ahead of a step, so a step cannot fail for want of memory. Makes room for n more
  * tokens; -ENOSPC leaves everything as it was. */
 MUST_CHECK int engine_seq_reserve(struct engine *en, struct engine_seq *s, int64_t n);
+struct engine_cache { /* blocks of the KV cache */
+    int64_t n_blocks, n_used, n_cached; /* held by sequences; findable and held by nobody */
+    uint64_t n_evicted;                 /* cached ones whose memory was wanted, since the start */
+};
+struct engine_cache engine_cache(const struct engine *en);
+
 int64_t engine_free_blocks(const struct engine *en); /* those that only the cache holds included */
 
 /* One row of a step: a token to append to a sequence. Rows of one sequence stand together, in order.

@@ -128,6 +128,15 @@ int64_t engine_free_blocks(const struct engine *en)
     return kv_available(&en->kv);
 }
 
+struct engine_cache engine_cache(const struct engine *en)
+{
+    const struct kv_pool *p = &en->kv;
+    return (struct engine_cache){.n_blocks = p->n_blocks,
+                                 .n_used = p->n_blocks - kv_available(p),
+                                 .n_cached = p->n_idle,
+                                 .n_evicted = p->stats.n_evicted};
+}
+
 /* --- the prefix cache ------------------------------------------------------------------------------*/
 
 /* Copies the states of all layers between a sequence and a snapshot. */

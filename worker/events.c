@@ -105,6 +105,7 @@ void events_model(struct events *ev, const struct models *models, uint32_t index
 void events_started(struct events *ev, struct request *r)
 {
     r->started_ns = ev->now_ns;
+    trace_add(ev->trace, TRACE_QUEUE, r->id, r->received_ns, ev->now_ns, r->n_cached);
     struct msg_started e = {
         .request = r->id,
         .n_prompt = (uint32_t)r->n_prompt,
@@ -194,6 +195,7 @@ void events_done(struct events *ev, struct request *r)
         e.n_completion += (uint32_t)(r->choices[i].n_ids + r->choices[i].drew_end);
     }
     r->stage = REQUEST_ENDED;
+    trace_add(ev->trace, TRACE_REQUEST, r->id, r->received_ns, ev->now_ns, e.n_completion);
     send(ev, r, MSG_DONE, &e, sizeof(e));
 }
 

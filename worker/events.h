@@ -7,6 +7,7 @@
 
 #include "ipc/ring.h"
 #include "worker/request.h"
+#include "worker/trace.h"
 
 struct choice;
 
@@ -14,6 +15,7 @@ struct events {
     struct ring *ring; /* borrowed; NULL: nobody listens, events are dropped */
     int err;           /* what ended the ring: ERR_PROTOCOL, -ENOMEM; 0 */
     uint64_t now_ns;   /* of the turn of the loop */
+    struct trace *trace; /* borrowed; NULL: spans are not kept */
     struct buf text;   /* scratch: the text of an event */
     struct buf pieces; /* scratch */
     _Alignas(16) uint8_t record[LIMIT_RECORD_BYTES];

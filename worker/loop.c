@@ -5,6 +5,7 @@
 #include "shared/clock.h"
 #include "shared/log.h"
 #include "worker/prepare.h"
+#include "worker/report.h"
 #include "worker/scheduler.h"
 
 #include <errno.h>
@@ -30,6 +31,7 @@ struct loop {
     struct attach *attach;       /* borrowed */
     size_t queue_size;
     struct events events;
+    struct trace trace;
     struct prepare *prepare;                    /* owned */
     int prepare_bell;                           /* owned */
     struct scheduler *schedulers[LIMIT_MODELS]; /* owned */
@@ -97,6 +99,33 @@ static bool may_enter(struct loop *l, struct request *r)
     return true;
 }
 
+/* What is known here and now. */
+static void report(struct loop *l, struct request *r)
+{
+    const struct models *m = l->models;
+    struct buf *b = &r->result;
+    switch (r->text.op) {
+    case MSG_SLOTS:
+        buf_char(b, '[');
+        for (size_t i = 0; i < m->n; i++) {
+            report_slots(&m->v[i], l->schedulers[i], m->n_seqs, (int64_t)i * m->n_seqs, b);
+        }
+        buf_char(b, ']');
+        break;
+    case MSG_PROPS:
+        report_props(r->model, m->n_seqs, b);
+        break;
+    default:
+        trace_print(&l->trace, b);
+        break;
+    }
+    if (b->failed) {
+        fail(l, r, ERR_NO_MEMORY, "");
+    } else {
+        r->stage = REQUEST_ACTIVE;
+    }
+}
+
 /* The payload is here: owned by the request from now on. */
 static int accept_payload(struct loop *l, struct request *r, void *payload, size_t len,
                           bool is_bulk)
@@ -112,6 +141,8 @@ static int accept_payload(struct loop *l, struct request *r, void *payload, size
             r->stage = REQUEST_ACTIVE;
             events_result(&l->events, r);
         }
+    } else if (r->type == MSG_TEXT && r->text.op > MSG_APPLY_TEMPLATE) {
+        report(l, r);
     } else if (may_enter(l, r)) {
         r->stage = REQUEST_PREPARING;
         prepare_submit(l->prepare, r);
@@ -422,6 +453,31 @@ static bool is_drained(struct loop *l)
     return l->n_live == 0;
 }
 
+static void set(_Atomic uint64_t *at, uint64_t value)
+{
+    atomic_store_explicit(at, value, memory_order_relaxed);
+}
+
+static void tell_caches(const struct loop *l)
+{
+    struct status_page *page = l->attach->status;
+    struct engine_cache sum = {0};
+    uint64_t n_preempted = 0;
+    for (size_t i = 0; i < l->models->n; i++) {
+        struct engine_cache c = engine_cache(l->models->v[i].engine);
+        sum.n_blocks += c.n_blocks;
+        sum.n_used += c.n_used;
+        sum.n_cached += c.n_cached;
+        sum.n_evicted += c.n_evicted;
+        n_preempted += scheduler_stats(l->schedulers[i]).n_preempted;
+    }
+    set(&page->kv_blocks, (uint64_t)sum.n_blocks);
+    set(&page->kv_used, (uint64_t)sum.n_used);
+    set(&page->kv_cached, (uint64_t)sum.n_cached);
+    set(&page->kv_evicted, sum.n_evicted);
+    set(&page->n_preempted, n_preempted);
+}
+
 /* One step of every model that has something to compute. */
 static bool compute(struct loop *l)
 {
@@ -442,6 +498,9 @@ static bool compute(struct loop *l)
     }
     for (const struct request *r = l->live; r; r = r->next_live) {
         n_waiting += r->stage == REQUEST_PREPARING; /* a prepare thread that hangs is missed, too */
+    }
+    if (computed || l->n_live == 0) {
+        tell_caches(l);
     }
     atomic_store_explicit(&page->n_active, (uint32_t)n_running, memory_order_relaxed);
     atomic_store_explicit(&page->n_queued, (uint32_t)n_waiting, memory_order_relaxed);
@@ -525,6 +584,8 @@ int loop_create(const struct models *models, struct channel *channel, struct att
     l->attach = attach;
     l->queue_size = queue_size;
     events_init(&l->events);
+    trace_init(&l->trace);
+    l->events.trace = &l->trace;
     for (size_t i = 0; i < models->n; i++) {
         l->schedulers[i] = scheduler_create(models, i, &l->events);
     }

@@ -106,6 +106,9 @@ static bool take_section(struct request *r, const struct msg_section *s, const v
 static bool has_right_source(const struct request *r)
 {
     bool text = r->prompt_text.data, ids = r->prompt_ids.data, messages = r->messages.data;
+    if (r->type == MSG_TEXT && r->text.op > MSG_APPLY_TEMPLATE) {
+        return !text && !ids && !messages && !r->template_args.data;
+    }
     if ((int)text + (int)ids + (int)messages != 1 || (r->template_args.data && !messages)) {
         return false;
     }

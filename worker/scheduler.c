@@ -16,6 +16,8 @@
  * this long. */
 #define FAIR_WAIT_NS ((uint64_t)10 * 1000 * 1000 * 1000)
 
+enum { DECODE_TRACED = 64 }; /* every so many steps that only decode leave a span */
+
 struct slice { /* rows of one choice in a step */
     struct choice *choice;
     int64_t first, n; /* index among its known tokens, count */
@@ -27,6 +29,7 @@ struct scheduler {
     struct events *events; /* borrowed */
     int64_t n_seqs, chunk_rows, max_logits;
     struct scheduler_stats stats;
+    uint64_t n_steps;
     bool aligns; /* prompts are cut at block ends: the model is recurrent */
     struct choice *running[LIMIT_SLOTS];
     int n_running;
@@ -146,6 +149,8 @@ static void preempt(struct scheduler *s, struct choice *c)
     stop_running(s, c);
     enqueue(s, c);
     s->stats.n_preempted++;
+    uint64_t now = s->events->now_ns;
+    trace_add(s->events->trace, TRACE_PREEMPT, c->request->id, now, now, n_known(c));
 }
 
 /* ---- ends ---- */
@@ -619,11 +624,29 @@ static void step_failed(struct scheduler *s, const struct err *e)
     }
 }
 
+/* A span for every part of a prompt, and for some of the steps that only decode. */
+static void trace_step(struct scheduler *s, uint64_t start_ns)
+{
+    uint64_t end_ns = s->events->now_ns;
+    s->n_steps++;
+    for (int i = 0; i < s->n_slices; i++) {
+        if (s->slices[i].n > 1) {
+            trace_add(s->events->trace, TRACE_PREFILL, s->slices[i].choice->request->id, start_ns,
+                      end_ns, s->slices[i].n);
+        }
+    }
+    if (s->n_rows == s->n_slices && s->n_steps % DECODE_TRACED == 0) {
+        trace_add(s->events->trace, TRACE_DECODE, 0, start_ns, end_ns, s->n_slices);
+    }
+}
+
 void scheduler_run(struct scheduler *s)
 {
     struct err e = {0};
+    uint64_t start_ns = clock_ns();
     int err = engine_step(s->engine, s->rows, s->n_rows, s->logits, &e);
     s->events->now_ns = clock_ns();
+    trace_step(s, start_ns);
     if (err < 0) {
         e.code = err;
         step_failed(s, &e);
@@ -680,6 +703,11 @@ struct scheduler_stats scheduler_stats(const struct scheduler *s)
 int scheduler_n_running(const struct scheduler *s)
 {
     return s->n_running;
+}
+
+const struct choice *scheduler_running(const struct scheduler *s, int i)
+{
+    return s->running[i];
 }
 
 int scheduler_n_waiting(const struct scheduler *s)

@@ -50,6 +50,7 @@ struct scheduler_stats { /* since the start */
 struct scheduler_stats scheduler_stats(const struct scheduler *s);
 
 int scheduler_n_running(const struct scheduler *s); /* sequences in the KV cache */
+const struct choice *scheduler_running(const struct scheduler *s, int i); /* oldest first */
 /* sequences in the queue whose reader is not slow: they are owed progress */
 int scheduler_n_waiting(const struct scheduler *s);
 
