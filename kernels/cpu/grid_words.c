@@ -26,16 +26,33 @@ static void expand_quads(const uint16_t *grid, int n, const uint8_t values[8], u
     }
 }
 
+static void expand_planes(const uint32_t *from, int n, uint8_t *ret)
+{
+    for (int b = 0; b < 4; b++) {
+        for (int i = 0; i < n; i++) {
+            ret[b * n + i] = (uint8_t)(from[i] >> 8 * b);
+        }
+    }
+}
+
+#define N_OF(book) ((int)(sizeof grid_##book / sizeof *grid_##book))
+#define OCTETS(book)                                                                               \
+    expand_octets(grid_##book, N_OF(book), grid_words_made.book.words);                            \
+    expand_planes(grid_words_made.book.words, N_OF(book), *grid_words_made.book.planes)
+#define QUADS(book, values)                                                                        \
+    expand_quads(grid_##book, N_OF(book), values, grid_words_made.book.words);                     \
+    expand_planes(grid_words_made.book.words, N_OF(book), *grid_words_made.book.planes)
+
 static void expand(void)
 {
-    static const uint8_t iq3_xxs[8] = {4, 12, 20, 28, 36, 44, 52, 62};
-    static const uint8_t iq3_s[8] = {1, 3, 5, 7, 9, 11, 13, 15};
-    expand_octets(grid_iq1, 2048, grid_words_made.iq1);
-    expand_octets(grid_iq2_xxs, 256, grid_words_made.iq2_xxs);
-    expand_octets(grid_iq2_xs, 512, grid_words_made.iq2_xs);
-    expand_octets(grid_iq2_s, 1024, grid_words_made.iq2_s);
-    expand_quads(grid_iq3_xxs, 256, iq3_xxs, grid_words_made.iq3_xxs);
-    expand_quads(grid_iq3_s, 512, iq3_s, grid_words_made.iq3_s);
+    static const uint8_t values_xxs[8] = {4, 12, 20, 28, 36, 44, 52, 62};
+    static const uint8_t values_s[8] = {1, 3, 5, 7, 9, 11, 13, 15};
+    OCTETS(iq1);
+    OCTETS(iq2_xxs);
+    OCTETS(iq2_xs);
+    OCTETS(iq2_s);
+    QUADS(iq3_xxs, values_xxs);
+    QUADS(iq3_s, values_s);
 }
 
 void grid_words_make(void)

@@ -7,7 +7,7 @@
 enum isa {
     ISA_SCALAR, /* the reference: weights decoded to F32, F32 activations, plain C */
     ISA_AVX2,   /* AVX2, FMA, F16C, BMI2 */
-    ISA_AVX512, /* AVX-512 F/BW/VL/DQ + VNNI, BMI2 */
+    ISA_AVX512, /* AVX-512 F, BW, VL, DQ, VNNI, VBMI, BMI2: Zen 4, Ice Lake and later */
     ISA_COUNT
 };
 

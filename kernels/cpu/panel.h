@@ -134,36 +134,41 @@ struct __attribute__((packed)) panel_signs7 {
     uint8_t odd[4][6];
 };
 
+/* Codebook indices of four octets or quads (n = 0..3) of a unit, in the order that look-ups in
+ * registers hand out as planes: row r of n stands at byte 16 (r / 4) + 4 n + r % 4. Bits 8 and 9 of
+ * indices that have them stand in masks over these bytes. */
+#define PANEL_INDICES(name) uint8_t name[64]
+
 /* Scales of four bits: byte r holds row r low, row r + 8 high. */
 struct __attribute__((packed)) panel_iq2_xxs {
-    uint8_t index[8][4][PANEL_ROWS];
+    PANEL_INDICES(index[8]);
     struct panel_signs7 signs[8];
     uint8_t scale[8][8];
     PANEL_HALFS(d);
 };
 struct __attribute__((packed)) panel_iq2_xs {
-    uint8_t index[8][4][PANEL_ROWS];
-    uint16_t index_high[8][4]; /* bit r: bit 8 of the index of row r */
+    PANEL_INDICES(index[8]);
+    uint64_t index_high[8]; /* bit 8 */
     struct panel_signs7 signs[8];
     uint8_t scale[8][PANEL_ROWS]; /* low nibble: first 16 columns of the unit */
     PANEL_HALFS(d);
 };
 struct __attribute__((packed)) panel_iq2_s {
-    uint8_t index[8][4][PANEL_ROWS];
-    uint8_t index_high[8][PANEL_ROWS]; /* bits 2 o and up: octet o */
+    PANEL_INDICES(index[8]);
+    uint64_t index_high[8][2]; /* bits 8 and 9 */
     struct panel_signs signs[8];
     uint8_t scale[8][PANEL_ROWS];
     PANEL_HALFS(d);
 };
 struct __attribute__((packed)) panel_iq3_xxs {
-    uint8_t index[8][8][PANEL_ROWS];
+    PANEL_INDICES(index[8][2]); /* quads 0..3, 4..7 */
     struct panel_signs7 signs[8];
     uint8_t scale[8][8];
     PANEL_HALFS(d);
 };
 struct __attribute__((packed)) panel_iq3_s {
-    uint8_t index[8][8][PANEL_ROWS];
-    uint16_t index_high[8][8]; /* bit r: bit 8 of the index of row r */
+    PANEL_INDICES(index[8][2]);
+    uint64_t index_high[8][2]; /* bit 8 */
     struct panel_signs signs[8];
     uint8_t scale[8][8];
     PANEL_HALFS(d);

@@ -21,6 +21,12 @@ static void put_signs7(struct panel_signs7 *s, int r, int o, unsigned signs)
     memcpy(s->odd[o], &odd, sizeof s->odd[o]);
 }
 
+/* Where row r of index n stands among 64. */
+static int index_at(int r, int n)
+{
+    return r / 4 * 16 + 4 * n + r % 4;
+}
+
 static void put_scale(uint8_t to[8], int r, unsigned scale)
 {
     to[r % 8] = (uint8_t)(to[r % 8] | scale << r / 8 * 4);
@@ -38,7 +44,7 @@ void panel_pack_iq2_xxs(const void *const rows[], void *to)
             memcpy(&word, b->qs + 8 * u + 4, sizeof word);
             put_scale(p->scale[u], r, word >> 28);
             for (int o = 0; o < 4; o++) {
-                p->index[u][o][r] = b->qs[8 * u + o];
+                p->index[u][index_at(r, o)] = b->qs[8 * u + o];
                 put_signs7(&p->signs[u], r, o, word >> 7 * o);
             }
         }
@@ -56,8 +62,8 @@ void panel_pack_iq2_xs(const void *const rows[], void *to)
             p->scale[u][r] = b->scales[u];
             for (int o = 0; o < 4; o++) {
                 unsigned word = b->qs[4 * u + o];
-                p->index[u][o][r] = (uint8_t)word;
-                p->index_high[u][o] = (uint16_t)(p->index_high[u][o] | (word >> 8 & 1) << r);
+                p->index[u][index_at(r, o)] = (uint8_t)word;
+                p->index_high[u] |= (uint64_t)(word >> 8 & 1) << index_at(r, o);
                 put_signs7(&p->signs[u], r, o, word >> 9);
             }
         }
@@ -73,9 +79,11 @@ void panel_pack_iq2_s(const void *const rows[], void *to)
         p->d[r] = b->d;
         for (int u = 0; u < 8; u++) {
             p->scale[u][r] = b->scales[u];
-            p->index_high[u][r] = b->qh[u];
             for (int o = 0; o < 4; o++) {
-                p->index[u][o][r] = b->qs[4 * u + o];
+                unsigned high = b->qh[u] >> 2 * o;
+                p->index[u][index_at(r, o)] = b->qs[4 * u + o];
+                p->index_high[u][0] |= (uint64_t)(high & 1) << index_at(r, o);
+                p->index_high[u][1] |= (uint64_t)(high >> 1 & 1) << index_at(r, o);
                 put_signs(&p->signs[u], r, o, b->signs[4 * u + o]);
             }
         }
@@ -92,7 +100,7 @@ void panel_pack_iq3_xxs(const void *const rows[], void *to)
         for (int u = 0; u < 8; u++) {
             put_scale(p->scale[u], r, b->signs[u] >> 28);
             for (int q = 0; q < 8; q++) {
-                p->index[u][q][r] = b->qs[8 * u + q];
+                p->index[u][q / 4][index_at(r, q % 4)] = b->qs[8 * u + q];
             }
             for (int o = 0; o < 4; o++) {
                 put_signs7(&p->signs[u], r, o, b->signs[u] >> 7 * o);
@@ -111,9 +119,9 @@ void panel_pack_iq3_s(const void *const rows[], void *to)
         for (int u = 0; u < 8; u++) {
             put_scale(p->scale[u], r, b->scales[u / 2] >> u % 2 * 4 & 15u);
             for (int q = 0; q < 8; q++) {
-                unsigned high = b->qh[u] >> q & 1u;
-                p->index[u][q][r] = b->qs[8 * u + q];
-                p->index_high[u][q] = (uint16_t)(p->index_high[u][q] | high << r);
+                uint64_t high = b->qh[u] >> q & 1u;
+                p->index[u][q / 4][index_at(r, q % 4)] = b->qs[8 * u + q];
+                p->index_high[u][q / 4] |= high << index_at(r, q % 4);
             }
             for (int o = 0; o < 4; o++) {
                 put_signs(&p->signs[u], r, o, b->signs[4 * u + o]);

@@ -1,6 +1,6 @@
-/* The vector vocabulary of the CPU kernels: one source, compiled for AVX-512 (VNNI), for AVX2 with
- * AVX-VNNI, and for AVX2 alone. A vector holds SIMD_ROWS rows of a panel, 32 bits each; AVX2 sees a
- * panel as two halves.
+/* The vector vocabulary of the CPU kernels: one source, compiled for AVX-512 (VNNI, VBMI), for AVX2
+ * with AVX-VNNI, and for AVX2 alone. A vector holds SIMD_ROWS rows of a panel, 32 bits each; AVX2
+ * sees a panel as two halves.
  *
  * Sums of integers are exact and every float operation is the same one on each target (fused where
  * it says fma), so all targets give the same bits. */
@@ -104,6 +104,44 @@ SIMD_INLINE simd_i simd_gather(const uint32_t *table, simd_i index)
 {
     return _mm512_i32gather_epi32(index, table, 4);
 }
+/* Bytes of a table of n (256, 512 or 1024), indices with bits 8 and 9 in masks. */
+SIMD_INLINE __m512i simd_look_up_bytes(const uint8_t *table, const int n, __m512i index,
+                                       uint64_t bit8, uint64_t bit9)
+{
+    if (n > 512) {
+        __m512i low = simd_look_up_bytes(table, 512, index, bit8, 0);
+        __m512i high = simd_look_up_bytes(table + 512, 512, index, bit8, 0);
+        return _mm512_mask_blend_epi8(_cvtu64_mask64(bit9), low, high);
+    }
+    if (n > 256) {
+        __m512i low = simd_look_up_bytes(table, 256, index, 0, 0);
+        __m512i high = simd_look_up_bytes(table + 256, 256, index, 0, 0);
+        return _mm512_mask_blend_epi8(_cvtu64_mask64(bit8), low, high);
+    }
+    __m512i low = _mm512_permutex2var_epi8(simd_load(table), index, simd_load(table + 64));
+    __m512i high = _mm512_permutex2var_epi8(simd_load(table + 128), index, simd_load(table + 192));
+    return _mm512_mask_blend_epi8(_mm512_movepi8_mask(index), low, high);
+}
+/* The words of 64 indices, four for each row, ordered as PANEL_INDICES says; planes: their bytes.
+ */
+SIMD_INLINE void simd_look_up_words(const uint32_t *words, const uint8_t *planes, const int n,
+                                    const uint8_t index[64], uint64_t bit8, uint64_t bit9, int half,
+                                    simd_i ret[4])
+{
+    (void)words;
+    (void)half;
+    __m512i i = simd_load(index), p[4];
+#pragma GCC unroll 4
+    for (int b = 0; b < 4; b++) {
+        p[b] = simd_look_up_bytes(planes + b * n, n, i, bit8, bit9);
+    }
+    __m512i low01 = _mm512_unpacklo_epi8(p[0], p[1]), high01 = _mm512_unpackhi_epi8(p[0], p[1]);
+    __m512i low23 = _mm512_unpacklo_epi8(p[2], p[3]), high23 = _mm512_unpackhi_epi8(p[2], p[3]);
+    ret[0] = _mm512_unpacklo_epi16(low01, low23);
+    ret[1] = _mm512_unpackhi_epi16(low01, low23);
+    ret[2] = _mm512_unpacklo_epi16(high01, high23);
+    ret[3] = _mm512_unpackhi_epi16(high01, high23);
+}
 #define simd_shift_right16(v, n) _mm512_srli_epi16(v, n)
 #define simd_shift_left16(v, n) _mm512_slli_epi16(v, n)
 #define simd_shift_right32(v, n) _mm512_srli_epi32(v, n)
@@ -141,11 +179,6 @@ SIMD_INLINE simd_i simd_mul32(simd_i a, simd_i b)
 SIMD_INLINE simd_i simd_signed8(simd_i base, simd_i v, uint64_t mask)
 {
     return _mm512_mask_sub_epi8(_mm512_add_epi8(base, v), _cvtu64_mask64(mask), base, v);
-}
-/* a where a row's mask bit (of 16) is 0, a | b where it is 1. */
-SIMD_INLINE simd_i simd_or_rows(simd_i a, simd_i b, uint32_t mask)
-{
-    return _mm512_mask_or_epi32(a, (__mmask16)mask, a, b);
 }
 SIMD_INLINE simd_f simd_to_f32(simd_i v)
 {
@@ -274,6 +307,25 @@ SIMD_INLINE simd_i simd_gather(const uint32_t *table, simd_i index)
 {
     return _mm256_i32gather_epi32((const int *)table, index, 4);
 }
+SIMD_INLINE void simd_look_up_words(const uint32_t *words, const uint8_t *planes, const int n,
+                                    const uint8_t index[64], uint64_t bit8, uint64_t bit9, int half,
+                                    simd_i ret[4])
+{
+    const __m256i bits = _mm256_setr_epi32(1, 2, 4, 8, 1 << 16, 2 << 16, 4 << 16, 8 << 16);
+    (void)planes;
+#pragma GCC unroll 4
+    for (int g = 0; g < 4; g++) { /* rows 8 half .. + 3, then 4 rows 16 bytes on */
+        const int at = 32 * half + 4 * g;
+        __m256i i = _mm256_cvtepu8_epi32(
+            _mm_set_epi32(0, 0, simd_word(index + at + 16), simd_word(index + at)));
+        for (int b = 8; 1 << b < n; b++) {
+            __m256i m = _mm256_set1_epi32((int)((b == 8 ? bit8 : bit9) >> at));
+            m = _mm256_cmpeq_epi32(_mm256_and_si256(m, bits), bits);
+            i = _mm256_or_si256(i, _mm256_and_si256(m, _mm256_set1_epi32(1 << b)));
+        }
+        ret[g] = simd_gather(words, i);
+    }
+}
 #define simd_shift_right16(v, n) _mm256_srli_epi16(v, n)
 #define simd_shift_left16(v, n) _mm256_slli_epi16(v, n)
 #define simd_shift_right32(v, n) _mm256_srli_epi32(v, n)
@@ -314,12 +366,6 @@ SIMD_INLINE simd_i simd_signed8(simd_i base, simd_i v, uint64_t mask) /* the low
     __m256i m = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32((int)mask), spread), bits);
     m = _mm256_cmpeq_epi8(m, bits);
     return _mm256_add_epi8(base, _mm256_sub_epi8(_mm256_xor_si256(v, m), m));
-}
-SIMD_INLINE simd_i simd_or_rows(simd_i a, simd_i b, uint32_t mask) /* the low 8 bits of mask */
-{
-    const __m256i bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-    __m256i m = _mm256_and_si256(_mm256_set1_epi32((int)mask), bits);
-    return _mm256_or_si256(a, _mm256_and_si256(b, _mm256_cmpeq_epi32(m, bits)));
 }
 SIMD_INLINE simd_f simd_to_f32(simd_i v)
 {

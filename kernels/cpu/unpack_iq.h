@@ -1,10 +1,16 @@
-/* unpack.h for the types with codebooks: gathered words give the digits or values, masks the signs.
- * A code is 64 plus the signed value (IQ2, IQ3), or 16 plus eight times value + delta (IQ1). */
+/* unpack.h for the types with codebooks: words looked up give the digits or values, masks the
+ * signs. A code is 64 plus the signed value (IQ2, IQ3), or 16 plus eight times value + delta (IQ1).
+ */
 #ifndef KERNELS_CPU_UNPACK_IQ_H
 #define KERNELS_CPU_UNPACK_IQ_H
 
 #include "kernels/cpu/grid_words.h"
 #include "kernels/cpu/unpack.h"
+
+/* The four words of each row for 64 indices (PANEL_INDICES). */
+#define UNPACK_LOOK_UP(book, index, bit8, bit9, ret)                                               \
+    simd_look_up_words(grid_words_made.book.words, *grid_words_made.book.planes,                   \
+                       (int)(sizeof grid_words_made.book.words / 4), index, bit8, bit9, half, ret)
 
 /* The masks of an octet whose eighth sign makes the number of negatives even. */
 SIMD_INLINE void unpack_signs7(const struct panel_signs7 *s, int o, uint64_t mask[2])
@@ -62,13 +68,13 @@ UNPACK_HEAD(iq2_xxs)
 UNPACK_UNIT(iq2_xxs)
 {
     const struct panel_iq2_xxs *b = block;
-    const uint32_t *words = grid_words_made.iq2_xxs;
+    simd_i words[4];
+    UNPACK_LOOK_UP(iq2_xxs, b->index[u], 0, 0, words);
 #pragma GCC unroll 4
     for (int o = 0; o < 4; o++) {
         uint64_t mask[2];
         unpack_signs7(&b->signs[u], o, mask);
-        unpack_octet(simd_gather(words, simd_load_u8(ROWS_OF(b->index[u][o]))), mask, half,
-                     w + 2 * o);
+        unpack_octet(words[o], mask, half, w + 2 * o);
     }
 }
 
@@ -80,14 +86,13 @@ UNPACK_HEAD(iq2_xs)
 UNPACK_UNIT(iq2_xs)
 {
     const struct panel_iq2_xs *b = block;
-    const uint32_t *words = grid_words_made.iq2_xs;
+    simd_i words[4];
+    UNPACK_LOOK_UP(iq2_xs, b->index[u], b->index_high[u], 0, words);
 #pragma GCC unroll 4
     for (int o = 0; o < 4; o++) {
         uint64_t mask[2];
         unpack_signs7(&b->signs[u], o, mask);
-        simd_i index = simd_or_rows(simd_load_u8(ROWS_OF(b->index[u][o])), simd_set32(256),
-                                    b->index_high[u][o] >> SIMD_ROWS * half);
-        unpack_octet(simd_gather(words, index), mask, half, w + 2 * o);
+        unpack_octet(words[o], mask, half, w + 2 * o);
     }
 }
 
@@ -99,14 +104,12 @@ UNPACK_HEAD(iq2_s)
 UNPACK_UNIT(iq2_s)
 {
     const struct panel_iq2_s *b = block;
-    const uint32_t *words = grid_words_made.iq2_s;
-    simd_i high = simd_shift_left32(simd_load_u8(ROWS_OF(b->index_high[u])), 8);
+    simd_i words[4];
+    UNPACK_LOOK_UP(iq2_s, b->index[u], b->index_high[u][0], b->index_high[u][1], words);
 #pragma GCC unroll 4
     for (int o = 0; o < 4; o++) {
-        simd_i index = simd_load_u8(ROWS_OF(b->index[u][o]));
-        index = simd_or_and(index, simd_shift_right32(high, 2 * o), simd_set32(0x300));
         const uint64_t mask[2] = {b->signs[u].quads[2 * o], b->signs[u].quads[2 * o + 1]};
-        unpack_octet(simd_gather(words, index), mask, half, w + 2 * o);
+        unpack_octet(words[o], mask, half, w + 2 * o);
     }
 }
 
@@ -122,13 +125,14 @@ UNPACK_HEAD(iq3_xxs)
 UNPACK_UNIT(iq3_xxs)
 {
     const struct panel_iq3_xxs *b = block;
-    const uint32_t *words = grid_words_made.iq3_xxs;
-#pragma GCC unroll 8
-    for (int q = 0; q < 8; q++) {
+    UNPACK_LOOK_UP(iq3_xxs, b->index[u][0], 0, 0, w);
+    UNPACK_LOOK_UP(iq3_xxs, b->index[u][1], 0, 0, w + 4);
+#pragma GCC unroll 4
+    for (int o = 0; o < 4; o++) {
         uint64_t mask[2];
-        unpack_signs7(&b->signs[u], q / 2, mask);
-        simd_i word = simd_gather(words, simd_load_u8(ROWS_OF(b->index[u][q])));
-        w[q] = unpack_iq_sign(word, mask[q % 2], half);
+        unpack_signs7(&b->signs[u], o, mask);
+        w[2 * o] = unpack_iq_sign(w[2 * o], mask[0], half);
+        w[2 * o + 1] = unpack_iq_sign(w[2 * o + 1], mask[1], half);
     }
 }
 
@@ -144,12 +148,11 @@ UNPACK_HEAD(iq3_s)
 UNPACK_UNIT(iq3_s)
 {
     const struct panel_iq3_s *b = block;
-    const uint32_t *words = grid_words_made.iq3_s;
+    UNPACK_LOOK_UP(iq3_s, b->index[u][0], b->index_high[u][0], 0, w);
+    UNPACK_LOOK_UP(iq3_s, b->index[u][1], b->index_high[u][1], 0, w + 4);
 #pragma GCC unroll 8
     for (int q = 0; q < 8; q++) {
-        simd_i index = simd_or_rows(simd_load_u8(ROWS_OF(b->index[u][q])), simd_set32(256),
-                                    b->index_high[u][q] >> SIMD_ROWS * half);
-        w[q] = unpack_iq_sign(simd_gather(words, index), b->signs[u].quads[q], half);
+        w[q] = unpack_iq_sign(w[q], b->signs[u].quads[q], half);
     }
 }
 
@@ -163,7 +166,7 @@ SIMD_INLINE void unpack_iq1_octet(simd_i index, simd_i delta, simd_i *w)
 {
     static const int8_t values[16] = {8, 16, 24};
     const simd_i nibble = simd_set8(15), table = simd_table(values);
-    simd_i word = simd_gather(grid_words_made.iq1, index);
+    simd_i word = simd_gather(grid_words_made.iq1.words, index);
     w[0] = simd_add8(simd_look_up(table, simd_and(word, nibble)), delta);
     w[1] = simd_add8(simd_look_up(table, simd_and(simd_shift_right16(word, 4), nibble)), delta);
 }
