@@ -23,6 +23,7 @@ struct part {              /* one prompt's request to the worker */
     uint64_t id;           /* 0: over */
     struct msg_done done;
     uint64_t first_token_ns;
+    char resumed_on[64]; /* device that finished what another numeric profile began; "" none */
 };
 
 struct answer {
@@ -126,6 +127,17 @@ static void put_timings(const struct answer *a, struct buf *b)
     buf_char(b, '}');
 }
 
+static void put_resumed(const struct answer *a, struct buf *b)
+{
+    for (uint32_t i = 0; i < a->n_parts; i++) {
+        if (*a->parts[i].resumed_on) {
+            buf_str(b, ",\"resumed_on\":");
+            json_put_string(b, a->parts[i].resumed_on, strlen(a->parts[i].resumed_on));
+            return;
+        }
+    }
+}
+
 static void send_event(struct answer *a)
 {
     if (a->x->status == 0) {
@@ -148,6 +160,7 @@ static void send_piece(struct answer *a, uint32_t index, enum answer_piece piece
     buf_str(&a->event, a->wants_usage ? "],\"usage\":null" : "]");
     if (has_timings) {
         put_timings(a, &a->event);
+        put_resumed(a, &a->event);
     }
     buf_char(&a->event, '}');
     send_event(a);
@@ -178,6 +191,7 @@ static void end_stream(struct answer *a)
         buf_str(&a->event, "],");
         put_usage(a, &a->event);
         put_timings(a, &a->event);
+        put_resumed(a, &a->event);
         buf_char(&a->event, '}');
         send_event(a);
     }
@@ -215,6 +229,7 @@ static void send_whole(struct answer *a)
     buf_str(&b, "],");
     put_usage(a, &b);
     put_timings(a, &b);
+    put_resumed(a, &b);
     buf_char(&b, '}');
     if (b.failed) {
         struct err e;
@@ -349,6 +364,7 @@ static void on_done(struct part *p, const struct link_event *ev)
     struct answer *a = p->answer;
     p->id = 0;
     p->done = ev->m.done;
+    snprintf(p->resumed_on, sizeof(p->resumed_on), "%s", ev->resumed_on ? ev->resumed_on : "");
     count_done(&p->done);
     if (--a->n_open_parts > 0) {
         return;
@@ -538,7 +554,9 @@ void answer_start(struct exchange *x, enum request_api api, const struct answer_
                 free_answer(a);
             }
             err_set(&e.err, rc == -ENOMEM ? ERR_NO_MEMORY : rc, "%s",
-                    rc == ERR_BUSY ? "too many requests are queued and running" : "");
+                    rc == ERR_BUSY     ? "too many requests are queued and running"
+                    : rc == ERR_POISON ? "it is refused for an hour after that"
+                                       : "");
             exchange_error(x, &e.err, NULL);
         }
     }

@@ -1,6 +1,7 @@
 /* The journal of live requests. Pure; runs on the gateway's loop. Invariant: entry i's id is i
  * modulo the table's size, so that finding is one look and ids are never used twice. */
 #include "gateway/journal.h"
+#include "shared/clock.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -38,11 +39,12 @@ void journal_remove(struct journal *j, struct journal_entry *en)
     j->payload_bytes -= en->payload.len;
     j->n_live--;
     buf_finish(&en->payload);
+    buf_finish(&en->replay);
     *en = (struct journal_entry){0};
 }
 
-int journal_add(struct journal *j, uint32_t type, struct buf *payload, uint32_t n_vocab,
-                uint32_t n_ctx, struct journal_entry **ret)
+int journal_add(struct journal *j, uint32_t type, struct buf *payload,
+                const struct msg_model *model, struct journal_entry **ret)
 {
     ASSERT(!payload->failed && payload->len >= msg_info(type)->fixed_bytes);
     if (j->n_live == LIMIT_LIVE_REQUESTS || payload->len > LIMIT_BULK_BYTES ||
@@ -55,7 +57,7 @@ int journal_add(struct journal *j, uint32_t type, struct buf *payload, uint32_t 
         id++;
         en = &j->entries[id % LIMIT_LIVE_REQUESTS];
     } while (en->id);
-    struct journal_entry new = {.id = id, .type = type, .n_vocab = n_vocab, .n_ctx = n_ctx};
+    struct journal_entry new = {.id = id, .type = type, .model = *model, .since_ms = clock_ms()};
     if (type == MSG_GENERATE) {
         struct msg_generate m;
         memcpy(&m, payload->data, sizeof(m));
@@ -72,6 +74,7 @@ int journal_add(struct journal *j, uint32_t type, struct buf *payload, uint32_t 
     memcpy(payload->data, &id, sizeof(id)); /* both payloads begin with it */
     new.payload = *payload;
     buf_init(payload, 0);
+    buf_init(&new.replay, 0);
     j->n_ever = id;
     j->n_live++;
     j->payload_bytes += new.payload.len;
@@ -91,13 +94,30 @@ static struct journal_choice *choice_of(struct journal_entry *en, uint32_t choic
     return choice >= en->choice_base && i < en->n_choices ? &en->choices[i] : NULL;
 }
 
+static int note_started(struct journal_entry *en, const struct msg_started *m, struct err *e)
+{
+    if (en->is_started || m->n_cached > m->n_prompt) {
+        return breach(e, "a request began twice");
+    }
+    bool is_known = en->was_started;
+    uint32_t n_before = en->n_prompt;
+    en->is_started = en->was_started = true;
+    en->n_prompt = m->n_prompt;
+    en->n_cached = is_known ? en->n_cached : m->n_cached;
+    if (is_known && m->n_prompt != n_before) {
+        return err_set(e, ERR_REPLAY_DIVERGENCE, "the prompt had %u tokens and has %u now",
+                       n_before, m->n_prompt);
+    }
+    return is_known ? JOURNAL_KNOWN : JOURNAL_GOES_ON;
+}
+
 static int note_token(struct journal_entry *en, const struct msg_token *m, struct err *e)
 {
     struct journal_choice *c = choice_of(en, m->choice);
     if (!en->is_started || !c || c->is_finished) {
         return breach(e, "a token of a choice that is not running");
     }
-    if (m->id < 0 || (uint32_t)m->id >= en->n_vocab || m->n_top > en->n_top) {
+    if (m->id < 0 || (uint32_t)m->id >= en->model.n_vocab || m->n_top > en->n_top) {
         return breach(e, "a token outside the vocabulary, or with alternatives nobody asked for");
     }
     bool is_echo = en->flags & MSG_ECHO;
@@ -105,11 +125,10 @@ static int note_token(struct journal_entry *en, const struct msg_token *m, struc
         if (!is_echo || c->n > 0 || m->position != c->n_echoed || m->position >= en->n_prompt) {
             return breach(e, "a prompt token out of turn");
         }
-        c->n_echoed++;
-        return 0;
+        return c->n_echoed++ < c->n_echoed_before ? JOURNAL_KNOWN : JOURNAL_GOES_ON;
     }
-    if (m->position != c->n || (is_echo && c->n_echoed != en->n_prompt) || c->n >= en->n_ctx ||
-        (en->max_tokens && c->n >= en->max_tokens)) {
+    if (m->position != c->n || (is_echo && c->n_echoed != en->n_prompt) ||
+        c->n >= en->model.n_ctx || (en->max_tokens && c->n >= en->max_tokens)) {
         return breach(e, "a token out of turn");
     }
     if (c->n == c->cap) {
@@ -178,12 +197,7 @@ int journal_note(struct journal_entry *en, uint32_t type, const void *payload, s
     memcpy(&m, payload, msg_info(type)->fixed_bytes);
     switch (type) {
     case MSG_STARTED:
-        if (en->is_started || m.started.n_cached > m.started.n_prompt) {
-            return breach(e, "a request began twice");
-        }
-        en->is_started = true;
-        en->n_prompt = m.started.n_prompt;
-        return 0;
+        return note_started(en, &m.started, e);
     case MSG_PREFILLED:
         return en->is_started && m.prefilled.n_prompt == en->n_prompt &&
                        m.prefilled.n_done <= en->n_prompt
@@ -196,7 +210,10 @@ int journal_note(struct journal_entry *en, uint32_t type, const void *payload, s
     case MSG_DONE:
         return note_done(en, &m.done, e);
     case MSG_RESULT:
-        return m.result.is_last != 0;
+        en->result_bytes += m.result.bytes;
+        return m.result.is_last                              ? JOURNAL_ENDS
+               : en->result_bytes <= en->result_bytes_before ? JOURNAL_KNOWN
+                                                             : JOURNAL_GOES_ON;
     default:
         return breach(e, "a message that no worker sends about a request");
     }

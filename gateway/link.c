@@ -1,11 +1,8 @@
-/* Rings, epochs and the outbox (see link.h). Runs on the gateway's loop, blocks never. Invariant:
- * what the worker sends is checked by msg_check and the journal before anybody acts on it; the
- * first wrong record ends the epoch.
- *
- * What the worker is to know of a request (submitted, cancelled, paused) is kept as wishes in its
- * journal entry; the outbox lists entries whose wishes are not yet in the ring. So a full ring
- * costs memory only for requests that were admitted, and nothing is lost or sent twice. */
+/* Rings and epochs (see link.h). Runs on the gateway's loop, blocks never. Invariant: what the
+ * worker sends is checked by msg_check and the journal before anybody acts on it; the first wrong
+ * record ends the epoch. */
 #include "gateway/link.h"
+#include "gateway/outbox.h"
 #include "ipc/memfd.h"
 #include "shared/clock.h"
 #include "shared/log.h"
@@ -23,8 +20,12 @@ enum { BATCH = 256 };
  * here it only makes /ready honest. */
 enum { STALL_MS = 2000, STALL_PREFILL_MS = 5000 };
 
+/* How often requests without a worker are looked at. */
+enum { PATIENCE_MS = 250 };
+
 static void on_poll(uv_timer_t *t);
 static void flush_outbox(struct link *l);
+static void send_all(struct link *l);
 
 static void set_state(struct link *l, enum link_state state)
 {
@@ -65,86 +66,15 @@ static void watch(struct link *l)
     }
 }
 
-/* ---- outbox ---- */
-
-static bool has_wishes(const struct journal_entry *en)
-{
-    return !en->is_sent || en->wants_cancel != en->is_cancelled || en->wants_pause != en->is_paused;
-}
-
-static void outbox_add(struct link *l, struct journal_entry *en)
-{
-    if (!en->is_in_outbox && has_wishes(en)) {
-        en->is_in_outbox = true;
-        en->next_out = NULL;
-        *l->outbox_end = en;
-        l->outbox_end = &en->next_out;
-    }
-}
-
-static void outbox_remove(struct link *l, struct journal_entry *en)
-{
-    if (!en->is_in_outbox) {
-        return;
-    }
-    struct journal_entry **at = &l->outbox;
-    while (*at != en) {
-        at = &(*at)->next_out;
-    }
-    *at = en->next_out;
-    if (!*at) {
-        l->outbox_end = at;
-    }
-    en->is_in_outbox = false;
-}
-
 static void forget(struct link *l, struct journal_entry *en)
 {
     outbox_remove(l, en);
     l->n_paused -= en->wants_pause;
+    bool others_go = trial_note(&l->trial, en, 0);
     journal_remove(&l->journal, en);
-}
-
-/* Large payloads: a sealed memfd on the control channel, announced on the ring. */
-static int send_bulk(struct link *l, struct journal_entry *en)
-{
-    if (!en->is_bulk_passed) {
-        int fd = memfd_create_const("rocmforge-request", en->payload.data, en->payload.len);
-        if (fd < 0) {
-            return fd;
-        }
-        struct msg_bulk m = {.request = en->id, .bytes = en->payload.len};
-        int rc = channel_send(l->channel, MSG_BULK, l->epoch, &m, sizeof(m), &fd, 1);
-        close(fd);
-        if (rc < 0) {
-            return rc;
-        }
-        en->is_bulk_passed = true;
+    if (others_go && l->state == LINK_READY) {
+        send_all(l);
     }
-    struct msg_bulk_note note = {.request = en->id, .bytes = en->payload.len, .type = en->type};
-    return ring_put(&l->requests, MSG_BULK_NOTE, &note, sizeof(note), NULL, 0);
-}
-
-static int send_wishes(struct link *l, struct journal_entry *en)
-{
-    struct msg_request m = {.request = en->id};
-    int rc = 0;
-    if (!en->is_sent) {
-        rc = en->payload.len > LIMIT_RECORD_BYTES
-                 ? send_bulk(l, en)
-                 : ring_put(&l->requests, en->type, en->payload.data, en->payload.len, NULL, 0);
-        en->is_sent = rc == 0;
-    }
-    if (rc == 0 && en->wants_cancel && !en->is_cancelled) {
-        rc = ring_put(&l->requests, MSG_CANCEL, &m, sizeof(m), NULL, 0);
-        en->is_cancelled = rc == 0;
-    }
-    if (rc == 0 && en->wants_pause != en->is_paused) {
-        rc = ring_put(&l->requests, en->wants_pause ? MSG_PAUSE : MSG_RESUME, &m, sizeof(m), NULL,
-                      0);
-        en->is_paused = rc == 0 ? en->wants_pause : en->is_paused;
-    }
-    return rc;
 }
 
 /* ---- the end of an epoch ---- */
@@ -175,27 +105,135 @@ static void release(struct link *l)
     l->requests.dead = l->events.dead = true;
 }
 
+/* The request is over, by no word of the worker. */
+static void fail(struct link *l, struct journal_entry *en, const struct err *e)
+{
+    struct link_event ev = {.type = MSG_FAIL, .err = *e};
+    uint64_t id = en->id;
+    link_event_fn *on_event = en->on_event;
+    void *owner = en->owner;
+    link_cancel(l, id); /* first: the owner may submit or cancel others */
+    if (on_event) {
+        on_event(owner, id, &ev);
+    }
+}
+
+static void fail_all(struct link *l)
+{
+    struct err e;
+    err_set(&e, ERR_WORKER_DOWN, "%s", l->why.detail);
+    for (size_t i = 0; i < LIMIT_LIVE_REQUESTS; i++) {
+        if (l->journal.entries[i].id) {
+            fail(l, &l->journal.entries[i], &e);
+        }
+    }
+}
+
+static void convict(struct link *l, struct journal_entry *en)
+{
+    uint8_t digest[HASH_SHA256_BYTES];
+    struct err e;
+    journal_digest(en->type, &en->payload, digest);
+    poison_add(&l->poison, digest, clock_unix_s(), clock_ms());
+    log_error("request %llu brought the worker down twice; it is refused for %d minutes",
+              (unsigned long long)en->id, LIMIT_POISON_S / 60);
+    err_set(&e, ERR_POISON, "%s", l->why.detail);
+    fail(l, en, &e);
+}
+
+/* Requests that have waited long enough for a worker. */
+static void on_patience(uv_timer_t *t)
+{
+    struct link *l = t->data;
+    uint64_t now = clock_ms();
+    bool any = false;
+    for (size_t i = 0; i < LIMIT_LIVE_REQUESTS; i++) {
+        struct journal_entry *en = &l->journal.entries[i];
+        bool is_served = l->state == LINK_READY && en->is_sent;
+        if (en->id && en->waits_ms && !is_served && now - en->waits_ms >= l->resume_ms) {
+            struct err e;
+            err_set(&e, ERR_WORKER_DOWN, "%s; no worker went on within %.1f s", l->why.detail,
+                    (double)(now - en->waits_ms) / 1000);
+            fail(l, en, &e);
+        }
+        any = any || (en->id && en->waits_ms);
+    }
+    if (!any) {
+        uv_timer_stop(t);
+    }
+}
+
+/* The worker is gone. Its requests wait for the next one, or end where none is to come. */
 static void end_epoch(struct link *l, const struct msg_detach *why)
 {
     set_state(l, LINK_DOWN);
     l->why = *why;
     l->n_models = 0;
-    struct link_event ev = {.type = MSG_FAIL};
-    err_set(&ev.err, ERR_WORKER_DOWN, "%s", why->detail);
+    l->down_ms = l->down_ms ? l->down_ms : clock_ms();
+    outbox_init(l);
+    struct journal_entry *convicted =
+        trial_death(&l->trial, &l->journal, why->is_counted, ring_is_read(&l->requests));
     for (size_t i = 0; i < LIMIT_LIVE_REQUESTS; i++) {
         struct journal_entry *en = &l->journal.entries[i];
-        uint64_t id = en->id;
-        link_event_fn *on_event = en->on_event;
-        void *owner = en->owner;
-        if (id) {
-            forget(l, en); /* first: the owner may submit or cancel others */
-            if (on_event) {
-                on_event(owner, id, &ev);
-            }
+        en->is_in_outbox = false;
+        if (en->id && en->wants_cancel) {
+            forget(l, en);
+        } else if (en->id) {
+            journal_rewind(en);
+            en->waits_ms = en->waits_ms ? en->waits_ms : clock_ms();
         }
+    }
+    if (convicted && convicted->id) {
+        convict(l, convicted);
+    }
+    if (why->retry_after_ms == 0) {
+        fail_all(l);
+    } else if (l->journal.n_live > 0) {
+        uv_timer_start(&l->patience, on_patience, MIN(l->resume_ms, (uint64_t)PATIENCE_MS),
+                       PATIENCE_MS);
     }
     rest(l);
     l->on_change(l->arg);
+}
+
+/* What may go now goes, in order of arrival. */
+static void send_all(struct link *l)
+{
+    struct journal *j = &l->journal;
+    trial_arrange(&l->trial, j);
+    uint64_t first = UINT64_MAX;
+    for (size_t i = 0; i < LIMIT_LIVE_REQUESTS; i++) {
+        first = j->entries[i].id ? MIN(first, j->entries[i].id) : first;
+    }
+    for (uint64_t id = first; id <= j->n_ever; id++) {
+        struct journal_entry *en = journal_find(j, id);
+        if (en) {
+            outbox_add(l, en);
+        }
+    }
+    kick(l);
+}
+
+/* A worker serves: it gets what the dead one left. */
+static void resume_all(struct link *l)
+{
+    for (size_t i = 0; i < LIMIT_LIVE_REQUESTS; i++) {
+        struct journal_entry *en = &l->journal.entries[i];
+        if (!en->id) {
+            continue;
+        }
+        struct err e;
+        const struct msg_model *m = link_model(l, en->model.name, strlen(en->model.name));
+        int rc =
+            m ? journal_replay(en, m, &e)
+              : err_set(&e, ERR_MODEL_NOT_FOUND, "'%s' is not served any more", en->model.name);
+        if (rc < 0) {
+            fail(l, en, &e);
+        } else {
+            l->n_resumed++;
+        }
+    }
+    send_all(l);
 }
 
 static void breach(struct link *l, const struct err *e)
@@ -212,7 +250,8 @@ static void breach(struct link *l, const struct err *e)
     if (channel_send(l->channel, MSG_BREACH, l->epoch, &m, sizeof(m), NULL, 0) < 0) {
         log_error("the supervisor could not be told");
     }
-    struct msg_detach why = {.epoch = l->epoch, .err = ERR_WORKER_DOWN, .retry_after_ms = 2000};
+    struct msg_detach why = {
+        .epoch = l->epoch, .err = ERR_WORKER_DOWN, .retry_after_ms = 2000, .is_counted = 1};
     snprintf(why.detail, sizeof(why.detail), "it broke the protocol");
     end_epoch(l, &why);
 }
@@ -232,6 +271,11 @@ static int take_model(struct link *l, const struct msg_model *m, struct err *e)
     }
     l->n_models_known = l->n_models;
     set_state(l, LINK_READY);
+    if (l->down_ms) {
+        l->reload_ms = (uint32_t)MIN(clock_ms() - l->down_ms, (uint64_t)UINT32_MAX);
+        l->down_ms = 0;
+    }
+    resume_all(l);
     struct msg_ready ready = {.epoch = l->epoch};
     if (channel_send(l->channel, MSG_READY, l->epoch, &ready, sizeof(ready), NULL, 0) < 0) {
         log_warn("the supervisor could not be told that epoch %llu serves",
@@ -278,14 +322,33 @@ static int take_event(struct link *l, uint32_t type, struct err *e)
     if (rc == ERR_PROTOCOL) {
         return rc;
     }
+    if (rc < 0) { /* this request fails, the worker is told */
+        fail(l, en, e);
+        return 0;
+    }
+    en->waits_ms = type == MSG_STARTED || type == MSG_PREFILLED ? en->waits_ms : 0;
+    if (trial_note(&l->trial, en, type)) {
+        send_all(l);
+    }
+    if (rc == JOURNAL_KNOWN) {
+        return 0;
+    }
     struct link_event ev;
+    char resumed_on[sizeof(en->model.device)];
     decode(&ev, type, l->record);
+    if (type == MSG_DONE) {
+        ev.m.done.n_cached = en->n_cached;
+        memcpy(resumed_on, en->model.device, sizeof(resumed_on));
+        ev.resumed_on = en->is_forced ? resumed_on : NULL;
+    } else if (type == MSG_RESULT && en->result_bytes_before > en->result_bytes - ev.n_text) {
+        size_t known = (size_t)(en->result_bytes_before - (en->result_bytes - ev.n_text));
+        known = MIN(known, ev.n_text);
+        ev.text += known;
+        ev.n_text -= known;
+    }
     link_event_fn *on_event = en->on_event;
     void *owner = en->owner;
-    if (rc < 0) { /* no memory for the journal: this request fails, the worker is told */
-        link_cancel(l, id);
-        ev = (struct link_event){.type = MSG_FAIL, .err = *e};
-    } else if (rc == 1) {
+    if (rc == JOURNAL_ENDS) {
         forget(l, en);
     }
     if (on_event) {
@@ -363,7 +426,7 @@ static void flush_outbox(struct link *l)
 {
     while (l->outbox && !l->requests.dead) {
         struct journal_entry *en = l->outbox;
-        int rc = send_wishes(l, en);
+        int rc = outbox_send(l, en);
         if (rc == -EAGAIN) {
             break;
         }
@@ -375,15 +438,9 @@ static void flush_outbox(struct link *l)
         }
         outbox_remove(l, en);
         if (rc < 0) { /* the memfd or the channel failed: this request cannot go */
-            struct link_event ev = {.type = MSG_FAIL};
-            err_set(&ev.err, rc, "passing the request to the worker");
-            uint64_t id = en->id;
-            link_event_fn *on_event = en->on_event;
-            void *owner = en->owner;
-            forget(l, en);
-            if (on_event) {
-                on_event(owner, id, &ev);
-            }
+            struct err e;
+            err_set(&e, rc, "passing the request to the worker");
+            fail(l, en, &e);
         }
     }
 }
@@ -412,20 +469,24 @@ int link_open(struct link *l, uv_loop_t *loop, struct channel *channel,
         .requests = {.dead = true},
         .events = {.dead = true},
     };
-    l->outbox_end = &l->outbox;
+    outbox_init(l);
     journal_init(&l->journal);
     int rc = uv_timer_init(loop, &l->poll);
     l->poll.data = l;
+    if (rc == 0) {
+        rc = uv_timer_init(loop, &l->patience);
+        l->patience.data = l;
+    }
     return rc;
 }
 
 void link_close(struct link *l)
 {
     release(l);
-    l->outbox = NULL;
-    l->outbox_end = &l->outbox;
+    outbox_init(l);
     journal_finish(&l->journal);
     uv_close((uv_handle_t *)&l->poll, NULL);
+    uv_close((uv_handle_t *)&l->patience, NULL);
 }
 
 static int map_epoch(struct link *l, const struct msg_attach *m, const int fds[5])
@@ -457,7 +518,7 @@ static int map_epoch(struct link *l, const struct msg_attach *m, const int fds[5
 int link_attach(struct link *l, const struct msg_attach *m, int fds[5])
 {
     if (l->state == LINK_READY || l->state == LINK_LOADING) {
-        struct msg_detach why = {.epoch = l->epoch, .err = ERR_WORKER_DOWN};
+        struct msg_detach why = {.epoch = l->epoch, .err = ERR_WORKER_DOWN, .retry_after_ms = 1};
         snprintf(why.detail, sizeof(why.detail), "a new worker took its place");
         link_detach(l, &why);
     }
@@ -503,6 +564,9 @@ void link_detach(struct link *l, const struct msg_detach *m)
     } else { /* it never came, or broke the protocol before: only the outlook is new */
         set_state(l, LINK_DOWN);
         l->why = *m;
+        if (m->retry_after_ms == 0) {
+            fail_all(l);
+        }
         l->on_change(l->arg);
     }
     release(l);
@@ -526,6 +590,9 @@ void link_status(const struct link *l, struct link_status *ret)
     *ret = (struct link_status){
         .state = l->state, .since_unix_s = l->since_unix_s, .epoch = l->epoch, .detail = ""};
     uint64_t in_state_ms = clock_ms() - l->since_ms;
+    for (size_t i = 0; i < LIMIT_LIVE_REQUESTS && l->journal.n_live > 0; i++) {
+        ret->n_waiting += l->journal.entries[i].id && l->journal.entries[i].waits_ms;
+    }
     if (l->status && l->state != LINK_DOWN) {
         const struct status_page *s = l->status;
         ret->phase = atomic_load_explicit(&s->phase, memory_order_relaxed);
@@ -550,6 +617,8 @@ void link_status(const struct link *l, struct link_status *ret)
             double left = (double)(ret->load_total_bytes - ret->load_done_bytes) /
                           (double)ret->load_done_bytes;
             ret->retry_after_ms = (uint32_t)MIN(left * (double)in_state_ms, 3600e3);
+        } else if (l->down_ms && clock_ms() - l->down_ms < l->reload_ms) {
+            ret->retry_after_ms = l->reload_ms - (uint32_t)(clock_ms() - l->down_ms);
         }
         break;
     case LINK_DOWN:
@@ -581,11 +650,22 @@ int link_submit(struct link *l, uint32_t type, struct buf *payload, const struct
     if (l->state != LINK_READY) {
         return ERR_WORKER_DOWN;
     }
+    if (l->poison.n > 0) {
+        uint8_t digest[HASH_SHA256_BYTES];
+        journal_digest(type, payload, digest);
+        struct poison_row *row = poison_find(&l->poison, digest, clock_ms());
+        if (row) {
+            row->n_refused++;
+            return ERR_POISON;
+        }
+    }
     struct journal_entry *en;
-    int rc = journal_add(&l->journal, type, payload, model->n_vocab, model->n_ctx, &en);
+    int rc = journal_add(&l->journal, type, payload, model, &en);
     if (rc < 0) {
         return rc;
     }
+    en->is_held = l->trial.id != 0;
+    en->waits_ms = en->is_held ? clock_ms() : 0;
     en->on_event = on_event;
     en->owner = owner;
     *ret_id = en->id;

@@ -2,13 +2,17 @@
  * HTTP; a terminal uses it the same way.
  *
  * One thread (the loop's). Nothing here blocks. An epoch is one worker's life: link_attach begins
- * it, link_detach or a breach of the protocol ends it, and every request in flight then gets
- * MSG_FAIL with ERR_WORKER_DOWN. Events come from the loop only, never from within a link_* call
- * that submits, cancels or pauses. */
+ * it, link_detach or a breach of the protocol ends it. The requests in flight are then given to the
+ * next worker with what they have, and their owners hear nothing of it but the pause; MSG_FAIL with
+ * ERR_WORKER_DOWN comes when no worker is expected, or none went on with a request within
+ * resume_ms. Requests that bring workers down are found and refused (trial.h, poison.h). Events
+ * come from the loop only, never from within a link_* call that submits, cancels or pauses. */
 #ifndef GATEWAY_LINK_H
 #define GATEWAY_LINK_H
 
 #include "gateway/journal.h"
+#include "gateway/poison.h"
+#include "gateway/trial.h"
 #include "ipc/channel.h"
 #include "ipc/ring.h"
 #include "ipc/status.h"
@@ -32,6 +36,8 @@ struct link_event {
         struct msg_done done;
         struct msg_result result;
     } m;
+    const char
+        *resumed_on;  /* DONE: device, if ids of another numeric profile were forced; or NULL */
     const char *text; /* TOKEN, FINISH, RESULT: borrowed */
     size_t n_text;
     const struct msg_logprob *top; /* TOKEN: m.token.n_top of them */
@@ -55,6 +61,7 @@ struct link_status {
     uint32_t retry_after_ms; /* best guess until READY; 0 unknown */
     int err;                 /* DOWN: why (ERR_*) */
     const char *detail;      /* DOWN: borrowed, valid until the next change */
+    size_t n_waiting;        /* requests that wait to be resumed */
 };
 
 struct link {
@@ -67,8 +74,15 @@ struct link {
     uint64_t since_ms;
     uint64_t epoch, n_epochs, n_breaches;
     struct msg_detach why; /* of DOWN */
+    uint64_t resume_ms;    /* a request waits for a new worker so long; set by the front */
     struct journal journal;
-    size_t n_paused; /* live entries that are to pause */
+    struct trial trial;
+    struct poison poison;
+    uint64_t n_resumed;  /* requests given to another worker */
+    uint64_t down_ms;    /* when the last worker died; 0: none has, or the next one serves */
+    uint32_t reload_ms;  /* from there to READY, as last measured; 0 never */
+    uv_timer_t patience; /* looks for requests that have waited too long */
+    size_t n_paused;     /* live entries that are to pause */
     struct journal_entry *outbox, **outbox_end;
     struct msg_model models[LIMIT_MODELS]; /* of the newest epoch that sent any */
     uint32_t n_models;                     /* announced so far in this epoch */
@@ -103,7 +117,7 @@ const struct msg_model *link_model(const struct link *l, const char *name, size_
 
 /* Sends a request (payload of MSG_GENERATE or MSG_TEXT; taken on success; its id is filled in).
  * Events come to on_event until the terminal one. Errors: ERR_WORKER_DOWN (not READY), ERR_BUSY,
- * -ENOMEM. */
+ * ERR_POISON, -ENOMEM. */
 MUST_CHECK int link_submit(struct link *l, uint32_t type, struct buf *payload,
                            const struct msg_model *model, link_event_fn *on_event, void *owner,
                            uint64_t *ret_id);

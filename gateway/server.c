@@ -192,6 +192,7 @@ static int configure(void *front, const struct config *c, int key_fd, struct err
     s->config = copy;
     s->has_config = true;
     s->auth = auth;
+    s->link->resume_ms = (uint64_t)(copy.v[CONFIG_resume_timeout].num * 1000);
     return 0;
 }
 

@@ -430,12 +430,12 @@ static void close_terminal(void *front)
     uv_close((uv_handle_t *)&t->interrupt, on_closed);
 }
 
-/* Nothing in the configuration is the front's; a chat reads lines from now on. */
+/* A chat reads lines from now on. */
 static int configure(void *front, const struct config *c, int key_fd, struct err *e)
 {
     struct terminal *t = front;
-    (void)c;
     (void)key_fd;
+    t->link->resume_ms = (uint64_t)(c->v[CONFIG_resume_timeout].num * 1000);
     if (!set.is_chat || t->input) {
         return 0;
     }

@@ -22,10 +22,10 @@ static const struct msg_info infos[MSG_TYPE_END] = {
 
 /* Two programs built from one source agree on the layouts; these catch hidden padding. */
 _Static_assert(sizeof(struct msg_hello) == 48, "msg_hello");
-_Static_assert(sizeof(struct msg_detach) == 16 + MSG_DETAIL_BYTES, "msg_detach");
+_Static_assert(sizeof(struct msg_detach) == 24 + MSG_DETAIL_BYTES, "msg_detach");
 _Static_assert(sizeof(struct msg_breach) == 8 + MSG_DETAIL_BYTES, "msg_breach");
 _Static_assert(sizeof(struct msg_stage) == 32 + 2 * MSG_DETAIL_BYTES, "msg_stage");
-_Static_assert(sizeof(struct msg_model) == 48 + 2 * MSG_NAME_BYTES + 128, "msg_model");
+_Static_assert(sizeof(struct msg_model) == 48 + 2 * MSG_NAME_BYTES + 224, "msg_model");
 _Static_assert(sizeof(struct msg_generate) == 104, "msg_generate");
 _Static_assert(sizeof(struct msg_section) == 16, "msg_section");
 _Static_assert(sizeof(struct msg_text) == 32, "msg_text");
@@ -136,7 +136,7 @@ static bool fields_ok(uint32_t type, const void *payload, size_t len)
         memcpy(&m, payload, sizeof(m));
         return len == sizeof(m) && m.n_models <= LIMIT_MODELS && m.index < m.n_models &&
                IS_TERMINATED(m.name) && IS_TERMINATED(m.arch) && IS_TERMINATED(m.quant) &&
-               IS_TERMINATED(m.device);
+               IS_TERMINATED(m.device) && IS_TERMINATED(m.profile);
     }
     case MSG_GENERATE:
         return generate_ok(payload, len);

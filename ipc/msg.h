@@ -85,7 +85,9 @@ struct msg_attach {
 struct msg_detach {
     uint64_t epoch;
     int32_t err;              /* ERR_* for requests that now fail or wait */
-    uint32_t retry_after_ms;  /* expected time to the next epoch's READY; 0 unknown */
+    uint32_t retry_after_ms;  /* expected time to the next epoch's READY; 0: none is expected */
+    uint32_t is_counted;      /* the worker died by its own fault: its requests are suspects */
+    uint32_t reserved;
     char detail[MSG_DETAIL_BYTES];
 };
 
@@ -152,6 +154,8 @@ struct msg_model {
     char arch[32];
     char quant[32];     /* "Q4_K - Medium", ... as the file says */
     char device[64];    /* "cpu avx512, 2 threads" */
+    char profile[64];   /* numeric profile: equal ones compute equal bits. "cpu avx512, kv f16" */
+    uint8_t fingerprint[32]; /* of the file's metadata and tensor table */
 };
 
 struct msg_request {
@@ -164,7 +168,9 @@ enum msg_generate_flags {
     MSG_ECHO = 4,     /* (completions) every choice begins with the prompt's ids, text, logprobs */
     MSG_PARSE_SPECIAL = 8, /* special tokens in PROMPT_TEXT become their ids */
     MSG_IGNORE_EOS = 16,
-    MSG_RANK = 32, /* FINISH tells logprob_sum */
+    MSG_RANK = 32,    /* FINISH tells logprob_sum */
+    MSG_VERIFY = 64,  /* RESUME_IDS that are computed again must come out the same */
+    MSG_AGAIN = 128,  /* (also of TEXT) an earlier worker had it: the queue's limit is not for it */
 };
 
 /* Followed by sections (msg_section). Exactly one of PROMPT_TEXT, PROMPT_IDS, MESSAGES. */
@@ -202,14 +208,23 @@ enum msg_section_kind {
     MSG_STOP = 5,          /* one stop sequence; repeated */
     MSG_LOGIT_BIAS = 6,    /* struct msg_logit_bias[] */
     /* int32[]: ids already sent for choice `index` (replay): they are fed, not drawn, and neither
-     * they nor an ECHO are sent again; a choice that had ended ends again. */
+     * they nor an ECHO are sent again. With MSG_VERIFY those that are computed again are drawn as
+     * well, and another id is ERR_REPLAY_DIVERGENCE. */
     MSG_RESUME_IDS = 7,
+    /* struct msg_resume_end: choice `index` had ended (replay). Nothing of it is computed or sent;
+     * DONE counts its tokens. */
+    MSG_RESUME_END = 8,
 };
 
 struct msg_section {
     uint32_t kind;
     uint32_t index;
     uint64_t bytes; /* what follows, padded with zeros to 8 */
+};
+
+struct msg_resume_end {
+    uint32_t n_tokens; /* as FINISH said */
+    uint32_t reserved;
 };
 
 struct msg_logit_bias {
@@ -244,7 +259,7 @@ struct msg_text {
     uint32_t add_special; /* add BOS/EOS as the model wants */
     uint32_t parse_special;
     uint32_t n_sections;
-    uint32_t reserved;
+    uint32_t flags; /* MSG_AGAIN */
 };
 
 struct msg_started {

@@ -118,6 +118,11 @@ size_t ring_room(const struct ring *r)
     return used == SIZE_MAX ? 0 : (size_t)r->mask + 1 - used;
 }
 
+bool ring_is_read(const struct ring *r)
+{
+    return used_bytes(r) == 0;
+}
+
 int ring_put(struct ring *r, uint32_t type, const void *a, size_t a_len, const void *b,
              size_t b_len)
 {

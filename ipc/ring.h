@@ -60,5 +60,7 @@ void ring_wake(struct ring *r);
 
 /* Producer side: bytes free now; for back-pressure decisions. */
 size_t ring_room(const struct ring *r);
+/* The consumer has taken everything. */
+bool ring_is_read(const struct ring *r);
 
 #endif

@@ -62,14 +62,15 @@ static void report(const struct child *c, const struct policy_death *d,
 }
 
 /* The gateway's clients are told, or wait, for this long. */
-static void detach(struct supervisor *s, int err, uint64_t wait_ms, const char *detail,
-                   uint64_t now_ms)
+static void detach(struct supervisor *s, int err, uint64_t wait_ms, bool is_counted,
+                   const char *detail, uint64_t now_ms)
 {
     struct child *front = &s->front;
     if (s->is_front_attached && child_is_alive(front)) {
         struct msg_detach m = {.epoch = s->epoch.id,
                                .err = err,
-                               .retry_after_ms = (uint32_t)MIN(wait_ms, (uint64_t)UINT32_MAX)};
+                               .retry_after_ms = (uint32_t)MIN(wait_ms, (uint64_t)UINT32_MAX),
+                               .is_counted = is_counted};
         snprintf(m.detail, sizeof(m.detail), "%s", detail);
         int rc = channel_send(&front->channel, MSG_DETACH, s->epoch.id, &m, sizeof(m), NULL, 0);
         if (rc != 0 && rc != ERR_PEER_GONE) {
@@ -90,10 +91,11 @@ static void drop_held(struct supervisor *s)
 }
 
 /* After the worker is gone, or given up on. */
-static void end_epoch(struct supervisor *s, int err, uint64_t wait_ms, const char *detail,
-                      uint64_t now_ms)
+static void end_epoch(struct supervisor *s, int err, uint64_t wait_ms, bool is_counted,
+                      const char *detail, uint64_t now_ms)
 {
-    detach(s, s->phase == SUPERVISOR_SERVING ? err : ERR_DRAINING, wait_ms, detail, now_ms);
+    detach(s, s->phase == SUPERVISOR_SERVING ? err : ERR_DRAINING, wait_ms, is_counted, detail,
+           now_ms);
     epoch_close(&s->epoch);
     drop_held(s);
     child_end(&s->probe, CHILD_LAST_MS, now_ms); /* nobody waits for its verdict */
@@ -120,7 +122,7 @@ static void death_of_worker(struct supervisor *s, struct policy_death *d, uint64
         if (r.blame != POLICY_ORDERED) {
             log_warn("worker (pid %d) ended%s while the server stops", (int)w->pid, where);
         }
-        end_epoch(s, ERR_DRAINING, 0, "the server is shutting down", now_ms);
+        end_epoch(s, ERR_DRAINING, 0, false, "the server is shutting down", now_ms);
         return;
     }
     if (r.blame != POLICY_ORDERED && !(r.gives_up && d->signal == 0)) {
@@ -130,7 +132,9 @@ static void death_of_worker(struct supervisor *s, struct policy_death *d, uint64
     describe_end(d, end, sizeof(end));
     snprintf(detail, sizeof(detail), "the worker %s%s%.180s", end, *words ? ": " : "", words);
     bool is_lock = d->signal == 0 && d->exit_code == EXIT_GPU_LOCK;
-    end_epoch(s, is_lock ? ERR_GPU_BUSY : ERR_WORKER_DOWN, r.delay_ms + s->load_ms, detail, now_ms);
+    uint64_t wait_ms = r.gives_up ? 0 : MAX(r.delay_ms + s->load_ms, 1u);
+    end_epoch(s, is_lock ? ERR_GPU_BUSY : ERR_WORKER_DOWN, wait_ms, r.blame == POLICY_OWN, detail,
+              now_ms);
     s->died_ms = now_ms;
     s->worker_at_ms = now_ms + r.delay_ms;
     if (r.gives_up) {

@@ -33,6 +33,8 @@ enum {
     LIMIT_TOP_LOGPROBS = 20,
     LIMIT_QUEUE = 512, /* requests waiting in the worker */
     LIMIT_LIVE_REQUESTS = 1024, /* of the gateway, queued and running */
+    LIMIT_POISON = 64,          /* digests of requests that are refused */
+    LIMIT_POISON_S = 60 * 60,   /* so long */
     LIMIT_JOURNAL_BYTES = 256 * 1024 * 1024, /* their payloads */
     /* rings and messages */
     LIMIT_RING_BYTES = 1024 * 1024,

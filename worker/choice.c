@@ -58,7 +58,6 @@ void choice_finish(struct choice *c)
 static int take(struct choice *c, int32_t id, struct buf *text, struct err *e)
 {
     c->ids[c->n_ids++] = id;
-    sampler_accept(c->sampler, id, false);
     int got = detokenizer_add(c->detokenizer, id, text, &c->stop_index);
     if (got < 0) {
         return err_set(e, got, "the text of token %d", id);
@@ -67,7 +66,8 @@ static int take(struct choice *c, int32_t id, struct buf *text, struct err *e)
     return 0;
 }
 
-int choice_replay(struct choice *c, const int32_t *ids, size_t n, struct err *e)
+int choice_replay(struct choice *c, const int32_t *ids, size_t n, const struct msg_resume_end *end,
+                  struct err *e)
 {
     struct buf shown; /* was sent already */
     buf_init(&shown, 0);
@@ -81,7 +81,50 @@ int choice_replay(struct choice *c, const int32_t *ids, size_t n, struct err *e)
                   : take(c, ids[i], &shown, e);
     }
     buf_finish(&shown);
+    c->n_replayed = c->n_ids;
+    if (err == 0 && end) {
+        c->had_ended = true;
+        c->reason = MSG_FINISH_STOP; /* which one was said already */
+        c->drew_end = end->n_tokens == c->n_ids + 1;
+        if (!c->drew_end && end->n_tokens != c->n_ids) {
+            err = err_set(e, ERR_INTERNAL, "the answer ended after %u tokens and has %lld ids",
+                          end->n_tokens, (long long)c->n_ids);
+        }
+    }
     return err;
+}
+
+/* Tells the sampler of the ids before this position. */
+static void accept_until(struct choice *c, int64_t position)
+{
+    while (c->n_accepted < position) {
+        sampler_accept(c->sampler, c->ids[c->n_accepted++], false);
+    }
+}
+
+bool choice_wants_check(const struct choice *c, int64_t position)
+{
+    return (c->request->generate.flags & (MSG_VERIFY | MSG_RANK)) && position >= c->n_accepted &&
+           position < c->n_replayed;
+}
+
+int choice_check(struct choice *c, int64_t position, const float *logits, struct err *e)
+{
+    const struct msg_generate *g = &c->request->generate;
+    accept_until(c, position);
+    if (g->flags & MSG_RANK) {
+        struct msg_logprob own;
+        sampler_report(logits, c->request->model->n_vocab, c->ids[position], 1, &own);
+        c->logprob_sum += (double)own.logprob;
+    }
+    int32_t id = g->flags & MSG_VERIFY ? sampler_draw(c->sampler, logits, (uint32_t)position, 0, NULL)
+                                       : c->ids[position];
+    if (id != c->ids[position]) {
+        return err_set(e, ERR_REPLAY_DIVERGENCE, "token %lld was %d and is %d now",
+                       (long long)position, c->ids[position], id);
+    }
+    accept_until(c, position + 1);
+    return 0;
 }
 
 static bool is_end(const struct request *r, int32_t id)
@@ -104,6 +147,7 @@ int choice_draw(struct choice *c, const float *logits, struct events *ev, struct
     struct msg_logprob top[LIMIT_TOP_LOGPROBS + 1];
     uint32_t n_top = n_reported(r);
     bool ranks = (r->generate.flags & MSG_RANK) != 0;
+    accept_until(c, c->n_ids);
     int32_t id = sampler_draw(c->sampler, logits, (uint32_t)c->n_ids, ranks ? MAX(n_top, 1u) : n_top,
                               top);
     c->logprob_sum += ranks ? (double)top[0].logprob : 0;

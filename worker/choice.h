@@ -15,6 +15,9 @@ struct choice {
     bool drew_end;                   /* an end-of-generation id came */
     uint32_t reason;                 /* enum msg_finish_reason; 0: it goes on */
     int stop_index;                  /* the stop sequence that ended it; -1 none */
+    bool had_ended;                  /* in an earlier epoch: nothing of it is sent again */
+    int64_t n_replayed;              /* of ids, from an earlier epoch */
+    int64_t n_accepted;              /* of ids, those that the sampler has been told of */
     struct sampler *sampler;         /* owned */
     struct detokenizer *detokenizer; /* owned */
 
@@ -31,9 +34,17 @@ MUST_CHECK int choice_init(struct choice *c, struct request *r, uint32_t number,
                            struct err *e);
 void choice_finish(struct choice *c);
 
-/* Goes through ids that were sent in an earlier epoch. May end the choice. Errors: ERR_INTERNAL
- * when ids go on after the end; -ENOMEM; ERR_MODEL_TOKENIZER. */
-MUST_CHECK int choice_replay(struct choice *c, const int32_t *ids, size_t n, struct err *e);
+/* Goes through ids that were sent in an earlier epoch. May end the choice. end: it had ended; or
+ * NULL. Errors: ERR_INTERNAL when ids go on after the end, or the end does not fit them; -ENOMEM;
+ * ERR_MODEL_TOKENIZER. */
+MUST_CHECK int choice_replay(struct choice *c, const int32_t *ids, size_t n,
+                             const struct msg_resume_end *end, struct err *e);
+
+/* Is the id at this position of the answer one of an earlier epoch whose logits are wanted still? */
+bool choice_wants_check(const struct choice *c, int64_t position);
+/* With MSG_VERIFY draws it again; with MSG_RANK adds it to the sum. ERR_REPLAY_DIVERGENCE: another
+ * one was drawn. */
+MUST_CHECK int choice_check(struct choice *c, int64_t position, const float *logits, struct err *e);
 
 /* Draws the next id from these logits and sends it; sets reason when the answer ends there. */
 MUST_CHECK int choice_draw(struct choice *c, const float *logits, struct events *ev, struct err *e);

@@ -247,6 +247,8 @@ static int name_model(struct engine *en, struct err *e)
     i->arch = arena_str(&en->program.arena, s.data, s.len);
     snprintf(i->device, sizeof i->device, "cpu %s, %d thread%s", isa_name(en->options.isa),
              pool_threads(en->pool), pool_threads(en->pool) == 1 ? "" : "s");
+    snprintf(i->profile, sizeof i->profile, "cpu %s, kv %s", isa_name(en->options.isa),
+             type_info((uint32_t)en->options.kv_type)->name);
     return i->arch ? fingerprint(&en->gguf, i->fingerprint) : -ENOMEM;
 }
 

@@ -37,6 +37,7 @@ struct engine_info {
     int64_t n_blocks;     /* KV blocks of ENGINE_BLOCK_TOKENS in the pool */
     int64_t n_snapshots;  /* of recurrent states, for the prefix cache; 0: the model has none */
     char device[64];      /* "cpu avx512, 2 threads" */
+    char profile[64];     /* equal profiles compute equal bits: "cpu avx512, kv f16" */
     uint8_t fingerprint[32]; /* of metadata and tensor table: keys caches */
     char warn[160];          /* a sentence for the log, such as tensors that nothing uses; or "" */
 };

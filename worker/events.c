@@ -97,6 +97,8 @@ void events_model(struct events *ev, const struct models *models, uint32_t index
     snprintf(e.arch, sizeof(e.arch), "%s", info->arch);
     snprintf(e.quant, sizeof(e.quant), "%s", info->quant);
     snprintf(e.device, sizeof(e.device), "%s", info->device);
+    snprintf(e.profile, sizeof(e.profile), "%s", info->profile);
+    memcpy(e.fingerprint, info->fingerprint, sizeof(e.fingerprint));
     if (put(ev, MSG_MODEL, &e, sizeof(e)) < 0) {
         ev->err = ERR_PROTOCOL; /* the first records of a fresh ring always fit */
     }

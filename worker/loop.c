@@ -91,7 +91,8 @@ static bool may_enter(struct loop *l, struct request *r)
         fail(l, r, ERR_DRAINING, "");
         return false;
     }
-    if (n_queued(l) > l->queue_size) {
+    uint32_t flags = r->type == MSG_GENERATE ? r->generate.flags : r->text.flags;
+    if (!(flags & MSG_AGAIN) && n_queued(l) > l->queue_size) {
         snprintf(detail, sizeof(detail), "%zu requests wait", l->queue_size);
         fail(l, r, ERR_BUSY, detail);
         return false;

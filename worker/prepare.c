@@ -70,7 +70,7 @@ static int make_choices(struct request *r, struct err *e)
         struct choice *c = &r->choices[i];
         int err = choice_init(c, r, g->choice_base + i, n_max, e);
         if (err == 0) {
-            err = choice_replay(c, r->resume[i].data, r->resume[i].n, e);
+            err = choice_replay(c, r->resume[i].data, r->resume[i].n, r->ends[i].data, e);
         }
         if (err < 0) {
             return err;

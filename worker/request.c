@@ -68,14 +68,15 @@ static bool take_stop(struct request *r, const void *data, uint64_t bytes)
     return true;
 }
 
-static bool take_resume(struct request *r, uint32_t index, const void *data, uint64_t bytes)
+static bool take_resume(struct request *r, struct request_span *spans, uint32_t index,
+                        const void *data, uint64_t bytes, size_t elem)
 {
     const struct msg_generate *g = &r->generate;
     if (index < g->choice_base || index - g->choice_base >= g->n_choices) {
         return false;
     }
     r->is_resumed = r->is_resumed || bytes > 0;
-    return take_once(&r->resume[index - g->choice_base], data, bytes, sizeof(int32_t));
+    return take_once(&spans[index - g->choice_base], data, bytes, elem);
 }
 
 static bool take_section(struct request *r, const struct msg_section *s, const void *data)
@@ -96,7 +97,10 @@ static bool take_section(struct request *r, const struct msg_section *s, const v
         return is_generate && take_once(&r->bias, data, s->bytes, sizeof(struct msg_logit_bias)) &&
                r->bias.n <= LIMIT_LOGIT_BIAS;
     case MSG_RESUME_IDS:
-        return is_generate && take_resume(r, s->index, data, s->bytes);
+        return is_generate && take_resume(r, r->resume, s->index, data, s->bytes, sizeof(int32_t));
+    case MSG_RESUME_END:
+        return is_generate && s->bytes == sizeof(struct msg_resume_end) &&
+               take_resume(r, r->ends, s->index, data, s->bytes, s->bytes);
     default:
         return false;
     }

@@ -56,7 +56,8 @@ struct request {
     struct detokenizer_stop stops[LIMIT_STOPS];
     size_t n_stops;
     struct request_span resume[LIMIT_CHOICES]; /* n: ids */
-    bool is_resumed;                           /* some choice has sent ids */
+    struct request_span ends[LIMIT_CHOICES];   /* struct msg_resume_end; data NULL: it goes on */
+    bool is_resumed;                           /* some choice has sent ids, or had ended */
 
     /* what preparing made */
     struct err err;    /* code < 0: the request fails */

@@ -173,7 +173,9 @@ static void end_choice(struct scheduler *s, struct choice *c)
 {
     struct request *r = c->request;
     leave(s, c);
-    choice_send_finish(c, s->events);
+    if (!c->had_ended) {
+        choice_send_finish(c, s->events);
+    }
     if (--r->n_unfinished == 0) {
         events_done(s->events, r);
     }
@@ -302,6 +304,8 @@ static int64_t n_reusable(struct scheduler *s, const struct choice *c)
     int64_t n = is_bearer(c) ? r->n_prompt - 1 : n_known(c) - 1;
     if (c->is_suspect) { /* what spoiled its step might be found again */
         n = 0;
+    } else if ((r->generate.flags & MSG_RANK) && c->n_accepted < c->n_replayed) {
+        n = MIN(n, r->n_prompt - 1 + c->n_accepted); /* every id of the answer is ranked */
     } else if (r->echo && r->n_echoed < r->n_prompt) {
         n = MIN(n, MAX(r->n_echoed - 1, 0)); /* its report needs every row */
     }
@@ -443,6 +447,7 @@ static int64_t add_slice(struct scheduler *s, struct choice *c, int64_t most)
     struct slice slice = {.choice = c, .first = first};
     for (int64_t i = first; i < end && slice.n < most; i++) {
         bool want = i == n_known(c) - 1 || (is_bearer(c) && i == r->n_prompt - 1) ||
+                    choice_wants_check(c, i + 1 - r->n_prompt) ||
                     (wants_prompt_logits(r) && i + 1 < r->n_prompt && i + 1 >= r->n_echoed);
         if (want && s->n_logits == s->max_logits) {
             break;
@@ -517,6 +522,17 @@ enum status_phase scheduler_plan(struct scheduler *s)
 
 /* ---- delivery ---- */
 
+/* Of an id that an earlier epoch drew. 0, or the request has failed. */
+static int check(struct scheduler *s, struct choice *c, int64_t position, const float *logits)
+{
+    struct err e;
+    int err = choice_wants_check(c, position) ? choice_check(c, position, logits, &e) : 0;
+    if (err < 0) {
+        fail(s, c->request, &e);
+    }
+    return err;
+}
+
 /* 0, or the request has failed. */
 static int draw(struct scheduler *s, struct choice *c, const float *logits)
 {
@@ -541,7 +557,7 @@ static int bear(struct scheduler *s, struct choice *bearer, const float *logits)
             continue;
         }
         c->is_unborn = false;
-        int err = c->n_ids ? 0 : draw(s, c, logits);
+        int err = c->n_ids ? check(s, c, 0, logits) : draw(s, c, logits);
         if (err < 0) {
             return err;
         }
@@ -588,6 +604,9 @@ static void deliver(struct scheduler *s, const struct slice *slice, const struct
             return;
         }
         if (is_bearer(c) && i == r->n_prompt - 1 && bear(s, c, x) < 0) {
+            return;
+        }
+        if (x && i < n_before - 1 && check(s, c, i + 1 - r->n_prompt, x) < 0) {
             return;
         }
         if (i == n_before - 1) {

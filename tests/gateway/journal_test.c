@@ -4,6 +4,8 @@
 #include "gateway/journal.h"
 #include "tests/test.h"
 
+static const struct msg_model model = {.name = "tiny", .n_vocab = 100, .n_ctx = 50};
+
 static struct journal_entry *add(struct journal *j, uint32_t n_choices, uint32_t base,
                                  uint32_t flags, uint32_t max_tokens)
 {
@@ -17,7 +19,7 @@ static struct journal_entry *add(struct journal *j, uint32_t n_choices, uint32_t
     buf_init(&b, 0);
     buf_add(&b, &m, sizeof(m));
     msg_put_section(&b, MSG_PROMPT_TEXT, 0, "x", 1);
-    CHECK_INT(journal_add(j, MSG_GENERATE, &b, 100, 50, &en), 0);
+    CHECK_INT(journal_add(j, MSG_GENERATE, &b, &model, &en), 0);
     CHECK(b.data == NULL && en->payload.len == sizeof(m) + 24);
     uint64_t id;
     memcpy(&id, en->payload.data, sizeof(id));
@@ -42,7 +44,7 @@ static void ids_and_limits(void)
         struct msg_generate m = {.n_choices = 1};
         buf_init(&b, 0);
         buf_add(&b, &m, sizeof(m));
-        CHECK_INT(journal_add(&j, MSG_GENERATE, &b, 1, 1, &en), ERR_BUSY);
+        CHECK_INT(journal_add(&j, MSG_GENERATE, &b, &model, &en), ERR_BUSY);
         CHECK(b.len == sizeof(m)); /* still the caller's */
         buf_finish(&b);
         for (uint64_t id = last - LIMIT_LIVE_REQUESTS + 1; id <= last; id++) {
@@ -63,7 +65,7 @@ static void ids_and_limits(void)
         buf_init(&b, 0);
         buf_add(&b, &m, sizeof(m));
         buf_add(&b, large, sizeof(large));
-        rc = journal_add(&j, MSG_TEXT, &b, 1, 1, &en);
+        rc = journal_add(&j, MSG_TEXT, &b, &model, &en);
         buf_finish(&b);
         n += rc == 0;
     } while (rc == 0);

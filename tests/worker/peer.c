@@ -186,7 +186,7 @@ static void on_done(struct answer *an, const struct msg_done *m)
         n += an->choices[i] ? an->choices[i]->n_tokens : 0;
     }
     CHECK(an->is_cancelled || an->is_started);
-    CHECK_INT(m->n_completion, n);
+    CHECK_INT(m->n_completion, n + an->n_before);
     CHECK(!an->is_started || m->n_prompt == an->started.n_prompt);
     an->done = *m;
     an->is_over = true;

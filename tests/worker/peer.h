@@ -41,6 +41,7 @@ struct answer {
     bool is_started, is_over, is_cancelled;
     struct msg_started started;
     struct msg_done done;
+    uint32_t n_before; /* tokens of choices that a replay said had ended */
     int err; /* FAIL */
     char detail[MSG_DETAIL_BYTES];
     uint32_t n_prefilled;

@@ -349,8 +349,8 @@ static void results_do_not_depend_on_company(void)
         CHECK((scheduler_stats(b->scheduler).n_preempted > 0) == (i >= 3 && i != 5));
         close_bench(b);
     }
-    CHECK_INT(n_rows[1], n_rows[0]);        /* nothing twice */
-    CHECK(n_rows[3] > n_rows[0]); /* some was computed again */
+    CHECK_INT(n_rows[1], n_rows[0]); /* nothing twice */
+    CHECK(n_rows[3] > n_rows[0]);    /* some was computed again */
     close_bench(want);
 }
 
@@ -818,6 +818,7 @@ static void a_replay_goes_on_where_the_answer_was(void)
                 ask_add(&a, MSG_RESUME_IDS, i, c->ids, cuts[i] * sizeof(c->ids[0]));
             }
         }
+        a.m.flags |= k % 5 < 4 ? MSG_VERIFY | MSG_AGAIN : MSG_AGAIN;
         submit(b, &a);
         run_all(b);
         struct answer *is = peer_answer(&b->peer, k + 1);
@@ -845,6 +846,82 @@ static void a_replay_goes_on_where_the_answer_was(void)
     }
     close_bench(b);
     close_bench(want);
+}
+
+/* Of three choices the second had ended: nothing of it comes again, the others go on, and the end
+ * counts them all. With all three at their end only the count is left to say. */
+static void what_had_ended_is_over(void)
+{
+    struct bench *b = open_bench(roomy);
+    struct ask a = ask_text(1, "some words");
+    a.m.seed = 1;
+    a.m.n_choices = 3;
+    a.m.max_tokens = 12;
+    a.m.temperature = 0.9f;
+    submit(b, &a);
+    run_all(b);
+    for (uint64_t id = 2; id < 4; id++) {
+        a = ask_text(id, "some words");
+        a.m.n_choices = 3;
+        a.m.max_tokens = 12;
+        a.m.temperature = 0.9f;
+        a.m.flags |= MSG_VERIFY;
+        a.m.seed = 1; /* as of the first */
+        uint32_t n_before = 0;
+        for (uint32_t i = 0; i < 3; i++) {
+            const struct answer_choice *c = choice(b, 1, i);
+            struct msg_resume_end end = {.n_tokens = c->n_tokens};
+            bool is_over = i == 1 || id == 3;
+            ask_add(&a, MSG_RESUME_IDS, i, c->ids, (is_over ? c->n_ids : 2) * sizeof(c->ids[0]));
+            if (is_over) {
+                ask_add(&a, MSG_RESUME_END, i, &end, sizeof(end));
+                n_before += c->n_tokens;
+            }
+        }
+        submit(b, &a);
+        peer_answer(&b->peer, id)->n_before = n_before;
+        run_all(b);
+        struct answer *is = peer_answer(&b->peer, id);
+        CHECK_INT(is->err, 0);
+        CHECK_INT(is->done.n_completion, peer_answer(&b->peer, 1)->done.n_completion);
+        for (uint32_t i = 0; i < 3; i++) {
+            CHECK((is->choices[i] != NULL) == (i != 1 && id == 2));
+        }
+    }
+    close_bench(b);
+}
+
+/* An id that the model would not give again, anywhere in the answer, is found; unless it is to be
+ * believed. */
+static void a_replay_that_diverges_is_told(void)
+{
+    static const float temperatures[] = {0, 0.9f};
+    for (int t = 0; t < 2; t++) {
+        for (size_t wrong = 0; wrong < 9; wrong++) {
+            struct bench *b = open_bench((struct shape){2, 16, 4096, 4096});
+            for (uint64_t id = 1; id < 4; id++) {
+                struct ask a = ask_text(id, "some words");
+                a.m.flags |= MSG_IGNORE_EOS;
+                a.m.max_tokens = 12;
+                a.m.n_choices = 2;
+                a.m.temperature = temperatures[t];
+                a.m.seed = 1;
+                if (id > 1) {
+                    const struct answer_choice *c = choice(b, 1, 1);
+                    int32_t ids[10];
+                    memcpy(ids, c->ids, sizeof(ids));
+                    ids[wrong] = ids[wrong] == FAKE_BYTE + 'q' ? FAKE_BYTE + 'z' : FAKE_BYTE + 'q';
+                    ask_add(&a, MSG_RESUME_IDS, 1, ids, sizeof(ids));
+                    a.m.flags |= id == 2 ? MSG_VERIFY : 0;
+                }
+                submit(b, &a);
+                run_all(b);
+            }
+            CHECK_INT(peer_answer(&b->peer, 2)->err, ERR_REPLAY_DIVERGENCE);
+            CHECK_INT(peer_answer(&b->peer, 3)->err, 0);
+            close_bench(b);
+        }
+    }
 }
 
 static void a_replay_that_cannot_be_is_refused(void)
@@ -974,6 +1051,8 @@ int main(void)
     cancellation_takes_effect_at_once();
     a_step_that_fails_fails_its_culprit_alone();
     a_replay_goes_on_where_the_answer_was();
+    what_had_ended_is_over();
+    a_replay_that_diverges_is_told();
     a_replay_that_cannot_be_is_refused();
     prompt_logprobs_are_those_of_the_model();
     random_traffic_leaves_nothing_behind();
