@@ -235,6 +235,28 @@ static void on_verdict(struct supervisor *s, struct child *c, const struct chann
     }
 }
 
+/* False: it has nothing to finish. */
+static bool ask_to_drain(struct supervisor *s, struct child *c, uint64_t deadline_ms,
+                         uint64_t now_ms)
+{
+    struct msg_drain m = {.deadline_ms = deadline_ms};
+    c->is_drained = !child_is_alive(c) || c->state < CHILD_GREETED;
+    if (!c->is_drained) {
+        say(s, c, MSG_DRAIN, &m, sizeof(m), NULL, 0, now_ms);
+    }
+    return !c->is_drained;
+}
+
+/* The worker's turn comes when the front needs it no more: what the front has taken, and may be
+ * sending just now, is still to be computed. */
+static void on_drained(struct supervisor *s, struct child *c, uint64_t now_ms)
+{
+    c->is_drained = true;
+    if (c == &s->front && s->phase == SUPERVISOR_DRAINING) {
+        ask_to_drain(s, &s->worker, MAX(s->drain_deadline_ms, now_ms) - now_ms, now_ms);
+    }
+}
+
 static void handle(struct supervisor *s, struct child *c, struct channel_msg *m, uint64_t now_ms)
 {
     switch (m->type) {
@@ -245,7 +267,7 @@ static void handle(struct supervisor *s, struct child *c, struct channel_msg *m,
         on_ready(s, c, m, now_ms);
         break;
     case MSG_DRAINED:
-        c->is_drained = true;
+        on_drained(s, c, now_ms);
         break;
     case MSG_PING:
         s->front_seen_ms = now_ms;
@@ -323,13 +345,7 @@ void dialog_ping(struct supervisor *s, uint64_t silence_ms, uint64_t now_ms)
 
 void dialog_drain(struct supervisor *s, uint64_t deadline_ms, uint64_t now_ms)
 {
-    struct msg_drain m = {.deadline_ms = deadline_ms};
-    struct child *both[] = {&s->front, &s->worker};
-    for (size_t i = 0; i < COUNT_OF(both); i++) {
-        if (child_is_alive(both[i]) && both[i]->state >= CHILD_GREETED) {
-            say(s, both[i], MSG_DRAIN, &m, sizeof(m), NULL, 0, now_ms);
-        } else {
-            both[i]->is_drained = true;
-        }
+    if (!ask_to_drain(s, &s->front, deadline_ms, now_ms)) {
+        on_drained(s, &s->front, now_ms);
     }
 }

@@ -21,7 +21,7 @@ void dialog_flush(struct supervisor *s, uint64_t now_ms);
 /* Asks the gateway for a sign of life when the last one is old; condemns it when there was none for
  * silence_ms. The terminal may block on its user and is not asked. */
 void dialog_ping(struct supervisor *s, uint64_t silence_ms, uint64_t now_ms);
-/* Tells both to finish what runs, within deadline_ms. */
+/* Tells the front to finish what runs within deadline_ms, and then the worker. */
 void dialog_drain(struct supervisor *s, uint64_t deadline_ms, uint64_t now_ms);
 /* The probe ended, or could not be started: the worker gets a verdict in any case. */
 void dialog_send_verdict(struct supervisor *s, int err, const char *detail, uint64_t now_ms);

@@ -101,6 +101,7 @@ static void drain(struct supervisor *s, uint64_t now_ms)
     }
     child_end(&s->probe, CHILD_LAST_MS, now_ms);
     dialog_drain(s, timeout_ms, now_ms);
+    listen_close(&s->listening); /* who connects from now on is refused, and not kept waiting */
 }
 
 static void kill_all(struct supervisor *s, uint64_t now_ms)
