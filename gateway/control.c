@@ -16,6 +16,7 @@ enum { CONFIG_BYTES = 4 * 1024 * 1024 };
 static void stop(struct control *c, int exit_code)
 {
     c->exit_code = exit_code;
+    c->is_over = true;
     uv_stop(c->loop);
 }
 
@@ -132,7 +133,7 @@ static void on_channel(uv_poll_t *poll, int status, int events)
     static struct channel_msg m;
     (void)events;
     int rc = status < 0 ? ERR_PEER_GONE : 1;
-    while (rc == 1 && (rc = channel_recv(&c->channel, &m)) == 1) {
+    while (rc == 1 && !c->is_over && (rc = channel_recv(&c->channel, &m)) == 1) {
         take(c, &m);
         channel_msg_finish(&m);
     }

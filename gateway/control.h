@@ -17,6 +17,7 @@ struct control {
     bool has_config;
     uint64_t drain_ms; /* time that running requests get, when SIGTERM and not DRAIN asks */
     bool is_drained, leaves_when_drained;
+    bool is_over;
     int exit_code; /* why the loop ended */
 };
 

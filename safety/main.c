@@ -31,7 +31,7 @@ static const struct command commands[] = {
     {"chat", "-m MODEL", "talk with a model in the terminal", run_terminal},
     {"inspect", "MODEL", "show what a model file holds and needs", run_tool},
     {"logits", "-m MODEL -p TEXT -o FILE", "write the logits of a prompt to a file", run_tool},
-    {"tokenize", "-m MODEL", "print the token ids of each line", run_tool},
+    {"tokenize", "-m MODEL", "print the token ids of a text", run_tool},
     {"detokenize", "-m MODEL", "print the text of token ids", run_tool},
     {"bench", "-m MODEL", "measure prefill and decode rates", run_tool},
     {"perplexity", "-m MODEL --file FILE", "measure how well a model predicts a text", run_tool},
