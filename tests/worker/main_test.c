@@ -1,5 +1,6 @@
 /* The program rocmforge-worker as the supervisor sees it: handshake, ready, answers, drain; and how
- * it ends when something is wrong: exit code, last words. argv[1] is the program. */
+ * it ends when something is wrong: exit code, last words. argv[1] is the program; without it,
+ * the one of the build tree. */
 #include "ipc/memfd.h"
 #include "shared/clock.h"
 #include "shared/config.h"
@@ -8,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -256,8 +258,10 @@ static void it_dies_with_its_parent(void)
 
 int main(int argc, char **argv)
 {
-    CHECK_INT(argc, 2);
-    program = argv[1];
+    static char beside[8192], self[4096];
+    snprintf(self, sizeof(self), "%s", argv[0]);
+    snprintf(beside, sizeof(beside), "%s/../bin/rocmforge-worker", dirname(self));
+    program = argc > 1 ? argv[1] : beside;
     it_serves_and_drains();
     it_says_what_is_wrong("device", "gpu", 13, "no usable GPU");
     it_says_what_is_wrong("model", "/nowhere/x.gguf", 16, "/nowhere/x.gguf");
