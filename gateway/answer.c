@@ -501,8 +501,7 @@ static void complete(struct request *r, struct exchange *x)
     const struct config *c = &x->server->config;
     const char *const keys[] = {"authorization", "x-api-key"};
     r->queue_timeout = r->queue_timeout > 0 ? r->queue_timeout : c->v[CONFIG_queue_timeout].num;
-    r->first_timeout = r->first_timeout > 0 ? r->first_timeout
-                                                        : c->v[CONFIG_first_timeout].num;
+    r->first_timeout = r->first_timeout > 0 ? r->first_timeout : c->v[CONFIG_first_timeout].num;
     r->total_timeout = r->total_timeout > 0 ? r->total_timeout : c->v[CONFIG_total_timeout].num;
     r->client = r->user.data ? hash64(r->user.data, r->user.n, 0) : 0;
     for (size_t i = 0; i < COUNT_OF(keys); i++) {

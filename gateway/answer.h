@@ -17,7 +17,7 @@ struct answer_choice {
     size_t n_chars; /* of pieces so far: text_offset */
     bool has_begun, is_finished, is_shown;
     float mean_logprob; /* of its tokens, where several compete */
-    uint32_t finish; /* enum msg_finish_reason */
+    uint32_t finish;    /* enum msg_finish_reason */
 };
 
 /* What a piece of a stream says. */

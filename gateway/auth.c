@@ -29,7 +29,13 @@ static int add_line(struct auth *a, const char *s, size_t n, struct err *e)
     if (a->n == LIMIT_API_KEYS) {
         return err_set(e, ERR_CONFIG, "the API key file holds more than %d keys", LIMIT_API_KEYS);
     }
-    hash_sha256(s, n, a->digests[a->n++]);
+    static const char word[] = "admin ";
+    size_t skip = n > strlen(word) && memcmp(s, word, strlen(word)) == 0 ? strlen(word) : 0;
+    while (skip && is_space(s[skip])) {
+        skip++;
+    }
+    a->is_admin[a->n] = skip > 0;
+    hash_sha256(s + skip, n - skip, a->digests[a->n++]);
     return 0;
 }
 
@@ -66,19 +72,20 @@ int auth_read(int fd, struct auth *ret, struct err *e)
     return rc;
 }
 
-bool auth_check(const struct auth *a, const char *key, size_t n)
+enum auth_verdict auth_check(const struct auth *a, const char *key, size_t n)
 {
     uint8_t digest[HASH_SHA256_BYTES];
     hash_sha256(key, n, digest);
-    unsigned found = 0;
+    unsigned found = 0, is_admin = 0;
     for (size_t i = 0; i < a->n; i++) {
         unsigned differs = 0;
         for (size_t j = 0; j < sizeof(digest); j++) {
             differs |= (unsigned)(digest[j] ^ a->digests[i][j]);
         }
         found |= (differs - 1u) >> 31; /* 1 when differs is 0 */
+        is_admin |= (differs - 1u) >> 31 & a->is_admin[i];
     }
-    return found != 0;
+    return is_admin ? AUTH_ADMIN : found ? AUTH_USER : AUTH_UNKNOWN;
 }
 
 const char *auth_bearer(const char *header, size_t n, size_t *ret_n)

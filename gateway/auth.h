@@ -11,14 +11,16 @@ struct auth {
     bool is_on; /* keys are asked for */
     size_t n;
     uint8_t digests[LIMIT_API_KEYS][HASH_SHA256_BYTES];
+    bool is_admin[LIMIT_API_KEYS];
 };
 
-/* Reads "one key a line" from an open file (empty lines and lines that begin with '#' are skipped),
- * from its beginning. *ret is untouched on failure. Errors: ERR_CONFIG (no key, too many, too
- * long), -errno. */
+/* Reads "one key a line" from an open file (empty lines and lines that begin with '#' are skipped;
+ * "admin KEY" is a key that may administer as well), from its beginning. *ret is untouched on
+ * failure. Errors: ERR_CONFIG (no key, too many, too long), -errno. */
 MUST_CHECK int auth_read(int fd, struct auth *ret, struct err *e);
 
-bool auth_check(const struct auth *a, const char *key, size_t n);
+enum auth_verdict { AUTH_UNKNOWN, AUTH_USER, AUTH_ADMIN };
+enum auth_verdict auth_check(const struct auth *a, const char *key, size_t n);
 
 /* The key in "Bearer KEY"; NULL when the header says something else. */
 const char *auth_bearer(const char *header, size_t n, size_t *ret_n);

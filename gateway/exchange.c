@@ -19,12 +19,17 @@ static int check_key(const struct exchange *x, struct err *e)
 {
     const struct auth *a = &x->server->auth;
     size_t n;
-    if (!a->is_on || (x->route->flags & ROUTE_PUBLIC)) {
+    bool needs_admin = (x->route->flags & ROUTE_ADMIN) && !x->conn->is_unix;
+    if ((!a->is_on && !needs_admin) || (x->route->flags & ROUTE_PUBLIC)) {
         return 0;
     }
     const char *header = http_find(x->http, "authorization", &n);
     const char *key = header ? auth_bearer(header, n, &n) : http_find(x->http, "x-api-key", &n);
-    return key && auth_check(a, key, n)
+    enum auth_verdict v = key ? auth_check(a, key, n) : AUTH_UNKNOWN;
+    if (needs_admin && (v == AUTH_USER || !a->is_on)) {
+        return err_set(e, ERR_ADMIN_ONLY, "%s", x->route->path);
+    }
+    return v != AUTH_UNKNOWN
                ? 0
                : err_set(e, ERR_UNAUTHORIZED, "%s", key ? "this key is not known" : "no key came");
 }
@@ -33,7 +38,16 @@ static unsigned method_bit(const struct http *h)
 {
     return h->method == HTTP_GET || h->method == HTTP_HEAD ? ROUTE_GET
            : h->method == HTTP_POST                        ? ROUTE_POST
+           : h->method == HTTP_DELETE                      ? ROUTE_DELETE
                                                            : 0;
+}
+
+static const char *allowed(const struct route *r)
+{
+    return !r                          ? "GET, HEAD, POST, OPTIONS"
+           : r->methods & ROUTE_DELETE ? "GET, HEAD, DELETE, OPTIONS"
+           : r->methods & ROUTE_POST   ? "POST, OPTIONS"
+                                       : "GET, HEAD, OPTIONS";
 }
 
 int exchange_judge(struct exchange *x, struct err *e)
@@ -63,7 +77,9 @@ int exchange_judge(struct exchange *x, struct err *e)
     }
     if (!(x->route->methods & method_bit(h))) {
         return err_set(e, ERR_METHOD, "%s takes %s", x->route->path,
-                       x->route->methods & ROUTE_POST ? "POST" : "GET");
+                       x->route->methods & ROUTE_DELETE ? "GET and DELETE"
+                       : x->route->methods & ROUTE_POST ? "POST"
+                                                        : "GET");
     }
     if (s->is_draining && !(x->route->flags & ROUTE_PUBLIC)) {
         return err_set(e, ERR_DRAINING, "requests under way are being finished");
@@ -76,9 +92,7 @@ int exchange_judge(struct exchange *x, struct err *e)
 static void answer_options(struct exchange *x)
 {
     char extra[1024];
-    const char *methods = !x->route                        ? "GET, HEAD, POST, OPTIONS"
-                          : x->route->methods & ROUTE_POST ? "POST, OPTIONS"
-                                                           : "GET, HEAD, OPTIONS";
+    const char *methods = allowed(x->route);
     size_t n;
     const char *wanted = http_find(x->http, "access-control-request-headers", &n);
     if (x->is_cross_origin) {
@@ -336,8 +350,7 @@ void exchange_error(struct exchange *x, const struct err *e, const char *param)
     char extra[256];
     retry_headers(x, e->code, extra, sizeof(extra));
     if (e->code == ERR_METHOD) {
-        snprintf(extra, sizeof(extra), "Allow: %s\r\n",
-                 x->route->methods & ROUTE_POST ? "POST, OPTIONS" : "GET, HEAD, OPTIONS");
+        snprintf(extra, sizeof(extra), "Allow: %s\r\n", allowed(x->route));
     } else if (e->code == ERR_UNAUTHORIZED) {
         snprintf(extra, sizeof(extra), "WWW-Authenticate: Bearer\r\n");
     }

@@ -2,6 +2,7 @@
  * worker sends is checked by msg_check and the journal before anybody acts on it; the first wrong
  * record ends the epoch. */
 #include "gateway/link.h"
+#include "gateway/metrics.h"
 #include "gateway/outbox.h"
 #include "ipc/memfd.h"
 #include "shared/clock.h"
@@ -326,7 +327,10 @@ static int take_event(struct link *l, uint32_t type, struct err *e)
         fail(l, en, e);
         return 0;
     }
-    en->waits_ms = type == MSG_STARTED || type == MSG_PREFILLED ? en->waits_ms : 0;
+    if (en->waits_ms && type != MSG_STARTED && type != MSG_PREFILLED) {
+        metrics_observe(METRIC_RESUME_SECONDS, 0, (double)(clock_ms() - en->waits_ms) * 1e-3);
+        en->waits_ms = 0;
+    }
     if (trial_note(&l->trial, en, type)) {
         send_all(l);
     }
@@ -656,6 +660,7 @@ int link_submit(struct link *l, uint32_t type, struct buf *payload, const struct
         struct poison_row *row = poison_find(&l->poison, digest, clock_ms());
         if (row) {
             row->n_refused++;
+            l->poison.n_refused++;
             return ERR_POISON;
         }
     }

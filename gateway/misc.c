@@ -2,6 +2,7 @@
 #include "gateway/api.h"
 #include "gateway/metrics.h"
 #include "gateway/server.h"
+#include "shared/clock.h"
 #include "shared/json.h"
 
 #include <string.h>
@@ -64,8 +65,12 @@ static void put_state(struct exchange *x, struct buf *b, const char *status,
         buf_printf(b, ",\"code\":\"%s\",\"detail\":", err_code(st->err));
         json_put_string(b, st->detail, strlen(st->detail));
     }
+    if (st->n_waiting) {
+        buf_printf(b, ",\"waiting\":%zu", st->n_waiting);
+    }
     if (st->retry_after_ms) {
-        buf_printf(b, ",\"ready_in_ms\":%u", st->retry_after_ms);
+        buf_printf(b, ",\"ready_in_ms\":%u,\"deadline\":%lld", st->retry_after_ms,
+                   (long long)(clock_unix_s() + (st->retry_after_ms + 999) / 1000));
     }
     buf_str(b, "}}");
 }
@@ -170,9 +175,35 @@ void misc_model(struct exchange *x)
     reply_json(x, 200, &b);
 }
 
+/* GET lists what is refused, DELETE forgets it. */
+void misc_poison(struct exchange *x)
+{
+    struct link *l = x->server->link;
+    struct buf b;
+    buf_init(&b, 0);
+    if (x->http->method == HTTP_DELETE) {
+        poison_clear(&l->poison);
+    }
+    poison_expire(&l->poison, clock_ms());
+    buf_printf(&b, "{\"suspects\":%zu,\"poison\":[", l->trial.n_suspects);
+    for (size_t i = 0; i < l->poison.n; i++) {
+        const struct poison_row *row = &l->poison.rows[i];
+        buf_str(&b, i ? ",{\"sha256\":\"" : "{\"sha256\":\"");
+        for (size_t k = 0; k < sizeof(row->digest); k++) {
+            buf_printf(&b, "%02x", row->digest[k]);
+        }
+        buf_printf(&b, "\",\"since\":%lld,\"seconds_left\":%llu,\"refused\":%llu}",
+                   (long long)row->since_unix_s,
+                   (unsigned long long)(row->until_ms - clock_ms() + 999) / 1000,
+                   (unsigned long long)row->n_refused);
+    }
+    buf_str(&b, "]}");
+    reply_json(x, 200, &b);
+}
+
 void misc_metrics(struct exchange *x)
 {
-    const struct link *l = x->server->link;
+    struct link *l = x->server->link;
     struct link_status st;
     struct buf b;
     buf_init(&b, 0);
@@ -189,6 +220,12 @@ void misc_metrics(struct exchange *x)
     metrics_set(METRIC_KV_EVICTED, st.kv_evicted);
     metrics_set(METRIC_PREEMPTED, st.n_preempted);
     metrics_set(METRIC_WORKER_STARTS, l->n_epochs);
+    metrics_set(METRIC_RESUMED, l->n_resumed);
+    metrics_set(METRIC_WAITING, st.n_waiting);
+    metrics_set(METRIC_SUSPECTS, l->trial.n_suspects);
+    poison_expire(&l->poison, clock_ms());
+    metrics_set(METRIC_POISON, l->poison.n);
+    metrics_set(METRIC_POISON_REFUSED, l->poison.n_refused);
     metrics_set(METRIC_WORKER_BREACHES, l->n_breaches);
     metrics_print(&b);
     exchange_reply(x, b.failed ? 500 : 200, "text/plain; version=0.0.4; charset=utf-8", b.data,

@@ -17,6 +17,7 @@ struct poison_row {
 struct poison {
     struct poison_row rows[LIMIT_POISON]; /* oldest first */
     size_t n;
+    uint64_t n_refused; /* ever */
 };
 
 void poison_add(struct poison *p, const uint8_t digest[HASH_SHA256_BYTES], int64_t now_unix_s,

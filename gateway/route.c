@@ -4,8 +4,13 @@
 
 #include <string.h>
 
-enum { GET = ROUTE_GET, POST = ROUTE_POST };
-enum { PUBLIC = ROUTE_PUBLIC, WORKER = ROUTE_NEEDS_WORKER, MODELS = ROUTE_NEEDS_MODELS };
+enum { GET = ROUTE_GET, POST = ROUTE_POST, DELETE = ROUTE_DELETE };
+enum {
+    PUBLIC = ROUTE_PUBLIC,
+    WORKER = ROUTE_NEEDS_WORKER,
+    MODELS = ROUTE_NEEDS_MODELS,
+    ADMIN = ROUTE_ADMIN,
+};
 
 static const struct route routes[] = {
 #define ROUTE(NAME, path, methods, flags, handler) {ROUTE_##NAME, path, methods, flags, handler},

@@ -15,8 +15,13 @@ enum route_id {
     ROUTE_COUNT
 };
 
-enum { ROUTE_GET = 1, ROUTE_POST = 2 };
-enum route_flags { ROUTE_PUBLIC = 1, ROUTE_NEEDS_WORKER = 2, ROUTE_NEEDS_MODELS = 4 };
+enum { ROUTE_GET = 1, ROUTE_POST = 2, ROUTE_DELETE = 4 };
+enum route_flags {
+    ROUTE_PUBLIC = 1,
+    ROUTE_NEEDS_WORKER = 2,
+    ROUTE_NEEDS_MODELS = 4,
+    ROUTE_ADMIN = 8
+};
 
 struct route {
     enum route_id id;

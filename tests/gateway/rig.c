@@ -190,12 +190,26 @@ static void drop_epoch(struct rig *r)
     }
 }
 
-void rig_detach(struct rig *r, int err, uint32_t retry_after_ms, const char *detail)
+static void detach(struct rig *r, int err, uint32_t retry_after_ms, bool is_counted,
+                   const char *detail)
 {
     drop_epoch(r);
-    struct msg_detach m = {.epoch = r->epoch, .err = err, .retry_after_ms = retry_after_ms};
+    struct msg_detach m = {.epoch = r->epoch,
+                           .err = err,
+                           .retry_after_ms = retry_after_ms,
+                           .is_counted = is_counted};
     snprintf(m.detail, sizeof(m.detail), "%s", detail);
     CHECK_INT(channel_send(&r->channel, MSG_DETACH, r->epoch, &m, sizeof(m), NULL, 0), 0);
+}
+
+void rig_detach(struct rig *r, int err, uint32_t retry_after_ms, const char *detail)
+{
+    detach(r, err, retry_after_ms, false, detail);
+}
+
+void rig_worker_crash(struct rig *r)
+{
+    detach(r, ERR_WORKER_DOWN, 1000, true, "crashed by the test");
 }
 
 void rig_worker_kill(struct rig *r, uint32_t retry_after_ms)

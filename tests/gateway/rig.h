@@ -51,6 +51,8 @@ void rig_attach(struct rig *r);
 /* The worker dies: its thread ends without a word and DETACH is sent. */
 void rig_worker_kill(struct rig *r, uint32_t retry_after_ms);
 void rig_detach(struct rig *r, int err, uint32_t retry_after_ms, const char *detail);
+/* It died by its own fault; the next one is expected soon. */
+void rig_worker_crash(struct rig *r);
 /* Waits for a control message of that type (others are dropped). False: the gateway ended. */
 bool rig_expect(struct rig *r, uint32_t type, struct channel_msg *ret);
 /* Ends gateway and worker; the gateway must leave with that code. */
