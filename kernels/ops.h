@@ -14,6 +14,7 @@
 #include "kernels/cpu/pool.h"
 #include "kernels/kv.h"
 #include "kernels/matmul.h"
+#include "kernels/op_kinds.h"
 #include "shared/base.h"
 
 /* Columns [col, col + n) of a buffer's rows. data and stride are set when the program is linked:
@@ -24,25 +25,6 @@ struct op_rows {
     int32_t n;
     int64_t stride;
     float *data; /* NULL: absent */
-};
-
-enum op_norm_kind { OP_NORM_RMS, OP_NORM_LAYER, OP_NORM_L2 };
-enum op_glu_kind {
-    OP_GLU_NONE, /* f(x) = x */
-    OP_GLU_SILU,
-    OP_GLU_GELU,     /* tanh form */
-    OP_GLU_GELU_ERF, /* exact form */
-    OP_GLU_RELU,
-    OP_GLU_RELU2,
-    OP_GLU_SIGMOID,
-    /* gpt-oss: gate and up clamped to limit; f(g) * (up + 1) with f(g) = g * sigmoid(alpha * g) */
-    OP_GLU_SILU_CLAMPED,
-    OP_GLU_COUNT
-};
-enum op_route_gating {
-    OP_ROUTE_SOFTMAX, /* of all logits, before the choice */
-    OP_ROUTE_SIGMOID,
-    OP_ROUTE_SOFTMAX_CHOSEN, /* of the chosen ones' logits */
 };
 
 enum op_code {

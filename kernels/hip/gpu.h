@@ -1,0 +1,116 @@
+/* The device vocabulary: all that a kernel may use besides plain C.
+ *
+ * A kernel is written in the common part of C17 and C++17, so that one source serves AMD GPUs (clang, -x hip), a
+ * CPU (gcc or clang, as C: the emulator of tests/rig) and CUDA (nvcc). The implementations stand in gpu_amd.h,
+ * gpu_host.h and gpu_cuda.h; each gives, with the same meaning:
+ *
+ *   GPU_FN                      before a device function
+ *   GPU_TABLE                   before a constant table
+ *   GPU_KERNEL(name, threads)   a kernel whose argument is `const struct name_args a`; blocks have exactly
+ *                               `threads` threads, a multiple of GPU_WAVE
+ *   GPU_SHARED(type, name, n)   an array of the block's shared memory, aligned to 16 bytes, not initialised
+ *   gpu_thread() gpu_block_x() gpu_block_y() gpu_block_z()
+ *   gpu_barrier()               all threads of the block; orders shared memory, not global memory
+ *   gpu_wave_sync()             orders shared memory among the lanes of a wave
+ *   gpu_load16(p) gpu_store16(p, v)      16 bytes at once; p is aligned to 16
+ *   gpu_f16_f32(h) gpu_f32_f16(f)        binary16 bits and float, round to nearest even
+ *   gpu_exp2 gpu_log2 gpu_rcp gpu_rsq    1 ulp or so; denormals count as 0
+ *   gpu_fma(a, b, c)                     the only contraction there is: compile with -ffp-contract=off
+ *   gpu_dot4(a, b, c)           c + the products of four signed bytes
+ *   gpu_dot4_u8(a, b, c)        the same with a's bytes unsigned
+ *   gpu_dot2(a, b, c)           c + the products of two binary16, in float
+ *   gpu_shuffle(v, lane) gpu_shuffle_xor(v, mask)   32 bits of another lane; mask is a constant
+ *   gpu_sum(v) gpu_max(v) gpu_sum_i32(v)            over the wave, the same bits in every lane
+ *   struct gpu_frag_f16, gpu_frag_i8, gpu_acc_f32, gpu_acc_i32, gpu_frag_*_load, gpu_mma_*, gpu_acc_row
+ *
+ * Operations on a wave (shuffles, sums, matrices) and barriers are reached by all lanes together.
+ *
+ * Matrices: D = A B^T + D with A [16 x 16], B [16 x 16], both row-major with k contiguous. Every lane
+ * loads a piece of row gpu_lane() % 16: gpu_frag_f16_load(p) takes a pointer to that row's 16 values,
+ * aligned to 16 bytes. Element i (0..7) of a lane's gpu_acc is D[gpu_acc_row(i)][gpu_lane() % 16].
+ * Which lane holds what beyond that differs by target and is nobody's business. */
+#ifndef KERNELS_HIP_GPU_H
+#define KERNELS_HIP_GPU_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { GPU_WAVE = 32 };
+
+struct __attribute__((aligned(16))) gpu_16 {
+    uint32_t w[4];
+};
+
+#if defined(__AMDGCN__)
+#include "kernels/hip/gpu_amd.h"
+#elif defined(__CUDACC__)
+#include "kernels/hip/gpu_cuda.h"
+#else
+#include "kernels/hip/gpu_host.h"
+#endif
+
+GPU_FN int gpu_lane(void)
+{
+    return gpu_thread() % GPU_WAVE;
+}
+GPU_FN float gpu_bits_f32(uint32_t bits)
+{
+    float f;
+    __builtin_memcpy(&f, &bits, 4);
+    return f;
+}
+GPU_FN uint32_t gpu_f32_bits(float f)
+{
+    uint32_t bits;
+    __builtin_memcpy(&bits, &f, 4);
+    return bits;
+}
+GPU_FN float gpu_bf16_f32(uint16_t h)
+{
+    return gpu_bits_f32((uint32_t)h << 16);
+}
+GPU_FN float gpu_max2(float a, float b)
+{
+    return a > b ? a : b;
+}
+GPU_FN float gpu_min2(float a, float b)
+{
+    return a < b ? a : b;
+}
+GPU_FN float gpu_abs(float a)
+{
+    return gpu_bits_f32(gpu_f32_bits(a) & 0x7fffffffu);
+}
+/* To the nearest integer, ties to even; |a| < 2^22. */
+GPU_FN float gpu_round(float a)
+{
+    return (a + 12582912.0f) - 12582912.0f;
+}
+/* The product with log2(e) in two floats: large exponents lose no digits. NaN stays NaN. */
+GPU_FN float gpu_exp(float a)
+{
+    a = a < -104.0f ? -104.0f : a > 89.0f ? 89.0f : a;
+    float high = a * 1.44269502f;
+    float low = gpu_fma(a, 1.44269502f, -high) + a * 1.92596299e-8f;
+    return gpu_exp2(high) * gpu_fma(low, 0.693147181f, 1.0f);
+}
+GPU_FN float gpu_sigmoid(float a)
+{
+    return gpu_rcp(1.0f + gpu_exp(-a));
+}
+/* Near 0 by its series: 1 - t would lose the digits. */
+GPU_FN float gpu_tanh(float a)
+{
+    float b = a * a;
+    if (b < 0.0625f) {
+        float p = gpu_fma(b, 0.0218694885f, -0.0539682540f);
+        p = gpu_fma(b, p, 0.133333333f);
+        p = gpu_fma(b, p, -0.333333333f);
+        return gpu_fma(a * b, p, a);
+    }
+    float t = gpu_exp(-2.0f * gpu_abs(a));
+    float y = (1.0f - t) * gpu_rcp(1.0f + t);
+    return a < 0 ? -y : y;
+}
+
+#endif

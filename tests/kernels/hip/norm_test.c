@@ -1,0 +1,135 @@
+/* norm and quantize on the emulator, against double precision. */
+#include "kernels/op_kinds.h"
+#include "tests/kernels/hip/device.h"
+
+extern const struct gpu_host_kernel norm_kernel, quantize_kernel;
+
+static void check_act(const int8_t *row, int n, const double *exact)
+{
+    const float *scales = (const float *)(const void *)(row + n);
+    for (int b = 0; b < n / 32; b++) {
+        double largest = 0, sum = 0, scale = (double)scales[2 * b];
+        for (int i = 0; i < 32; i++) {
+            largest = fmax(largest, fabs(exact[32 * b + i]));
+            sum += row[32 * b + i];
+        }
+        CHECK(fabs(scale - largest / 127) <= 1e-5 * largest);
+        CHECK(fabs((double)scales[2 * b + 1] - scale * sum) <= 1e-6 * scale * 32 * 127);
+        for (int i = 0; i < 32; i++) {
+            CHECK(fabs(scale * row[32 * b + i] - exact[32 * b + i]) <= 0.5001 * scale);
+        }
+    }
+}
+
+static void test_norm(int kind, int n, int n_groups, bool per_group, bool has_act)
+{
+    enum { ROWS = 2 };
+    uint64_t seed = (uint64_t)(n * 100 + n_groups * 10 + kind);
+    int x_group = n + 3, stride = n_groups * x_group + 1, width = n * n_groups;
+    float *x = device_random((int64_t)ROWS * stride, 2, &seed);
+    float *w = device_random(width, 1, &seed), *b = device_random(width, 1, &seed);
+    struct norm_args a = {.x_stride = stride, .y_stride = width + 2, .n = n, .n_groups = n_groups,
+                          .x_group = x_group, .kind = kind, .per_group = per_group, .eps = 1e-5f};
+    size_t y_floats = (size_t)(ROWS - 1) * (size_t)a.y_stride + (size_t)width;
+    void *dx = device_copy(x, (size_t)ROWS * (size_t)stride * 4);
+    void *dw = device_copy(w, (size_t)(per_group ? width : n) * 4);
+    void *db = device_copy(b, (size_t)(per_group ? width : n) * 4);
+    void *dy = emulator_alloc(y_floats * 4, 0);
+    a.act_stride = args_act_bytes(width);
+    void *dact = emulator_alloc((size_t)(ROWS * a.act_stride), 0);
+    a.x = dx;
+    a.y = dy;
+    a.weight = dw;
+    a.bias = kind == OP_NORM_LAYER ? db : NULL;
+    a.act = has_act ? dact : NULL;
+    DEVICE_RUN(norm, n_groups, ROWS, 1, &a);
+    double *exact = malloc((size_t)width * sizeof *exact);
+    for (int r = 0; r < ROWS; r++) {
+        for (int g = 0; g < n_groups; g++) {
+            const float *v = x + r * stride + g * x_group;
+            double mean = 0, squares = 0;
+            for (int i = 0; i < n && kind == OP_NORM_LAYER; i++) {
+                mean += (double)v[i] / n;
+            }
+            for (int i = 0; i < n; i++) {
+                squares += ((double)v[i] - mean) * ((double)v[i] - mean);
+            }
+            double scale = kind == OP_NORM_L2 ? 1 / fmax(sqrt(squares), (double)a.eps)
+                                              : 1 / sqrt(squares / n + (double)a.eps);
+            for (int i = 0; i < n; i++) {
+                int p = per_group ? g * n + i : i;
+                exact[g * n + i] = ((double)v[i] - mean) * scale * (double)w[p] +
+                                   (a.bias ? (double)b[p] : 0);
+            }
+        }
+        float *y = malloc((size_t)width * 4);
+        emulator_download(y, (float *)dy + r * a.y_stride, (size_t)width * 4);
+        device_check("norm", y, exact, width, 3e-6);
+        if (has_act) {
+            int8_t *row = malloc((size_t)a.act_stride);
+            emulator_download(row, (int8_t *)dact + r * a.act_stride,
+                              (size_t)(width + width / 32 * 8));
+            check_act(row, width, exact);
+            free(row);
+        }
+        free(y);
+    }
+    void *all[] = {dx, dw, db, dy, dact};
+    for (size_t i = 0; i < COUNT_OF(all); i++) {
+        emulator_free(all[i]);
+    }
+    free(x);
+    free(w);
+    free(b);
+    free(exact);
+}
+
+/* Zeros, tiny values and what is not a number: no exception to the formula, and NaN is not lost in 8 bits. */
+static void test_quantize(void)
+{
+    enum { N = 288 };
+    float x[N];
+    double exact[N];
+    uint64_t seed = 5;
+    for (int i = 0; i < N; i++) {
+        x[i] = (float)test_uniform(&seed) * (i < 64 ? 1e-30f : i < 96 ? 0 : 3e4f);
+    }
+    x[200] = NAN;
+    x[230] = INFINITY;
+    struct quantize_args a = {.act_stride = args_act_bytes(N), .x_stride = N, .n = N};
+    void *dx = device_copy(x, sizeof x), *dact = emulator_alloc((size_t)a.act_stride, 0);
+    a.x = dx;
+    a.act = dact;
+    DEVICE_RUN(quantize, 2, 1, 1, &a);
+    int8_t row[N + N / 32 * 8] __attribute__((aligned(16)));
+    emulator_download(row, dact, sizeof row);
+    for (int i = 0; i < N; i++) {
+        exact[i] = (double)x[i];
+    }
+    const float *scales = (const float *)(const void *)(row + N);
+    CHECK(isnan(scales[12]) && isnan(scales[13])); /* of values 192 .. 223 */
+    CHECK(isnan(scales[14]) && isnan(scales[15])); /* and of 224 .. 255 */
+    CHECK(scales[4] == 0 && row[64] == 0);
+    /* The ordinary ones. */
+    int8_t part[N + N / 32 * 8] __attribute__((aligned(16)));
+    memcpy(part, row, 192);
+    memcpy(part + 192, row + N, 192 / 32 * 8);
+    check_act(part, 192, exact);
+    emulator_free(dx);
+    emulator_free(dact);
+}
+
+int main(void)
+{
+    static const int sizes[] = {1, 31, 33, 257, 896};
+    for (int kind = OP_NORM_RMS; kind <= OP_NORM_L2; kind++) {
+        for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+            test_norm(kind, sizes[i], 1, false, false);
+        }
+        test_norm(kind, 64, 3, false, true);
+        test_norm(kind, 96, 2, true, true);
+        test_norm(kind, 416, 1, false, true);
+    }
+    test_quantize();
+    return 0;
+}
