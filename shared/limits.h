@@ -58,12 +58,12 @@ enum {
     LIMIT_MERGES = 4 * 1024 * 1024,
     LIMIT_LAYERS = 4096,
     /* templates */
-    LIMIT_TEMPLATE_BYTES = 1024 * 1024,
+    LIMIT_TEMPLATE_BYTES = 256 * 1024,
     LIMIT_TEMPLATE_STEPS = 2 * 1000 * 1000,
     LIMIT_TEMPLATE_DEPTH = 64,   /* brackets and blocks within each other in the source */
     LIMIT_TEMPLATE_NESTED = 800, /* evaluations within each other, over all macros */
-    LIMIT_TEMPLATE_MEMORY_BYTES = 64 * 1024 * 1024,
-    LIMIT_TEMPLATE_OUTPUT_BYTES = 32 * 1024 * 1024,
+    LIMIT_TEMPLATE_MEMORY_BYTES = 32 * 1024 * 1024,
+    LIMIT_TEMPLATE_OUTPUT_BYTES = 16 * 1024 * 1024,
     /* compute */
     LIMIT_THREADS = 256,
     LIMIT_SLOTS = 64, /* sequences computed together */

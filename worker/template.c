@@ -85,7 +85,11 @@ int template_render(const struct template *t, const json_t *context, int64_t now
     jinja_init(&j, LIMIT_TEMPLATE_STEPS, e);
     j.now_unix_s = now_unix_s;
     int rc = render(&j, t->tree, context);
-    if (rc == 0) {
+    if (rc == 0 && !ret->data && !ret->limit) { /* hand over what may be large */
+        *ret = j.out;
+        ret->limit = 0;
+        j.out = (struct buf){0};
+    } else if (rc == 0) {
         buf_add(ret, j.out.data ? j.out.data : "", j.out.len);
         if (ret->failed) {
             rc = err_set(e, -ENOMEM, "for a prompt of %zu bytes", j.out.len);

@@ -70,13 +70,15 @@ static void add_star_star(struct jinja *j, struct jinja_value v, struct jinja_ar
     ret->n_kw = n;
 }
 
+/* caller: one more named argument, or NULL. */
 static struct jinja_args eval_arguments(struct jinja *j, struct jinja_frame *f,
-                                        const struct jinja_arguments *a)
+                                        const struct jinja_arguments *a,
+                                        const struct jinja_keyword *caller)
 {
-    if (a->constant) {
+    if (a->constant && !caller) {
         return *a->constant;
     }
-    struct jinja_args args = {.n_pos = a->n_pos, .n_kw = a->n_kw};
+    struct jinja_args args = {.n_pos = a->n_pos, .n_kw = a->n_kw + (caller != NULL)};
     if (a->n_pos) {
         struct jinja_value *pos = jinja_value_room(j, a->n_pos);
         for (uint32_t i = 0; i < a->n_pos; i++) {
@@ -84,10 +86,13 @@ static struct jinja_args eval_arguments(struct jinja *j, struct jinja_frame *f,
         }
         args.pos = pos;
     }
-    if (a->n_kw) {
-        struct jinja_keyword *kw = jinja_array(j, a->n_kw, sizeof(*kw));
+    if (args.n_kw) {
+        struct jinja_keyword *kw = jinja_array(j, args.n_kw, sizeof(*kw));
         for (uint32_t i = 0; i < a->n_kw; i++) {
             kw[i] = (struct jinja_keyword){a->kw[i].name, jinja_eval(j, f, a->kw[i].value)};
+        }
+        if (caller) {
+            kw[a->n_kw] = *caller;
         }
         args.kw = kw;
     }
@@ -105,7 +110,7 @@ static struct jinja_args eval_arguments(struct jinja *j, struct jinja_frame *f,
 static struct jinja_value eval_filter(struct jinja *j, struct jinja_frame *f,
                                       const struct jinja_link *l, struct jinja_value v)
 {
-    struct jinja_args args = eval_arguments(j, f, l->arguments);
+    struct jinja_args args = eval_arguments(j, f, l->arguments, NULL);
     j->line = l->line;
     if (!l->builtin) {
         jinja_fail(j, "there is no %s named '%.*s'",
@@ -149,7 +154,7 @@ static struct jinja_value eval_links(struct jinja *j, struct jinja_frame *f,
         case JINJA_LINK_ATTR:
             if (i + 1 < e->n_links && l[1].kind == JINJA_LINK_CALL &&
                 (method = known_method(l, v)) && !caller) {
-                struct jinja_args args = eval_arguments(j, f, l[1].arguments);
+                struct jinja_args args = eval_arguments(j, f, l[1].arguments, NULL);
                 j->line = l->line;
                 v = jinja_call_builtin(j, method, v, &args);
                 i++;
@@ -172,15 +177,8 @@ static struct jinja_value eval_links(struct jinja *j, struct jinja_frame *f,
             break;
         }
         case JINJA_LINK_CALL: {
-            struct jinja_args args = eval_arguments(j, f, l->arguments);
-            if (caller && i + 1 == e->n_links) {
-                struct jinja_keyword *kw = jinja_array(j, (size_t)args.n_kw + 1, sizeof(*kw));
-                if (args.n_kw) {
-                    memcpy(kw, args.kw, args.n_kw * sizeof(*kw));
-                }
-                kw[args.n_kw++] = *caller;
-                args.kw = kw;
-            }
+            struct jinja_args args =
+                eval_arguments(j, f, l->arguments, i + 1 == e->n_links ? caller : NULL);
             j->line = l->line;
             v = jinja_call_value(j, v, &args);
             break;

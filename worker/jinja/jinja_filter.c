@@ -72,6 +72,7 @@ FILTER(filter_title)
         if (at == s.n) {
             break;
         }
+        jinja_step(j, 6);
         from = at + first;
         jinja_unicode_put(j, s.s + at, first, JINJA_TO_UPPER);
         size_t len = 0;
@@ -160,7 +161,7 @@ FILTER(filter_wordcount)
     struct jinja_value s = jinja_text_str(j, self);
     int64_t words = 0;
     bool in_word = false;
-    jinja_step(j, s.n / 8);
+    jinja_step(j, s.n / 2);
     for (size_t at = 0; at < s.n;) {
         uint32_t cp;
         at += jinja_unicode_get(s.s + at, s.n - at, &cp);
@@ -217,14 +218,18 @@ FILTER(filter_format)
 static void put_url(struct jinja *j, struct jinja_value v, bool in_query)
 {
     v = jinja_text_str(j, v);
-    jinja_step(j, v.n / 4);
+    jinja_step(j, v.n / 2);
     for (uint32_t i = 0; i < v.n; i++) {
         unsigned char c = (unsigned char)v.s[i];
         bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
                      (c && strchr("_.-~", c)) || (c == '/' && !in_query);
-        char text[4];
-        snprintf(text, sizeof(text), c == ' ' && in_query ? "+" : plain ? "%c" : "%%%02X", c);
-        jinja_put_str(j, text);
+        if (plain || (c == ' ' && in_query)) {
+            jinja_put(j, plain ? &v.s[i] : "+", 1);
+        } else {
+            const char *digits = "0123456789ABCDEF";
+            const char code[3] = {'%', digits[c >> 4], digits[c & 15]};
+            jinja_put(j, code, 3);
+        }
     }
 }
 

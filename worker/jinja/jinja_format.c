@@ -192,7 +192,8 @@ static void conversion(struct percent *p)
     }
     if (peek(p) == '.') {
         p->at++;
-        spec.precision = MAX(number(p), 0);
+        int64_t precision = number(p);
+        spec.precision = MAX(precision, 0);
     }
     while (peek(p) && strchr("hlL", peek(p))) {
         p->at++;

@@ -51,9 +51,14 @@ static struct jinja_value repeat(struct jinja *j, struct jinja_value v, int64_t 
     jinja_step_bytes(j, n * unit);
     char *to = jinja_alloc(j, n * unit);
     const char *from = v.kind == JINJA_STR ? v.s : (const char *)v.items;
-    size_t one = v.n * unit;
-    for (size_t at = 0; at < n * unit; at += one) {
-        memcpy(to + at, from, one);
+    size_t done = MIN(v.n * unit, n * unit);
+    if (done) {
+        memcpy(to, from, done);
+    }
+    while (done < n * unit) { /* what is there is doubled */
+        size_t more = MIN(done, n * unit - done);
+        memcpy(to + done, to, more);
+        done += more;
     }
     struct jinja_value r = v;
     r.n = (uint32_t)n;
@@ -138,6 +143,9 @@ static bool index_of(struct jinja *j, struct jinja_value of, int64_t i, struct j
     }
     if (of.kind == JINJA_STR) {
         size_t at = n == of.n ? (size_t)i : jinja_unicode_offset(of.s, of.n, (size_t)i);
+        if (at >= of.n) {
+            return false;
+        }
         *ret = of;
         ret->s = of.s + at;
         ret->n = (uint32_t)jinja_unicode_step(ret->s, of.n - at);

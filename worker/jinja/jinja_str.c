@@ -39,24 +39,25 @@ static struct jinja_value part(struct jinja_value s, size_t from, size_t to)
 static const char *search(struct jinja *j, const char *s, size_t n, struct jinja_value sub)
 {
     const char *p = sub.n == 0 ? s : memmem(s, n, sub.s, sub.n);
-    jinja_step(j, ((p ? (size_t)(p - s) : n) + sub.n) / 64 + 1);
+    jinja_step(j, ((p ? (size_t)(p - s) : n) + sub.n) / 32 + 1);
     return p;
 }
 
-/* The last occurrence: a backwards memmem would be quadratic, so the occurrences are walked. */
 static const char *search_last(struct jinja *j, const char *s, size_t n, struct jinja_value sub)
 {
     if (sub.n == 0) {
         return s + n;
     }
-    if (sub.n == 1) {
-        return memrchr(s, sub.s[0], n);
+    size_t left = n >= sub.n ? n - sub.n + 1 : 0; /* places where sub may begin */
+    while (left > 0) {
+        const char *p = memrchr(s, sub.s[0], left);
+        jinja_step(j, (left - (p ? (size_t)(p - s) : 0) + sub.n) / 64 + 1);
+        if (!p || memcmp(p, sub.s, sub.n) == 0) {
+            return p;
+        }
+        left = (size_t)(p - s);
     }
-    const char *last = NULL;
-    for (const char *p = s; (p = search(j, p, (size_t)(s + n - p), sub)); p++) {
-        last = p;
-    }
-    return last;
+    return NULL;
 }
 
 /* The part of self that start and end select; false when start is behind the end. */
@@ -219,7 +220,7 @@ static void add_part(struct jinja *j, struct parts *p, struct jinja_value v)
         }
         p->items = more;
     }
-    jinja_step(j, 1);
+    jinja_step(j, 2);
     p->items[p->n++] = v;
 }
 

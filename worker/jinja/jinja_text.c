@@ -22,6 +22,7 @@ static void put_int(struct jinja *j, int64_t i)
 static void put_float(struct jinja *j, double f)
 {
     char text[JINJA_NUMBER_BYTES];
+    jinja_step(j, 32); /* finding the shortest form takes several conversions */
     jinja_put(j, text, (size_t)jinja_number_print(f, text));
 }
 
@@ -41,6 +42,7 @@ struct pieces {
 
 static void put_piece(struct jinja *j, struct pieces *p, size_t skip)
 {
+    jinja_step(j, 1);
     jinja_put(j, p->s + p->from, p->at - p->from);
     p->at += skip;
     p->from = p->at;
@@ -116,7 +118,7 @@ static void put_range(struct jinja *j, const struct jinja_range *r)
 
 void jinja_text_put_repr(struct jinja *j, struct jinja_value v)
 {
-    jinja_step(j, 1);
+    jinja_step(j, 2);
     switch ((enum jinja_kind)v.kind) {
     case JINJA_MISSING:
     case JINJA_UNDEFINED:
@@ -376,7 +378,7 @@ static void put_json_list(struct jinja *j, struct jinja_value v, const struct ji
 static void put_json(struct jinja *j, struct jinja_value v, const struct jinja_json *how,
                      unsigned level)
 {
-    jinja_step(j, 1);
+    jinja_step(j, 2);
     switch ((enum jinja_kind)v.kind) {
     case JINJA_NONE:
         jinja_put_str(j, "null");

@@ -120,11 +120,23 @@ size_t jinja_unicode_step(const char *s, size_t n)
     return jinja_unicode_get(s, n, &cp);
 }
 
+/* How many of 8 bytes begin a character: those that are not 10xxxxxx. */
+static size_t count_8(const char *s)
+{
+    uint64_t v;
+    memcpy(&v, s, sizeof(v));
+    uint64_t inner = v & ~(v << 1) & 0x8080808080808080u; /* the top bit set, the next one not */
+    return 8 - (size_t)__builtin_popcountll(inner);
+}
+
 size_t jinja_unicode_count(const char *s, size_t n)
 {
-    size_t count = 0;
-    for (size_t at = 0; at < n; count++) {
-        at += jinja_unicode_step(s + at, n - at);
+    size_t count = 0, at = 0;
+    for (; n - at >= 8; at += 8) {
+        count += count_8(s + at);
+    }
+    for (; at < n; at++) {
+        count += ((unsigned char)s[at] & 0xC0) != 0x80;
     }
     return count;
 }
@@ -132,8 +144,12 @@ size_t jinja_unicode_count(const char *s, size_t n)
 size_t jinja_unicode_offset(const char *s, size_t n, size_t at)
 {
     size_t offset = 0;
-    for (; at > 0 && offset < n; at--) {
-        offset += jinja_unicode_step(s + offset, n - offset);
+    for (; at >= 8 && n - offset >= 8; offset += 8) {
+        at -= count_8(s + offset);
+    }
+    while (offset < n && (at > 0 || ((unsigned char)s[offset] & 0xC0) == 0x80)) {
+        at -= ((unsigned char)s[offset] & 0xC0) != 0x80;
+        offset++;
     }
     return offset;
 }
@@ -231,106 +247,114 @@ static const struct special *find_special(uint32_t cp)
     return NULL;
 }
 
-static void put_cp(struct jinja *j, uint32_t cp)
+/* Gathers characters, to print many at once. */
+struct gather {
+    struct jinja *j;
+    size_t n;
+    char text[256];
+};
+
+static void flush(struct gather *g)
 {
-    char out[4];
-    jinja_put(j, out, (size_t)utf8_encode(cp, out));
+    jinja_put(g->j, g->text, g->n);
+    g->n = 0;
 }
 
-static void put_raised(struct jinja *j, uint32_t cp, bool title)
+static void put_cp(struct gather *g, uint32_t cp)
+{
+    if (g->n > sizeof(g->text) - 4) {
+        flush(g);
+    }
+    g->n += (size_t)utf8_encode(cp, g->text + g->n);
+}
+
+static void put_raised(struct gather *g, uint32_t cp, bool title)
 {
     const struct special *sp = cp >= 0xDF ? find_special(cp) : NULL;
     if (sp) {
         const uint16_t *to = title ? sp->title : sp->upper;
         for (int i = 0; i < 3 && to[i]; i++) {
-            put_cp(j, to[i]);
+            put_cp(g, to[i]);
         }
     } else if (cp >= 0x1F80 && cp <= 0x1FAF && !title) {
         /* Greek letters with iota below: the plain capital and a capital iota. */
         static const uint16_t capitals[] = {0x1F08, 0x1F28, 0x1F68};
-        put_cp(j, capitals[(cp - 0x1F80) >> 4] + (cp & 7));
-        put_cp(j, 0x0399);
+        put_cp(g, capitals[(cp - 0x1F80) >> 4] + (cp & 7));
+        put_cp(g, 0x0399);
     } else {
         utf8proc_int32_t c = (utf8proc_int32_t)cp;
-        put_cp(j, (uint32_t)(title ? utf8proc_totitle(c) : utf8proc_toupper(c)));
+        put_cp(g, (uint32_t)(title ? utf8proc_totitle(c) : utf8proc_toupper(c)));
     }
 }
 
-static void put_lowered(struct jinja *j, const char *s, size_t n, size_t at, uint32_t cp)
+static void put_lowered(struct gather *g, const char *s, size_t n, size_t at, uint32_t cp)
 {
     if (cp == 0x130) {
-        jinja_put_str(j, "i\xCC\x87");
+        put_cp(g, 'i');
+        put_cp(g, 0x307);
     } else if (cp == 0x3A3 && is_final_sigma(s, n, at)) {
-        jinja_put_str(j, "\xCF\x82");
+        put_cp(g, 0x3C2);
     } else {
-        put_cp(j, (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp));
+        put_cp(g, (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp));
     }
 }
 
-static void put_folded(struct jinja *j, uint32_t cp)
+static void put_folded(struct gather *g, uint32_t cp)
 {
     utf8proc_int32_t to[8];
     int boundary = 0;
     utf8proc_ssize_t n = utf8proc_decompose_char((utf8proc_int32_t)cp, to, COUNT_OF(to),
                                                  UTF8PROC_CASEFOLD, &boundary);
     for (utf8proc_ssize_t i = 0; i < n && i < (utf8proc_ssize_t)COUNT_OF(to); i++) {
-        put_cp(j, (uint32_t)to[i]);
+        put_cp(g, (uint32_t)to[i]);
     }
+}
+
+/* A character in ASCII needs no table. */
+static uint32_t map_ascii(uint32_t c, enum jinja_case to, bool first)
+{
+    bool upper = c >= 'A' && c <= 'Z', lower = c >= 'a' && c <= 'z';
+    bool raise = to == JINJA_TO_UPPER || to == JINJA_TO_SWAPPED || first;
+    if (lower && raise) {
+        return c - 32;
+    }
+    return upper && (to == JINJA_TO_SWAPPED || !raise) ? c + 32 : c;
 }
 
 void jinja_unicode_put(struct jinja *j, const char *s, size_t n, enum jinja_case to)
 {
+    struct gather g = {.j = j};
     bool in_word = false;
-    jinja_step(j, n / 2);
-    for (size_t at = 0; at < n;) {
+    jinja_step(j, n / 4);
+    for (size_t at = 0, len; at < n; at += len) {
         uint32_t cp;
-        size_t len = jinja_unicode_get(s + at, n - at, &cp);
-        if (len == 1 && cp == 0xFFFD) {
-            jinja_put(j, s + at, 1); /* a bad byte stays what it is */
-        } else if (to == JINJA_TO_UPPER || (to == JINJA_TO_SWAPPED && jinja_unicode_is(cp, JINJA_LOWER))) {
-            put_raised(j, cp, false);
-        } else if ((to == JINJA_TO_TITLE && !in_word) || (to == JINJA_TO_CAPITAL && at == 0)) {
-            put_raised(j, cp, true);
-        } else if (to == JINJA_TO_FOLDED) {
-            put_folded(j, cp);
-        } else if (to != JINJA_TO_SWAPPED || jinja_unicode_is(cp, JINJA_UPPER)) {
-            put_lowered(j, s, n, at, cp);
-        } else {
-            put_cp(j, cp);
+        len = jinja_unicode_get(s + at, n - at, &cp);
+        bool first = (to == JINJA_TO_TITLE && !in_word) || (to == JINJA_TO_CAPITAL && at == 0);
+        if (cp < 0x80) {
+            uint32_t mapped = map_ascii(cp, to, first);
+            put_cp(&g, mapped);
+            in_word = (mapped | 0x20) >= 'a' && (mapped | 0x20) <= 'z';
+            continue;
         }
+        jinja_step(j, 3);
         in_word = to == JINJA_TO_TITLE && is_cased(cp);
-        at += len;
-    }
-}
-
-/* Plain ASCII, which most names and roles are, in one pass. */
-static bool map_ascii(struct jinja *j, const char *s, size_t n, enum jinja_case to,
-                      struct jinja_value *ret)
-{
-    if (to != JINJA_TO_UPPER && to != JINJA_TO_LOWER) {
-        return false;
-    }
-    for (size_t i = 0; i < n; i++) {
-        if ((unsigned char)s[i] >= 0x80) {
-            return false;
+        if (to == JINJA_TO_UPPER || (to == JINJA_TO_SWAPPED && jinja_unicode_is(cp, JINJA_LOWER))) {
+            put_raised(&g, cp, false);
+        } else if (first) {
+            put_raised(&g, cp, true);
+        } else if (to == JINJA_TO_FOLDED) {
+            put_folded(&g, cp);
+        } else if (to != JINJA_TO_SWAPPED || jinja_unicode_is(cp, JINJA_UPPER)) {
+            put_lowered(&g, s, n, at, cp);
+        } else {
+            put_cp(&g, cp);
         }
     }
-    jinja_step_bytes(j, n);
-    char *out = jinja_alloc(j, n);
-    for (size_t i = 0; i < n; i++) {
-        bool upper = s[i] >= 'A' && s[i] <= 'Z', lower = s[i] >= 'a' && s[i] <= 'z';
-        out[i] = (char)(to == JINJA_TO_UPPER ? s[i] - (lower ? 32 : 0) : s[i] + (upper ? 32 : 0));
-    }
-    *ret = jinja_value_str(out, n);
-    return true;
+    flush(&g);
 }
 
 struct jinja_value jinja_unicode_map(struct jinja *j, const char *s, size_t n, enum jinja_case to)
 {
-    struct jinja_value v;
-    if (map_ascii(j, s, n, to, &v)) {
-        return v;
-    }
     size_t mark = jinja_capture(j);
     jinja_unicode_put(j, s, n, to);
     return jinja_captured(j, mark);

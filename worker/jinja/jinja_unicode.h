@@ -1,5 +1,5 @@
-/* Unicode as Python's str sees it: code points, their classes and full case mappings. Bytes that are
- * no UTF-8 count as one character each. */
+/* Unicode as Python's str sees it: code points, their classes and full case mappings. Texts are valid
+ * UTF-8; with others the results mean nothing, but no byte outside is touched. */
 #ifndef WORKER_JINJA_JINJA_UNICODE_H
 #define WORKER_JINJA_JINJA_UNICODE_H
 

@@ -373,7 +373,7 @@ uint64_t jinja_value_hash(struct jinja *j, struct jinja_value v)
     enum { SEED = 0x6a696e };
     switch ((enum jinja_kind)v.kind) {
     case JINJA_STR:
-        jinja_step_bytes(j, v.n);
+        jinja_step(j, v.n / 32);
         return hash64(v.s, v.n, SEED);
     case JINJA_FLOAT:
         if (v.f >= -0x1p62 && v.f <= 0x1p62 && v.f == floor(v.f)) {
@@ -429,7 +429,7 @@ bool jinja_value_contains(struct jinja *j, struct jinja_value in, struct jinja_v
             jinja_fail(j, "'in <string>' requires string as left operand, not %s",
                        jinja_value_type(v));
         }
-        jinja_step_bytes(j, in.n);
+        jinja_step(j, in.n / 16);
         return v.n == 0 || (in.n && memmem(in.s, in.n, v.s, v.n) != NULL);
     case JINJA_DICT:
         return jinja_dict_get(j, in.dict, v) != NULL;
