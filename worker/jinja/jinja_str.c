@@ -38,7 +38,9 @@ static struct jinja_value part(struct jinja_value s, size_t from, size_t to)
 
 static const char *search(struct jinja *j, const char *s, size_t n, struct jinja_value sub)
 {
-    const char *p = sub.n == 0 ? s : memmem(s, n, sub.s, sub.n);
+    const char *p = sub.n == 0   ? s
+                    : sub.n == 1 ? memchr(s, sub.s[0], n)
+                                 : memmem(s, n, sub.s, sub.n);
     jinja_step(j, ((p ? (size_t)(p - s) : n) + sub.n) / 32 + 1);
     return p;
 }
