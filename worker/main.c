@@ -4,8 +4,8 @@
  *
  * It lives and dies with the supervisor (parent-death signal), leaves no core (GPU memory is mapped
  * in it), and leaves the terminal's signals to the supervisor, whose SIGTERM ends it at once. What
- * else ends it is told three times: in the status page's last words, in the log, in the exit code.
- */
+ * else ends it is told three times: in the status page's last words, in the log, in the exit
+ * code. */
 #include "shared/clock.h"
 #include "shared/log.h"
 #include "shared/num.h"

@@ -7,8 +7,7 @@
  *   AWAITING   announced by BULK_NOTE; its payload comes on the control channel
  *   PREPARING  lent: text is tokenized, samplers are made, sent ids are replayed
  *   ACTIVE     GENERATE: the scheduler has it. TEXT: its result is being sent
- *   ENDED      its terminal event was given to `events`; it goes when nothing of it is pending
- * there */
+ *   ENDED      its terminal event was given to `events`; it goes when that has passed it on */
 #ifndef WORKER_REQUEST_H
 #define WORKER_REQUEST_H
 

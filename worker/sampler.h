@@ -4,16 +4,16 @@
  * Order: penalties and bias; temperature 0 = greedy (lowest id wins a tie); top-k; typical; top-p;
  * min-p; temperature; draw. Each filter works on the distribution that the one before it left. The
  * draw walks the survivors by rising id, so it does not depend on how a filter found them.
- *   repeat_penalty r (llama.cpp): ids among the last repeat_last_n tokens of prompt and answer: a
- *     positive logit is divided by r, another multiplied by r;
- *   frequency_penalty f, presence_penalty p (OpenAI): an id that stands c > 0 times in the answer
- *     loses c * f + p;
- *   top-k: the k largest logits, lower ids first among equals;
- *   typical (Meister et al., arXiv 2202.00666): ids in the order of |-log p - entropy| until their
- *     mass reaches typical_p;
- *   top-p (Holtzman et al., arXiv 1904.09751): the fewest most probable ids whose mass reaches
- * top_p; min-p (arXiv 2407.01082): ids at least min_p times as probable as the most probable one.
- */
+ * - repeat_penalty r (llama.cpp): ids among the last repeat_last_n tokens of prompt and answer: a
+ *   positive logit is divided by r, another multiplied by r;
+ * - frequency_penalty f, presence_penalty p (OpenAI): an id that stands c > 0 times in the answer
+ *   loses c * f + p;
+ * - top-k: the k largest logits, lower ids first among equals;
+ * - typical (Meister et al., arXiv 2202.00666): ids in the order of |-log p - entropy| until their
+ *   mass reaches typical_p;
+ * - top-p (Holtzman et al., arXiv 1904.09751): the fewest most probable ids whose mass reaches
+ *   top_p;
+ * - min-p (arXiv 2407.01082): ids at least min_p times as probable as the most probable one. */
 #ifndef WORKER_SAMPLER_H
 #define WORKER_SAMPLER_H
 

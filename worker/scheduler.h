@@ -5,15 +5,18 @@
  * decode step, a sequence that lost its blocks, and a replay are one case.
  *
  * A step holds one row of every sequence that needs just one (decode), then prompt rows up to the
- * chunk size, the prompts taking turns. Order of age is order of arrival. Admission: of the client
- * that has least running the oldest, after ten seconds the oldest of all, goes in when slots for all
- * its choices and blocks for all its tokens are there; until then nobody overtakes it, unless its
- * reader is slow. So the longest wait is ten seconds and what those before it take. Blocks run out: the youngest goes back
- * to the queue, sequences with slow readers first; later what the prefix cache still has of it is
- * taken from there and the rest is recomputed (with the cache in main memory a copy elsewhere would
- * save nothing). The oldest always goes on, so everything ends. Forks: the first choice computes the
- * prompt; the others take it over by reference. A failed step: its requests are computed again one
- * at a time, and one that fails alone fails.
+ * chunk size, the prompts taking turns. Order of age is order of arrival.
+ *
+ * - Admission: of the client that has least running the oldest, after ten seconds the oldest of
+ *   all, goes in when slots for all its choices and blocks for all its tokens are there; until then
+ *   nobody overtakes it, unless its reader is slow. So the longest wait is ten seconds and what
+ *   those before it take.
+ * - Blocks run out: the youngest goes back to the queue, sequences with slow readers first; later
+ *   what the prefix cache still has of it is taken from there and the rest is recomputed (with the
+ *   cache in main memory a copy elsewhere would save nothing). The oldest always goes on, so
+ *   everything ends.
+ * - Forks: the first choice computes the prompt; the others take it over by reference.
+ * - A failed step: its requests are computed again one at a time, and one that fails alone fails.
  *
  * Token loop; blocks only in engine_step. No allocation in a step. */
 #ifndef WORKER_SCHEDULER_H
