@@ -1,0 +1,188 @@
+/* Attention on the emulator against double precision: paged, shuffled blocks full of stale NaN, grouped heads, windows,
+ * sinks, soft cap, slopes, values inside keys, long sequences; one row's bits with any others beside it. */
+#include "kernels/half.h"
+#include "tests/kernels/hip/device.h"
+
+extern const struct gpu_host_kernel attention_split_kernel, attention_fold_kernel;
+
+enum { MAX_ROWS = 4, BLOCK = 16 };
+struct shape {
+    int n_head, n_kv_head, dim_k, dim_v, n_rows;
+    int positions[MAX_ROWS]; /* each row is of its own sequence */
+    int window;
+    float softcap;
+    bool v_in_k, has_sinks, has_alibi;
+};
+
+/* Element (position, dimension) of a KV head. */
+static size_t elem(const struct shape *s, int block, int head, int position, int d, bool is_v)
+{
+    size_t of_head = (size_t)BLOCK * (size_t)(s->dim_k + (s->v_in_k ? 0 : s->dim_v));
+    size_t at = ((size_t)block * (size_t)s->n_kv_head + (size_t)head) * of_head;
+    bool is_row = is_v && !s->v_in_k;
+    return at + (is_row ? (size_t)(BLOCK * s->dim_k + position % BLOCK * s->dim_v + d)
+                        : (size_t)(d * BLOCK + position % BLOCK));
+}
+
+static void exact_head(const struct shape *s, const uint16_t *kv, const int32_t *table,
+                       const float *q, int position, int head, float scale, float sink, float slope,
+                       double *y)
+{
+    int kv_head = head / (s->n_head / s->n_kv_head);
+    int from = s->window > 0 ? MAX(0, position - s->window + 1) : 0;
+    double *w = calloc((size_t)position + 1, sizeof *w);
+    double sum = 0, largest = s->has_sinks ? (double)sink : -INFINITY;
+    for (int p = from; p <= position; p++) {
+        for (int d = 0; d < s->dim_k; d++) {
+            w[p] += (double)q[d] *
+                    (double)half_to_f32(kv[elem(s, table[p / BLOCK], kv_head, p, d, false)]);
+        }
+        w[p] *= (double)scale;
+        w[p] = s->softcap > 0 ? (double)s->softcap * tanh(w[p] / (double)s->softcap) : w[p];
+        w[p] += s->has_alibi ? (double)slope * (p - position) : 0;
+        largest = fmax(largest, w[p]);
+    }
+    sum = s->has_sinks ? exp((double)sink - largest) : 0;
+    memset(y, 0, (size_t)s->dim_v * sizeof *y);
+    for (int p = from; p <= position; p++) {
+        double e = exp(w[p] - largest);
+        sum += e;
+        for (int d = 0; d < s->dim_v; d++) {
+            y[d] += e * (double)half_to_f32(kv[elem(s, table[p / BLOCK], kv_head, p, d, true)]);
+        }
+    }
+    for (int d = 0; d < s->dim_v; d++) {
+        y[d] /= sum;
+    }
+    free(w);
+}
+
+static void launch(const struct attention_split_args *a, int n_rows)
+{
+    int group = a->n_head / a->n_kv_head, chunks = (group + ATTENTION_HEADS - 1) / ATTENTION_HEADS;
+    DEVICE_RUN(attention_split, a->n_splits, a->n_kv_head * chunks, n_rows, a);
+    DEVICE_RUN(attention_fold, a->n_head, n_rows, 1, a);
+}
+
+static void test(const struct shape *s)
+{
+    uint64_t seed = (uint64_t)(s->dim_k + s->n_head + s->positions[0]);
+    int longest = 0, n_blocks = 1;
+    for (int r = 0; r < s->n_rows; r++) {
+        longest = MAX(longest, s->positions[r]);
+    }
+    int table_stride = longest / BLOCK + 1;
+    int32_t tables[MAX_ROWS * 2100], rows[MAX_ROWS];
+    CHECK(s->n_rows * table_stride <= (int)COUNT_OF(tables));
+    /* Blocks are dealt to the sequences in turn, from the end of the pool: never in order. */
+    int pool = s->n_rows * table_stride + 1;
+    for (int r = 0; r < s->n_rows; r++) {
+        rows[r] = s->n_rows - 1 - r;
+        for (int b = 0; b < table_stride; b++) {
+            bool is_used = b <= s->positions[r] / BLOCK;
+            tables[rows[r] * table_stride + b] = is_used ? pool - n_blocks : -1;
+            n_blocks += is_used;
+        }
+    }
+    size_t n_kv = (size_t)pool * elem(s, 1, 0, 0, 0, false);
+    uint16_t *kv = malloc(n_kv * 2);
+    for (size_t i = 0; i < n_kv; i++) {
+        kv[i] = 0x7e00;
+    }
+    for (int r = 0; r < s->n_rows; r++) {
+        for (int p = 0; p <= s->positions[r]; p++) {
+            int block = tables[rows[r] * table_stride + p / BLOCK];
+            for (int h = 0; h < s->n_kv_head; h++) {
+                for (int d = 0; d < s->dim_k; d++) {
+                    kv[elem(s, block, h, p, d, false)] = half_from_f32((float)test_uniform(&seed));
+                }
+                for (int d = 0; d < s->dim_v && !s->v_in_k; d++) {
+                    kv[elem(s, block, h, p, d, true)] = half_from_f32((float)test_uniform(&seed));
+                }
+            }
+        }
+    }
+    int q_n = s->n_head * s->dim_k, y_n = s->n_head * s->dim_v;
+    float *q = device_random((int64_t)s->n_rows * q_n, 2, &seed);
+    float *sinks = device_random(s->n_head, 2, &seed), *alibi = device_random(s->n_head, 0.1f, &seed);
+    struct attention_split_args a = {
+        .q_stride = q_n, .y_stride = y_n, .table_stride = table_stride, .n_head = s->n_head,
+        .n_kv_head = s->n_kv_head, .dim_k = s->dim_k, .dim_v = s->dim_v, .v_in_k = s->v_in_k,
+        .n_splits = longest / ATTENTION_SPLIT + 1, .window = s->window, .scale = 0.3f,
+        .softcap = s->softcap};
+    size_t n_part = (size_t)(s->n_rows * s->n_head * a.n_splits) * (size_t)(2 + s->dim_v);
+    void *dq = device_copy(q, (size_t)(s->n_rows * q_n) * 4), *dkv = device_copy(kv, n_kv * 2);
+    void *dt = device_copy(tables, (size_t)(s->n_rows * table_stride) * 4);
+    void *dr = device_copy(rows, (size_t)s->n_rows * 4);
+    void *dp = device_copy(s->positions, (size_t)s->n_rows * 4);
+    void *dsinks = device_copy(sinks, (size_t)s->n_head * 4);
+    void *dalibi = device_copy(alibi, (size_t)s->n_head * 4);
+    void *dpart = emulator_alloc(n_part * 4, 0);
+    void *dy = emulator_alloc((size_t)(s->n_rows * y_n) * 4, 0);
+    a.q = dq;
+    a.kv = dkv;
+    a.tables = dt;
+    a.row_table = dr;
+    a.positions = dp;
+    a.part = dpart;
+    a.sinks = s->has_sinks ? dsinks : NULL;
+    a.alibi = s->has_alibi ? dalibi : NULL;
+    a.y = dy;
+    launch(&a, s->n_rows);
+    float *y = malloc((size_t)(s->n_rows * y_n) * 4), *alone = malloc((size_t)y_n * 4);
+    double *exact = malloc((size_t)y_n * sizeof *exact);
+    emulator_download(y, dy, (size_t)(s->n_rows * y_n) * 4);
+    for (int r = 0; r < s->n_rows; r++) {
+        for (int h = 0; h < s->n_head; h++) {
+            exact_head(s, kv, tables + rows[r] * table_stride, q + r * q_n + h * s->dim_k,
+                       s->positions[r], h, a.scale, sinks[h], alibi[h], exact + h * s->dim_v);
+        }
+        device_check("attention", y + r * y_n, exact, y_n, 1e-5);
+    }
+    /* The last row alone, with fewer splits where its position allows. */
+    int last = s->n_rows - 1;
+    a.q = (float *)dq + last * q_n;
+    a.row_table = (int32_t *)dr + last;
+    a.positions = (int32_t *)dp + last;
+    a.n_splits = s->positions[last] / ATTENTION_SPLIT + 1;
+    launch(&a, 1);
+    emulator_download(alone, dy, (size_t)y_n * 4);
+    CHECK(memcmp(alone, y + last * y_n, (size_t)y_n * 4) == 0);
+
+    void *device[] = {dq, dkv, dt, dr, dp, dsinks, dalibi, dpart, dy};
+    for (size_t i = 0; i < COUNT_OF(device); i++) {
+        emulator_free(device[i]);
+    }
+    void *host[] = {kv, q, sinks, alibi, y, alone, exact};
+    for (size_t i = 0; i < COUNT_OF(host); i++) {
+        free(host[i]);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static const struct shape shapes[] = {
+        {.n_head = 1, .n_kv_head = 1, .dim_k = 8, .dim_v = 8, .n_rows = 1, .positions = {0}},
+        {.n_head = 2, .n_kv_head = 2, .dim_k = 64, .dim_v = 64, .n_rows = 2, .positions = {15, 16}},
+        {.n_head = 7, .n_kv_head = 1, .dim_k = 64, .dim_v = 64, .n_rows = 3,
+         .positions = {30, 256, 255}},
+        {.n_head = 6, .n_kv_head = 2, .dim_k = 80, .dim_v = 80, .n_rows = 2,
+         .positions = {600, 33}, .window = 300, .softcap = 20},
+        {.n_head = 4, .n_kv_head = 2, .dim_k = 40, .dim_v = 24, .n_rows = 2,
+         .positions = {513, 290}, .window = 17, .has_sinks = true, .has_alibi = true},
+        {.n_head = 3, .n_kv_head = 1, .dim_k = 72, .dim_v = 64, .n_rows = 1, .positions = {300},
+         .v_in_k = true},
+        {.n_head = 1, .n_kv_head = 1, .dim_k = 128, .dim_v = 128, .n_rows = 1,
+         .positions = {2304}},
+    };
+    static const struct shape far = {.n_head = 1, .n_kv_head = 1, .dim_k = 16, .dim_v = 16,
+                                     .n_rows = 1, .positions = {33000}};
+    bool is_long = argc > 1 && strcmp(argv[1], "--long") == 0;
+    for (size_t i = 0; i < COUNT_OF(shapes) && !is_long; i++) {
+        test(&shapes[i]);
+    }
+    if (is_long) {
+        test(&far);
+    }
+    return 0;
+}
