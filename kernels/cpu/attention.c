@@ -189,26 +189,56 @@ static void soften(const struct job *j, const struct item *it, int64_t r, int64_
     memset(scores + hi, 0, (size_t)MAX(n - hi, (int64_t)0) * sizeof *scores);
 }
 
-/* The V tile of a block as F32, [KV_BLOCK][pad_v]. Of its tokens n stand; the rest may be another
- * sequence's remains, even NaN, which a weight of 0 would not silence. */
-static void load_values(const struct job *j, const char *tile, const float *kt, int64_t n, float *v)
+/* A tile of the cache, or its copy in F32. */
+struct tile {
+    const void *data;
+    enum type type;
+};
+
+static struct tile key_tile(const struct job *j, const char *head, int64_t n_rows, int64_t dim,
+                            float *kt)
+{
+    enum type type = j->layer->type;
+    if (type == TYPE_F32 || n_rows <= j->vec->few_rows) {
+        return (struct tile){head, type};
+    }
+    j->vec->widen(kt, head, type, KV_BLOCK * dim);
+    return (struct tile){kt, TYPE_F32};
+}
+
+/* The values of a block's first n tokens. (What stands behind them may be another sequence's remains,
+ * even NaN, which a weight of 0 would not silence.) */
+static struct tile value_tile(const struct job *j, const char *head, int64_t n_rows, int64_t n,
+                              const struct work *w)
 {
     const struct kv_layer *l = j->layer;
     const struct shape *g = &j->g;
     size_t elem = type_info((uint32_t)l->type)->block_bytes;
-    for (int64_t t = 0; t < n; t++) {
-        float *row = v + t * g->pad_v;
-        if (l->v_in_k) {
-            for (int64_t d = 0; d < g->dim_v; d++) {
-                row[d] = kt[d * KV_BLOCK + t];
-            }
-        } else {
-            size_t at = (size_t)(KV_BLOCK * g->dim_k + t * g->dim_v) * elem;
-            j->vec->widen(row, tile + at, l->type, g->dim_v);
+    if (l->v_in_k) { /* turned, from the tile of keys */
+        const float *kt = (const float *)(const void *)head;
+        if (l->type != TYPE_F32) {
+            j->vec->widen(w->kt, head, l->type, KV_BLOCK * g->dim_v);
+            kt = w->kt;
         }
-        memset(row + g->dim_v, 0, (size_t)(g->pad_v - g->dim_v) * sizeof *row);
+        for (int64_t t = 0; t < n; t++) {
+            for (int64_t d = 0; d < g->dim_v; d++) {
+                w->v[t * g->pad_v + d] = kt[d * KV_BLOCK + t];
+            }
+        }
+    } else {
+        const char *v = head + (size_t)(KV_BLOCK * g->dim_k) * elem;
+        bool is_dense = g->pad_v == g->dim_v;
+        if (is_dense && (l->type == TYPE_F32 || n_rows <= j->vec->few_rows)) {
+            return (struct tile){v, l->type};
+        }
+        for (int64_t t = 0; t < n; t++) {
+            j->vec->widen(w->v + t * g->pad_v, v + (size_t)(t * g->dim_v) * elem, l->type, g->dim_v);
+        }
     }
-    memset(v + n * g->pad_v, 0, (size_t)((KV_BLOCK - n) * g->pad_v) * sizeof *v);
+    for (int64_t t = 0; t < n && g->pad_v > g->dim_v; t++) {
+        memset(w->v + t * g->pad_v + g->dim_v, 0, (size_t)(g->pad_v - g->dim_v) * sizeof *w->v);
+    }
+    return (struct tile){w->v, TYPE_F32};
 }
 
 static void compute_split(const struct job *j, const struct item *it, int64_t split,
@@ -224,13 +254,9 @@ static void compute_split(const struct job *j, const struct item *it, int64_t sp
     const int32_t *blocks = it->run->blocks + base / KV_BLOCK;
 
     for (int64_t b = first; b < end; b++) {
-        const char *tile = kv_head(l, blocks[b], it->kv_head);
-        const float *kt = (const float *)(const void *)tile;
-        if (l->type != TYPE_F32) {
-            j->vec->widen(w->kt, tile, l->type, KV_BLOCK * g->dim_k);
-            kt = w->kt;
-        }
-        j->vec->scores(w->scores + b * KV_BLOCK, SPLIT, w->q, n, kt, g->dim_k);
+        const char *head = kv_head(l, blocks[b], it->kv_head);
+        struct tile k = key_tile(j, head, n, g->dim_k, w->kt);
+        j->vec->scores(w->scores + b * KV_BLOCK, SPLIT, w->q, n, k.data, k.type, g->dim_k);
     }
     for (int64_t i = 0; i < n; i++) {
         soften(j, it, i / it->n_heads, it->head + i % it->n_heads, base, end * KV_BLOCK,
@@ -238,14 +264,11 @@ static void compute_split(const struct job *j, const struct item *it, int64_t sp
     }
     memset(ret->acc, 0, (size_t)(n * g->pad_v) * sizeof *ret->acc);
     for (int64_t b = first; b < end; b++) {
-        const char *tile = kv_head(l, blocks[b], it->kv_head);
-        const float *kt = (const float *)(const void *)tile;
-        if (l->v_in_k && l->type != TYPE_F32) {
-            j->vec->widen(w->kt, tile, l->type, KV_BLOCK * g->dim_v);
-            kt = w->kt;
-        }
-        load_values(j, tile, kt, MIN((int64_t)KV_BLOCK, last_pos + 1 - base - b * KV_BLOCK), w->v);
-        j->vec->values(ret->acc, w->scores + b * KV_BLOCK, SPLIT, n, w->v, g->pad_v);
+        const char *head = kv_head(l, blocks[b], it->kv_head);
+        int64_t n_tokens = MIN((int64_t)KV_BLOCK, last_pos + 1 - base - b * KV_BLOCK);
+        struct tile v = value_tile(j, head, n, n_tokens, w);
+        j->vec->values(ret->acc, w->scores + b * KV_BLOCK, SPLIT, n, v.data, v.type, n_tokens,
+                       g->pad_v);
     }
 }
 

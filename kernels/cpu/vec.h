@@ -34,15 +34,18 @@ struct vec {
     void (*widen)(float *y, const void *x, enum type type, int64_t n);
     void (*narrow)(void *y, const float *x, enum type type, int64_t n);
 
-    /* Attention. scores[r][0..KV_BLOCK) = q[r][dim] . kt[dim][KV_BLOCK]; q dense. */
-    void (*scores)(float *scores, int64_t stride, const float *q, int64_t n_rows, const float *kt,
-                   int64_t dim);
+    /* Attention reads tiles of the cache's type as they are for so many rows; for more it is
+     * quicker to widen a tile once, and above 0 rows there is no other way where this is 0. */
+    int64_t few_rows;
+    /* scores[r][0..KV_BLOCK) = q[r][dim] . kt[dim][KV_BLOCK]; q dense. */
+    void (*scores)(float *scores, int64_t stride, const float *q, int64_t n_rows, const void *kt,
+                   enum type type, int64_t dim);
     /* x = exp(x - max) for max = the largest (at least floor); returns the sum. */
     float (*softmax)(float *x, int64_t n, float floor, float *ret_max);
-    /* acc[r][dim] += sum over t < KV_BLOCK of p[r][t] * v[t][dim], in order of t. dim is a multiple of
+    /* acc[r][dim] += sum over t < n of p[r][t] * v[t][dim], in order of t. dim is a multiple of
      * VEC_PAD; acc and v dense. */
-    void (*values)(float *acc, const float *p, int64_t p_stride, int64_t n_rows, const float *v,
-                   int64_t dim);
+    void (*values)(float *acc, const float *p, int64_t p_stride, int64_t n_rows, const void *v,
+                   enum type type, int64_t n, int64_t dim);
 
     /* One token of a short convolution over n channels: past is [width - 1][n], oldest first, and moves on.
      * weight [width][n]. */

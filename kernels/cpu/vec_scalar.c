@@ -148,9 +148,11 @@ static void narrow(void *y, const float *x, enum type type, int64_t n)
     }
 }
 
-static void scores(float *s, int64_t stride, const float *q, int64_t n_rows, const float *kt,
-                   int64_t dim)
+static void scores(float *s, int64_t stride, const float *q, int64_t n_rows, const void *tile,
+                   enum type type, int64_t dim)
 {
+    const float *kt = tile;
+    ASSERT(type == TYPE_F32);
     for (int64_t r = 0; r < n_rows; r++) {
         float acc[KV_BLOCK] = {0};
         for (int64_t d = 0; d < dim; d++) {
@@ -177,11 +179,13 @@ static float softmax(float *x, int64_t n, float floor, float *ret_max)
     return (float)s;
 }
 
-static void values(float *acc, const float *p, int64_t p_stride, int64_t n_rows, const float *v,
-                   int64_t dim)
+static void values(float *acc, const float *p, int64_t p_stride, int64_t n_rows, const void *tile,
+                   enum type type, int64_t n, int64_t dim)
 {
+    const float *v = tile;
+    ASSERT(type == TYPE_F32);
     for (int64_t r = 0; r < n_rows; r++) {
-        for (int t = 0; t < KV_BLOCK; t++) {
+        for (int64_t t = 0; t < n; t++) {
             float w = p[r * p_stride + t];
             for (int64_t d = 0; d < dim; d++) {
                 acc[r * dim + d] += w * v[t * dim + d];
@@ -254,6 +258,7 @@ const struct vec vec_scalar = {
     .rotate_adjacent = rotate_adjacent,
     .widen = widen,
     .narrow = narrow,
+    .few_rows = 0,
     .scores = scores,
     .softmax = softmax,
     .values = values,

@@ -6,8 +6,6 @@
 
 #include <string.h>
 
-enum { BLOCK_LANES = KV_BLOCK / LANES }; /* vectors of a block of scores */
-
 static float sum(const float *x, int64_t n)
 {
     LANE a = lane_zero(), b = lane_zero();
@@ -231,53 +229,99 @@ static void narrow(void *y, const float *x, enum type type, int64_t n)
 
 /* --- attention -------------------------------------------------------------------------------------*/
 
-enum { SCORE_ROWS = 4 }; /* computed together; each row's own chains are the same whatever the number */
-
-/* Even and odd dimensions are summed apart: two chains hide the latency of the multiply-add. */
-__attribute__((always_inline)) static inline void score_rows(float *s, int64_t stride,
-                                                             const float *q, const float *kt,
-                                                             int64_t dim, const int rows)
+/* One vector of a tile, whatever its type. */
+__attribute__((always_inline)) static inline LANE load_as(const void *p, int64_t at,
+                                                          const enum type type)
 {
-    LANE even[SCORE_ROWS][BLOCK_LANES], odd[SCORE_ROWS][BLOCK_LANES];
-    for (int r = 0; r < rows; r++) {
-        for (int v = 0; v < BLOCK_LANES; v++) {
-            even[r][v] = odd[r][v] = lane_zero();
+    return type == TYPE_F32   ? lane_load((const float *)p + at)
+           : type == TYPE_F16 ? lane_load_f16((const uint16_t *)p + at)
+                              : lane_load_bf16((const uint16_t *)p + at);
+}
+
+enum { FEW_ROWS = LANES == 16 ? 8 : 4 }; /* rows computed together: their sums stay in registers */
+
+/* Even and odd dimensions are summed apart: two chains hide the latency of the multiply-add. The chains of
+ * a row are the same however many rows go together. */
+__attribute__((always_inline)) static inline void score_rows(float *s, int64_t stride,
+                                                             const float *q, const void *kt,
+                                                             const enum type type, int64_t dim,
+                                                             const int rows)
+{
+    for (int64_t v = 0; v < KV_BLOCK; v += LANES) {
+        LANE even[FEW_ROWS], odd[FEW_ROWS];
+        for (int r = 0; r < rows; r++) {
+            even[r] = odd[r] = lane_zero();
         }
-    }
-    int64_t d = 0;
-    for (; d + 2 <= dim; d += 2) {
-        for (int v = 0; v < BLOCK_LANES; v++) {
-            LANE k0 = lane_load(kt + d * KV_BLOCK + v * LANES);
-            LANE k1 = lane_load(kt + (d + 1) * KV_BLOCK + v * LANES);
+        int64_t d = 0;
+        for (; d + 2 <= dim; d += 2) {
+            LANE k0 = load_as(kt, d * KV_BLOCK + v, type);
+            LANE k1 = load_as(kt, (d + 1) * KV_BLOCK + v, type);
             for (int r = 0; r < rows; r++) {
-                even[r][v] = lane_fma(lane_set(q[r * dim + d]), k0, even[r][v]);
-                odd[r][v] = lane_fma(lane_set(q[r * dim + d + 1]), k1, odd[r][v]);
+                even[r] = lane_fma(lane_set(q[r * dim + d]), k0, even[r]);
+                odd[r] = lane_fma(lane_set(q[r * dim + d + 1]), k1, odd[r]);
             }
         }
-    }
-    for (int r = 0; r < rows; r++) {
-        for (int v = 0; v < BLOCK_LANES; v++) {
-            if (d < dim) {
-                LANE k0 = lane_load(kt + d * KV_BLOCK + v * LANES);
-                even[r][v] = lane_fma(lane_set(q[r * dim + d]), k0, even[r][v]);
+        if (d < dim) {
+            LANE k0 = load_as(kt, d * KV_BLOCK + v, type);
+            for (int r = 0; r < rows; r++) {
+                even[r] = lane_fma(lane_set(q[r * dim + d]), k0, even[r]);
             }
-            lane_store(s + r * stride + v * LANES, lane_add(even[r][v], odd[r][v]));
+        }
+        for (int r = 0; r < rows; r++) {
+            lane_store(s + r * stride + v, lane_add(even[r], odd[r]));
         }
     }
 }
 
-static void scores(float *s, int64_t stride, const float *q, int64_t n_rows, const float *kt,
-                   int64_t dim)
+/* Calls form(..., rows) with `rows` a constant: the loops over rows are unrolled. */
+#define FOR_ROWS(rows, form, ...)                                                                  \
+    switch (rows) {                                                                                \
+    case 1:                                                                                        \
+        form(__VA_ARGS__, 1);                                                                      \
+        break;                                                                                     \
+    case 2:                                                                                        \
+        form(__VA_ARGS__, 2);                                                                      \
+        break;                                                                                     \
+    case 3:                                                                                        \
+        form(__VA_ARGS__, 3);                                                                      \
+        break;                                                                                     \
+    case 4:                                                                                        \
+        form(__VA_ARGS__, 4);                                                                      \
+        break;                                                                                     \
+    case 5:                                                                                        \
+        form(__VA_ARGS__, MIN(5, FEW_ROWS));                                                       \
+        break;                                                                                     \
+    case 6:                                                                                        \
+        form(__VA_ARGS__, MIN(6, FEW_ROWS));                                                       \
+        break;                                                                                     \
+    case 7:                                                                                        \
+        form(__VA_ARGS__, MIN(7, FEW_ROWS));                                                       \
+        break;                                                                                     \
+    default:                                                                                       \
+        form(__VA_ARGS__, FEW_ROWS);                                                               \
+        break;                                                                                     \
+    }
+
+__attribute__((always_inline)) static inline void scores_as(float *s, int64_t stride,
+                                                            const float *q, int64_t n_rows,
+                                                            const void *kt, const enum type type,
+                                                            int64_t dim)
 {
-    int64_t r = 0;
-    for (; r + SCORE_ROWS <= n_rows; r += SCORE_ROWS) {
-        score_rows(s + r * stride, stride, q + r * dim, kt, dim, SCORE_ROWS);
+    for (int64_t r = 0; r < n_rows; r += FEW_ROWS) {
+        FOR_ROWS(MIN(n_rows - r, (int64_t)FEW_ROWS), score_rows, s + r * stride, stride,
+                 q + r * dim, kt, type, dim)
     }
-    for (; r + 2 <= n_rows; r += 2) {
-        score_rows(s + r * stride, stride, q + r * dim, kt, dim, 2);
-    }
-    for (; r < n_rows; r++) {
-        score_rows(s + r * stride, stride, q + r * dim, kt, dim, 1);
+}
+
+static void scores(float *s, int64_t stride, const float *q, int64_t n_rows, const void *kt,
+                   enum type type, int64_t dim)
+{
+    if (type == TYPE_F16) {
+        scores_as(s, stride, q, n_rows, kt, TYPE_F16, dim);
+    } else if (type == TYPE_BF16) {
+        scores_as(s, stride, q, n_rows, kt, TYPE_BF16, dim);
+    } else {
+        scores_as(s, stride, q, n_rows, kt, TYPE_F32, dim);
     }
 }
 
@@ -307,23 +351,24 @@ static float softmax(float *x, int64_t n, float floor, float *ret_max)
     return lane_sum(s);
 }
 
-enum { VALUE_ROWS = 4, VALUE_LANES = LANES == 16 ? 4 : 2 };
+enum { VALUE_LANES = 2 }; /* vectors of a row of values that are summed together */
 
 __attribute__((always_inline)) static inline void value_tile(float *acc, const float *p,
-                                                             int64_t p_stride, const float *v,
-                                                             int64_t dim, const int rows,
-                                                             const int lanes)
+                                                             int64_t p_stride, const void *v,
+                                                             int64_t at, const enum type type,
+                                                             int64_t n, int64_t dim,
+                                                             const int lanes, const int rows)
 {
-    LANE a[VALUE_ROWS][VALUE_LANES];
+    LANE a[FEW_ROWS][VALUE_LANES];
     for (int r = 0; r < rows; r++) {
         for (int k = 0; k < lanes; k++) {
-            a[r][k] = lane_load(acc + r * dim + k * LANES);
+            a[r][k] = lane_load(acc + r * dim + at + k * LANES);
         }
     }
-    for (int t = 0; t < KV_BLOCK; t++) {
+    for (int64_t t = 0; t < n; t++) {
         LANE row[VALUE_LANES];
         for (int k = 0; k < lanes; k++) {
-            row[k] = lane_load(v + t * dim + k * LANES);
+            row[k] = load_as(v, t * dim + at + k * LANES, type);
         }
         for (int r = 0; r < rows; r++) {
             LANE w = lane_set(p[r * p_stride + t]);
@@ -334,33 +379,38 @@ __attribute__((always_inline)) static inline void value_tile(float *acc, const f
     }
     for (int r = 0; r < rows; r++) {
         for (int k = 0; k < lanes; k++) {
-            lane_store(acc + r * dim + k * LANES, a[r][k]);
+            lane_store(acc + r * dim + at + k * LANES, a[r][k]);
         }
     }
 }
 
-__attribute__((always_inline)) static inline void value_rows(float *acc, const float *p,
-                                                             int64_t p_stride, const float *v,
-                                                             int64_t dim, const int rows)
+__attribute__((always_inline)) static inline void values_as(float *acc, const float *p,
+                                                            int64_t p_stride, int64_t n_rows,
+                                                            const void *v, const enum type type,
+                                                            int64_t n, int64_t dim)
 {
-    int64_t d = 0;
-    for (; d + VALUE_LANES * LANES <= dim; d += VALUE_LANES * LANES) {
-        value_tile(acc + d, p, p_stride, v + d, dim, rows, VALUE_LANES);
-    }
-    for (; d < dim; d += LANES) {
-        value_tile(acc + d, p, p_stride, v + d, dim, rows, 1);
+    for (int64_t r = 0; r < n_rows; r += FEW_ROWS) {
+        int64_t rows = MIN(n_rows - r, (int64_t)FEW_ROWS), at = 0;
+        float *to = acc + r * dim;
+        const float *weights = p + r * p_stride;
+        for (; at + VALUE_LANES * LANES <= dim; at += VALUE_LANES * LANES) {
+            FOR_ROWS(rows, value_tile, to, weights, p_stride, v, at, type, n, dim, VALUE_LANES)
+        }
+        for (; at < dim; at += LANES) {
+            FOR_ROWS(rows, value_tile, to, weights, p_stride, v, at, type, n, dim, 1)
+        }
     }
 }
 
-static void values(float *acc, const float *p, int64_t p_stride, int64_t n_rows, const float *v,
-                   int64_t dim)
+static void values(float *acc, const float *p, int64_t p_stride, int64_t n_rows, const void *v,
+                   enum type type, int64_t n, int64_t dim)
 {
-    int64_t r = 0;
-    for (; r + VALUE_ROWS <= n_rows; r += VALUE_ROWS) {
-        value_rows(acc + r * dim, p + r * p_stride, p_stride, v, dim, VALUE_ROWS);
-    }
-    for (; r < n_rows; r++) {
-        value_rows(acc + r * dim, p + r * p_stride, p_stride, v, dim, 1);
+    if (type == TYPE_F16) {
+        values_as(acc, p, p_stride, n_rows, v, TYPE_F16, n, dim);
+    } else if (type == TYPE_BF16) {
+        values_as(acc, p, p_stride, n_rows, v, TYPE_BF16, n, dim);
+    } else {
+        values_as(acc, p, p_stride, n_rows, v, TYPE_F32, n, dim);
     }
 }
 
@@ -452,6 +502,7 @@ const struct vec VEC_TABLE = {
     .rotate_adjacent = rotate_adjacent,
     .widen = widen,
     .narrow = narrow,
+    .few_rows = FEW_ROWS,
     .scores = scores,
     .softmax = softmax,
     .values = values,
