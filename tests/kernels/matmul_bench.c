@@ -1,17 +1,20 @@
-/* Speed of matrix products: for each type and instruction set, decode (1 token) in GB/s of weights
- * and prefill (512 tokens) in GOP/s (2 per multiply-add), beside a plain streaming read of the same
- * buffer size and the peak of the integer dot product, measured in the same run.
+/* Speed of matrix products, for each kernel and type: decode (1, 2, 4, 8 tokens) in GB/s of weights
+ * and prefill (16, 512 tokens) in GOP/s (2 for a multiply-add), beside the walls measured in the
+ * same run: a plain streaming read, and the integer dot product on registers.
  *
  *     kernels_matmul_bench [threads [rows cols [type...]]]
  *
  * The decode matrices together exceed the last-level cache, so weights come from memory. */
 #include "kernels/matmul.h"
 
+#include "kernels/cpu/matmul_kernel.h"
+#include "kernels/cpu/panel.h"
 #include "tests/kernels/blocks.h"
 
+#include <immintrin.h>
 #include <time.h>
 
-enum { TOKENS = 512, ROUNDS = 5, STREAM_BYTES = 192 << 20 };
+enum { TOKENS = 512, ROUNDS = 7, STREAM_BYTES = 192 << 20, PEAK_STEPS = 1000000 };
 
 static double now_s(void)
 {
@@ -20,84 +23,123 @@ static double now_s(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* --- the two walls --------------------------------------------------------------------------- */
+/* --- the walls ------------------------------------------------------------------------------- */
 
-typedef long long word8 __attribute__((vector_size(64)));
-
-static void read_slice(void *arg, int64_t lo, int64_t hi, int thread)
+__attribute__((target("avx2"))) static void read_slice(void *arg, int64_t lo, int64_t hi,
+                                                       int thread)
 {
     (void)thread;
-    const word8 *p = (const word8 *)arg;
-    word8 a = {0}, b = {0}, c = {0}, d = {0};
-    for (int64_t i = lo; i < hi; i += 4) {
-        a |= p[i];
-        b |= p[i + 1];
-        c |= p[i + 2];
-        d |= p[i + 3];
+    const __m256i *p = arg;
+    __m256i sum[8];
+    memset(sum, 0, sizeof sum);
+    for (int64_t i = lo; i < hi; i += 8) {
+#pragma GCC unroll 8
+        for (int k = 0; k < 8; k++) {
+            sum[k] = _mm256_or_si256(sum[k], _mm256_load_si256(&p[i + k]));
+        }
     }
-    __asm__ volatile("" ::"m"(a), "m"(b), "m"(c), "m"(d));
+    __asm__ volatile("" ::"m"(sum));
 }
 
-static double stream_gbs(struct pool *pool, void *buffer, size_t bytes)
+static double stream_gbs(struct pool *pool, void *buffer)
 {
     double best = 1e9;
     for (int i = 0; i < ROUNDS; i++) {
         double t = now_s();
-        pool_run(pool, (int64_t)(bytes / sizeof(word8)), 4096, read_slice, buffer);
+        pool_run(pool, STREAM_BYTES / 32, 4096, read_slice, buffer);
         best = fmin(best, now_s() - t);
     }
-    return (double)bytes / best * 1e-9;
+    return STREAM_BYTES / best * 1e-9;
 }
 
-/* --- one type -------------------------------------------------------------------------------- */
-
-static void bench(struct pool *pool, enum type type, enum isa isa, int64_t rows, int64_t cols)
+__attribute__((target("avx512f,avx512vnni"))) static void peak_slice(void *arg, int64_t lo,
+                                                                     int64_t hi, int thread)
 {
+    (void)thread;
+    __m512i a[12], b = _mm512_set1_epi8(1);
+    memset(a, 0, sizeof a);
+    for (int64_t i = lo; i < hi; i++) {
+#pragma GCC unroll 12
+        for (int k = 0; k < 12; k++) {
+            a[k] = _mm512_dpbusd_epi32(a[k], b, b);
+        }
+    }
+    *(volatile int *)arg = _mm512_reduce_add_epi32(a[0]) + _mm512_reduce_add_epi32(a[11]);
+    __asm__ volatile("" ::"m"(a));
+}
+
+static double peak_gops(struct pool *pool)
+{
+    double best = 1e9;
+    int sink[64];
+    for (int i = 0; i < ROUNDS; i++) {
+        double t = now_s();
+        pool_run(pool, PEAK_STEPS, 1000, peak_slice, sink);
+        best = fmin(best, now_s() - t);
+    }
+    return PEAK_STEPS * 12.0 * 128 / best * 1e-9;
+}
+
+/* --- one type and kernel --------------------------------------------------------------------- */
+
+struct run {
+    const struct matmul_kernel *kernel;
+    struct matmul m;
+};
+
+static void run_panels(void *arg, int64_t lo, int64_t hi, int thread)
+{
+    (void)thread;
+    const struct run *r = arg;
+    r->kernel->run(&r->m, lo, hi);
+}
+
+static void bench(struct pool *pool, const char *name, const struct matmul_kernel *kernel,
+                  enum type type, int64_t rows, int64_t cols)
+{
+    static const int64_t tokens[] = {1, 2, 4, 8, 16, TOKENS};
+    double best[COUNT_OF(tokens)];
     size_t bytes = type_row_bytes(type, (size_t)cols) * (size_t)rows;
     int n = (int)MAX(MIN(STREAM_BYTES / bytes, 256), 1);
     uint64_t seed = 1;
     uint8_t *data = malloc(bytes);
     blocks_fill(type, data, rows * cols, &seed);
     struct matmul_weight *w = calloc((size_t)n, sizeof *w);
-    double pack = now_s();
+    double pack = 1e9;
     for (int i = 0; i < n; i++) {
-        if (matmul_prepare(&w[i], type, isa, rows, cols, data, pool) != 0) {
+        double t = now_s();
+        if (matmul_prepare(&w[i], type, ISA_AVX2, rows, cols, data, pool) != 0) {
             exit(1);
         }
+        pack = fmin(pack, now_s() - t);
     }
-    pack = (now_s() - pack) / n;
-    size_t act_bytes = matmul_act_bytes(w->act, cols) * TOKENS;
     float *x = malloc((size_t)(cols * TOKENS) * sizeof *x);
     float *y = malloc((size_t)(rows * TOKENS) * sizeof *y);
-    void *act = aligned_alloc(64, act_bytes);
+    void *act = aligned_alloc(64, matmul_act_bytes(w->act, cols) * TOKENS);
     for (int64_t i = 0; i < cols * TOKENS; i++) {
         x[i] = (float)test_uniform(&seed);
     }
-    matmul_act(isa, w->act, x, act, TOKENS, cols, pool);
-    struct matmul m = {.w = w, .x = act, .y = y, .y_stride = rows, .n_tokens = 1};
-    static const int64_t tokens[] = {1, 2, 4, 8, 16, TOKENS};
-    double best[COUNT_OF(tokens)];
+    matmul_act(ISA_AVX2, w->act, x, act, TOKENS, cols, pool);
     for (size_t k = 0; k < COUNT_OF(tokens); k++) {
-        bool is_prefill = tokens[k] >= 16;
-        m.n_tokens = tokens[k];
+        struct run r = {kernel, {.x = act, .y = y, .y_stride = rows, .n_tokens = tokens[k]}};
         best[k] = 1e9;
-        for (int r = 0; r < ROUNDS; r++) {
+        for (int round = 0; round < ROUNDS; round++) {
+            int count = tokens[k] >= 16 ? 1 : n;
             double t = now_s();
-            int count = is_prefill ? 1 : n;
             for (int i = 0; i < count; i++) {
-                m.w = &w[i];
-                matmul_run(&m, pool);
+                r.m.w = &w[i];
+                pool_run(pool, (rows + PANEL_ROWS - 1) / PANEL_ROWS, 4, run_panels, &r);
             }
             best[k] = fmin(best[k], (now_s() - t) / count);
         }
     }
     double ops = 2.0 * (double)rows * (double)cols;
-    printf("%-8s %-7s pack %6.2f ns/w   GB/s:", type_info(type)->name, isa_name(isa),
+    printf("%-8s %-9s pack %5.2f ns/w   GB/s", type_info(type)->name, name,
            pack / (double)(rows * cols) * 1e9);
     for (size_t k = 0; k < 4; k++) {
-        printf(" %6.2f", (double)bytes / best[k] * 1e-9);
+        printf(" %6.1f", (double)bytes / best[k] * 1e-9);
     }
-    printf("   GOP/s: x16 %7.1f  x512 %7.1f\n", ops * 16 / best[4] * 1e-9,
+    printf("   GOP/s x16 %6.0f  x512 %6.0f\n", ops * 16 / best[4] * 1e-9,
            ops * TOKENS / best[5] * 1e-9);
     fflush(stdout);
     for (int i = 0; i < n; i++) {
@@ -112,28 +154,41 @@ static void bench(struct pool *pool, enum type type, enum isa isa, int64_t rows,
 
 int main(int argc, char **argv)
 {
+    const struct {
+        const char *name;
+        const struct matmul_kernel *kernel;
+        bool is_there;
+    } kernels[] = {
+        {"avx512", &matmul_avx512, isa_detect() == ISA_AVX512},
+        {"avx2+vnni", &matmul_avx2_vnni, isa_has_avx_vnni()},
+        {"avx2", &matmul_avx2, isa_detect() >= ISA_AVX2},
+    };
     struct pool *pool;
     int threads = argc > 1 ? atoi(argv[1]) : 0;
-    int64_t rows = argc > 3 ? atoll(argv[2]) : 4864, cols = argc > 3 ? atoll(argv[3]) : 896;
-    cols -= cols % 256;
-    if (pool_create(threads, &pool) != 0) {
+    int64_t rows = argc > 3 ? atoll(argv[2]) : 4864, cols = argc > 3 ? atoll(argv[3]) : 1024;
+    if (pool_create(threads, &pool) != 0 || cols % 256 != 0 || rows < 1) {
+        fprintf(stderr, "usage: matmul_bench [threads [rows cols(a multiple of 256) [type...]]]\n");
         return 1;
     }
     void *buffer = aligned_alloc(64, STREAM_BYTES);
     memset(buffer, 1, STREAM_BYTES);
     printf("%d threads, %" PRId64 " x %" PRId64 "; GB/s for 1, 2, 4, 8 tokens\n",
            pool_threads(pool), rows, cols);
-    for (int isa = isa_detect(); isa >= ISA_AVX2; isa--) {
-        for (int i = 0; i < BLOCKS_N_TYPES; i++) {
+    for (size_t v = 0; v < COUNT_OF(kernels); v++) {
+        for (int i = 0; i < BLOCKS_N_TYPES && kernels[v].is_there; i++) {
             bool is_wanted = argc <= 4;
             for (int k = 4; k < argc; k++) {
                 is_wanted |= type_by_name(argv[k]) == (int)blocks_types[i];
             }
             if (is_wanted) {
-                bench(pool, blocks_types[i], (enum isa)isa, rows, cols);
+                bench(pool, kernels[v].name, kernels[v].kernel, blocks_types[i], rows, cols);
             }
         }
-        printf("plain read %.1f GB/s\n", stream_gbs(pool, buffer, STREAM_BYTES));
+        printf("plain read %.1f GB/s", stream_gbs(pool, buffer));
+        if (kernels[0].is_there) {
+            printf(", integer dot product %.0f GOP/s", peak_gops(pool));
+        }
+        putchar('\n');
     }
     free(buffer);
     pool_destroy(&pool);
