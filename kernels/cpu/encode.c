@@ -91,7 +91,8 @@ static void put_fifth_bits(const int8_t q[32], int offset, uint8_t qh[4])
 
 #define FOR_BLOCKS(type, elems)                                                                    \
     struct type *b = blocks;                                                                       \
-    for (; n > 0; n -= (elems), x += (elems), b++, importance += importance ? (elems) : 0)
+    for (; n > 0;                                                                                  \
+         n -= (elems), x += (elems), b++, importance = importance ? importance + (elems) : NULL)
 
 static void encode_q4_0(const float *x, void *blocks, int64_t n, const float *importance)
 {

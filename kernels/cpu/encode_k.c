@@ -181,8 +181,8 @@ static void fit_pairs(int hi_code, int hi, int n, const float *from, const float
 
 #define FOR_BLOCKS(type)                                                                           \
     struct type *b = blocks;                                                                       \
-    for (; n > 0;                                                                                  \
-         n -= BLOCK_SUPER, x += BLOCK_SUPER, b++, importance += importance ? BLOCK_SUPER : 0)
+    for (; n > 0; n -= BLOCK_SUPER, x += BLOCK_SUPER, b++,                                         \
+                  importance = importance ? importance + BLOCK_SUPER : NULL)
 
 static void put_two_bits(const int8_t q[256], int offset, uint8_t qs[64])
 {
