@@ -348,7 +348,7 @@ static void on_interrupt(uv_signal_t *h, int number)
 int terminal_parse(int argc, char **argv, struct err *e)
 {
     const struct option_spec specs[] = {
-        {"prompt", 'p', OPTION_STR, &set.prompt, 0, 0, "what to say; - reads standard input (run)"},
+        {"prompt", 'p', OPTION_STR, &set.prompt, 0, 0, "what to say; - reads standard input"},
         {"system", 0, OPTION_STR, &set.system, 0, 0, "system message"},
         {"max-tokens", 'n', OPTION_INT, &set.max_tokens, 0, 1e9,
          "longest answer; 0: to the end of the context (0)"},
@@ -372,8 +372,8 @@ int terminal_parse(int argc, char **argv, struct err *e)
     struct options o = {.usage = command_usage[set.is_chat],
                         .summary = set.is_chat ? "A conversation in the terminal."
                                                : "One answer in the terminal.",
-                        .specs = specs,
-                        .n_specs = COUNT_OF(specs),
+                        .specs = specs + set.is_chat, /* a chat reads its lines */
+                        .n_specs = COUNT_OF(specs) - set.is_chat,
                         .keys = keys,
                         .n_keys = COUNT_OF(keys)};
     struct config c; /* the settings among them are the supervisor's, which has read them */

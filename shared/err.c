@@ -98,6 +98,7 @@ int err_exit_code(int code)
         return EXIT_GPU_MEMORY;
     case -EADDRINUSE:
         return EXIT_ALREADY_RUNNING;
+    case ERR_GGUF_OPEN:
     case ERR_GGUF_MAGIC:
     case ERR_GGUF_VERSION:
     case ERR_GGUF_TRUNCATED:

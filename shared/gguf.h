@@ -74,7 +74,7 @@ struct gguf {
 /* Opens path; of a split file (...-00001-of-0000N.gguf) any part may be named, and all are opened.
  * The vocabulary's arrays (tokenizer.ggml.tokens, scores, token_type, merges) are checked for kind
  * and equal counts, so readers of them may rely on it.
- * Errors: -errno (open, map), ERR_GGUF_*; e names file, key or tensor, and offset. */
+ * Errors: ERR_GGUF_*, -errno (map); e names file, key or tensor, and offset. */
 MUST_CHECK int gguf_open(const char *path, struct gguf *ret, struct err *e);
 void gguf_close(struct gguf *g);
 

@@ -42,12 +42,12 @@ static int map_part(const char *path, struct gguf_part *ret, struct err *e)
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO shall not hang us */
     if (fd < 0) {
-        return err_set(e, -errno, "%s", path_tail(path));
+        return err_set(e, ERR_GGUF_OPEN, "%s: %s", path_tail(path), strerrordesc_np(errno));
     }
     int rc = 0;
     void *map = MAP_FAILED;
     if (fstat(fd, &st) < 0) {
-        rc = err_set(e, -errno, "%s", path_tail(path));
+        rc = err_set(e, ERR_GGUF_OPEN, "%s: %s", path_tail(path), strerrordesc_np(errno));
     } else if (!S_ISREG(st.st_mode)) {
         rc = err_set(e, ERR_GGUF_MAGIC, "%s is no regular file", path_tail(path));
     } else if (st.st_size == 0) {
@@ -128,10 +128,11 @@ static int open_part(struct gguf *g, uint64_t i, size_t n_prefix, const struct s
         int rc = map_part(path, p, e);
         free(path);
         if (rc < 0) {
-            return rc != -ENOENT
+            return rc != ERR_GGUF_OPEN
                        ? rc
-                       : err_set(e, ERR_GGUF_SPLIT, "part %" PRIu64 " of %" PRIu64 " is not there",
-                                 i + 1, whole->count);
+                       : err_set(e, ERR_GGUF_SPLIT,
+                                 "part %" PRIu64 " of %" PRIu64 " cannot be opened", i + 1,
+                                 whole->count);
         }
     }
     *where = p->path;

@@ -28,7 +28,6 @@ struct server {
     struct config config;
     struct attach attach;
     struct models models;
-    bool is_model_bad; /* loading failed */
 };
 
 /* ---- the handshake ---- */
@@ -159,7 +158,6 @@ static int serve(struct server *s, struct err *e)
     status_beat(s->attach.status, STATUS_LOADING);
     err = models_load(&s->models, &s->config, show_progress, s, e);
     if (err < 0) {
-        s->is_model_bad = true;
         return err;
     }
     struct loop *loop;
@@ -192,8 +190,7 @@ static int report(struct server *s, const struct err *e)
     if (s->attach.status) {
         status_last_words(s->attach.status, "%s", text);
     }
-    int code = err_exit_code(e->code);
-    return s->is_model_bad && code == EXIT_GENERAL ? EXIT_MODEL : code; /* no such file */
+    return err_exit_code(e->code);
 }
 
 static int run_server(uint64_t epoch)

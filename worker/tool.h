@@ -4,10 +4,18 @@
 #ifndef WORKER_TOOL_H
 #define WORKER_TOOL_H
 
+#include "shared/options.h"
+
 typedef int tool_fn(int argc, char **argv);
 
 #define TOOL(name, function, summary) tool_fn function;
 #include "worker/tool.def"
 #undef TOOL
+
+/* Settings of all sources and the command line into *c, which tool_finish lets go of in any case.
+ * Returns and errors as options_parse and config_load. */
+MUST_CHECK int tool_parse(struct options *o, int argc, char **argv, struct config *c, struct err *e);
+/* The exit code for err (below 0: an error, told on stderr). What was printed must have arrived. */
+int tool_finish(const char *name, struct config *c, int err, struct err *e);
 
 #endif

@@ -5,7 +5,6 @@
 #include "shared/num.h"
 #include "shared/philox.h"
 #include "shared/limits.h"
-#include "shared/options.h"
 #include "worker/setup.h"
 #include "worker/tool.h"
 
@@ -349,16 +348,9 @@ int tool_bench(int argc, char **argv)
     };
     struct config c;
     struct err e = {0};
-    config_init(&c);
-    int err = config_load(&c, NULL, &e);
-    err = err < 0 ? err : options_parse(&o, argc, argv, &c, &e);
+    int err = tool_parse(&o, argc, argv, &c, &e);
     if (err == 1) {
         err = bench(&c, &b, texts, repeat, &e);
     }
-    config_finish(&c);
-    if (err < 0) {
-        e.code = err;
-        return options_fail("bench", &e);
-    }
-    return EXIT_OK;
+    return tool_finish("bench", &c, err, &e);
 }

@@ -2,7 +2,6 @@
  * one thread. The file is hostile: its texts are shown with what a terminal would obey escaped. */
 #include "kernels/quant.h"
 #include "shared/num.h"
-#include "shared/options.h"
 #include "shared/utf8.h"
 #include "worker/memory.h"
 #include "worker/setup.h"
@@ -471,23 +470,19 @@ int tool_inspect(int argc, char **argv)
     struct gguf g;
     struct err e = {0};
     char *path = NULL;
-    config_init(&c);
-    int code = EXIT_OK, rc = config_load(&c, NULL, &e);
-    rc = rc < 0 ? rc : options_parse(&o, argc, argv, &c, &e);
-    if (rc < 0 || (rc == 1 && (rc = model_path(&c, &o, &path, &e)) < 0)) {
-        code = options_fail("inspect", &e);
-    } else if (path && gguf_open(path, &g, &e) < 0) {
-        code = options_fail("inspect", &e);
-        code = code == EXIT_GENERAL ? EXIT_MODEL : code;
-    } else if (path) {
-        if (is_list) {
-            list_tensors(&g);
-        } else {
-            show(&g, &c);
+    int err = tool_parse(&o, argc, argv, &c, &e);
+    if (err == 1) {
+        err = model_path(&c, &o, &path, &e);
+        err = err < 0 ? err : gguf_open(path, &g, &e);
+        if (err == 0) {
+            if (is_list) {
+                list_tensors(&g);
+            } else {
+                show(&g, &c);
+            }
+            gguf_close(&g);
         }
-        gguf_close(&g);
     }
     free(path);
-    config_finish(&c);
-    return code;
+    return tool_finish("inspect", &c, err, &e);
 }

@@ -6,7 +6,6 @@
 #include "shared/buf.h"
 #include "shared/limits.h"
 #include "shared/num.h"
-#include "shared/options.h"
 #include "worker/setup.h"
 #include "worker/tokenizer.h"
 #include "worker/tool.h"
@@ -272,19 +271,12 @@ int tool_logits(int argc, char **argv)
     };
     struct config c;
     struct err e = {0};
-    config_init(&c);
-    int err = config_load(&c, NULL, &e);
-    err = err < 0 ? err : options_parse(&o, argc, argv, &c, &e);
+    int err = tool_parse(&o, argc, argv, &c, &e);
     if (err == 1 && (!out || (tokens != NULL) + (file != NULL) + (text != NULL) != 1)) {
         err = err_set(&e, ERR_USAGE, "give one prompt and an output; usage: rocmforge %s", o.usage);
     }
     if (err == 1) {
         err = logits(&c, &j, tokens, file, text, out, &e);
     }
-    config_finish(&c);
-    if (err < 0) {
-        e.code = err;
-        return options_fail("logits", &e);
-    }
-    return EXIT_OK;
+    return tool_finish("logits", &c, err, &e);
 }

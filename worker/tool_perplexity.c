@@ -5,7 +5,6 @@
  * Stored distributions (--save, --kl): a header, then for every counted row a float lo, a float step
  * and n_vocab uint16, log p = lo + step * value. */
 #include "shared/clock.h"
-#include "shared/options.h"
 #include "worker/setup.h"
 #include "worker/tokenizer.h"
 #include "worker/tool.h"
@@ -301,19 +300,12 @@ int tool_perplexity(int argc, char **argv)
     };
     struct config c;
     struct err e = {0};
-    config_init(&c);
-    int err = config_load(&c, NULL, &e);
-    err = err < 0 ? err : options_parse(&o, argc, argv, &c, &e);
+    int err = tool_parse(&o, argc, argv, &c, &e);
     if (err == 1 && !path) {
         err = err_set(&e, ERR_USAGE, "no text given (-f FILE); usage: rocmforge %s", o.usage);
     }
     if (err == 1) {
         err = perplexity(&c, &j, path, save, kl, max_chunks, &e);
     }
-    config_finish(&c);
-    if (err < 0) {
-        e.code = err;
-        return options_fail("perplexity", &e);
-    }
-    return EXIT_OK;
+    return tool_finish("perplexity", &c, err, &e);
 }

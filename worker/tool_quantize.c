@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { CHUNK_BYTES = 16 * 1024 * 1024 }; /* of encoded rows between writes */
@@ -217,48 +218,65 @@ done:
     return err;
 }
 
+/* Writing over the file that is being read would end in nothing. */
+static bool is_input(const struct gguf *in, const char *path)
+{
+    struct stat out, part;
+    bool is_same = false;
+    for (size_t i = 0; i < in->n_parts && stat(path, &out) == 0; i++) {
+        is_same |= stat(in->parts[i].path, &part) == 0 && part.st_dev == out.st_dev &&
+                   part.st_ino == out.st_ino;
+    }
+    return is_same;
+}
+
+static int run(const struct config *c, const char *const paths[3], struct err *e)
+{
+    struct state s = {.is_tty = isatty(STDERR_FILENO)};
+    const struct quantize_mix *mix = quantize_mix_by_name(paths[2]);
+    if (!mix) {
+        return err_set(e, ERR_USAGE, "'%s' is no type", paths[2]);
+    }
+    int err = gguf_open(paths[0], &s.in, e);
+    if (err < 0) {
+        return err;
+    }
+    if (is_input(&s.in, paths[1])) {
+        err = err_set(e, ERR_USAGE, "%s is the input file", paths[1]);
+    }
+    err = err < 0 ? err : pool_create((int)c->v[CONFIG_threads].i, &s.pool);
+    err = err < 0 ? err : quantize(&s, paths[1], mix, e);
+    ggufw_destroy(&s.out);
+    pool_destroy(&s.pool);
+    gguf_close(&s.in);
+    if (err == 0) {
+        printf("%.1f MiB -> %.1f MiB\n", (double)s.total_bytes / 1048576,
+               (double)s.written_bytes / 1048576);
+    }
+    return err;
+}
+
 int tool_quantize(int argc, char **argv)
 {
-    const char *paths[3] = {NULL, NULL, NULL};
-    int n = 0;
-    uint64_t n_threads = 0;
-    for (int i = 1; i < argc; i++) {
-        bool is_threads = strcmp(argv[i], "--threads") == 0 || strcmp(argv[i], "-t") == 0;
-        if (is_threads && i + 1 < argc && num_parse_u64(argv[i + 1], &n_threads) &&
-            n_threads <= 256) {
-            i++;
-        } else if (argv[i][0] != '-' && n < 3) {
-            paths[n++] = argv[i];
-        } else {
-            n = 4;
-            break;
-        }
-    }
-    const struct quantize_mix *mix = n == 3 ? quantize_mix_by_name(paths[2]) : NULL;
-    if (!mix) {
-        fprintf(stderr, "usage: rocmforge quantize IN.gguf OUT.gguf TYPE [--threads N]\ntypes: %s\n",
-                quantize_mix_names());
-        return EXIT_USAGE;
-    }
-    struct state s = {.is_tty = isatty(STDERR_FILENO)};
+    const char *paths[3];
+    char summary[512];
+    const enum config_key keys[] = {CONFIG_threads};
+    struct options o = {
+        .usage = "quantize IN.gguf OUT.gguf TYPE [--threads N]",
+        .summary = summary,
+        .keys = keys,
+        .n_keys = COUNT_OF(keys),
+        .positional = paths,
+        .max_positional = COUNT_OF(paths),
+    };
+    struct config c;
     struct err e = {0};
-    int err = gguf_open(paths[0], &s.in, &e);
-    if (err == 0) {
-        err = pool_create((int)n_threads, &s.pool);
-        if (err == 0) {
-            err = quantize(&s, paths[1], mix, &e);
-            ggufw_destroy(&s.out);
-            pool_destroy(&s.pool);
-        }
-        gguf_close(&s.in);
+    snprintf(summary, sizeof(summary), "Writes a model in another type, one of\n%s.",
+             quantize_mix_names());
+    int err = tool_parse(&o, argc, argv, &c, &e);
+    if (err == 1 && o.n_positional != COUNT_OF(paths)) {
+        err = err_set(&e, ERR_USAGE, "two files and a type are needed; usage: rocmforge %s", o.usage);
     }
-    if (err < 0) {
-        char text[ERR_DETAIL_BYTES * 2];
-        e.code = err;
-        fprintf(stderr, "rocmforge quantize: %s\n", err_format(&e, text, sizeof(text)));
-        return err_exit_code(err);
-    }
-    printf("%.1f MiB -> %.1f MiB\n", (double)s.total_bytes / 1048576,
-           (double)s.written_bytes / 1048576);
-    return EXIT_OK;
+    err = err == 1 ? run(&c, paths, &e) : err;
+    return tool_finish("quantize", &c, err, &e);
 }

@@ -1,7 +1,6 @@
 /* `tokenize` and `detokenize`: a model file's vocabulary by hand. Only the file's metadata is read;
  * no engine. */
 #include "shared/num.h"
-#include "shared/options.h"
 #include "worker/setup.h"
 #include "worker/tokenizer.h"
 #include "worker/tool.h"
@@ -214,19 +213,6 @@ static int detokenize(const struct config *c, const char *path, const char *sepa
 
 static const enum config_key keys[] = {CONFIG_model};
 
-static int finish(const char *tool, struct config *c, int err, struct err *e)
-{
-    config_finish(c);
-    if (err >= 0 && fflush(stdout) != 0) {
-        err = err_set(e, -errno, "standard output");
-    }
-    if (err < 0) {
-        e->code = err;
-        return options_fail(tool, e);
-    }
-    return EXIT_OK;
-}
-
 int tool_tokenize(int argc, char **argv)
 {
     const char *prompt = NULL, *path = NULL, *separator = NULL;
@@ -248,11 +234,9 @@ int tool_tokenize(int argc, char **argv)
     };
     struct config c;
     struct err e = {0};
-    config_init(&c);
-    int err = config_load(&c, NULL, &e);
-    err = err < 0 ? err : options_parse(&o, argc, argv, &c, &e);
+    int err = tool_parse(&o, argc, argv, &c, &e);
     err = err == 1 ? tokenize(&c, prompt, path, separator, special, &e) : err;
-    return finish("tokenize", &c, err, &e);
+    return tool_finish("tokenize", &c, err, &e);
 }
 
 int tool_detokenize(int argc, char **argv)
@@ -275,9 +259,7 @@ int tool_detokenize(int argc, char **argv)
     };
     struct config c;
     struct err e = {0};
-    config_init(&c);
-    int err = config_load(&c, NULL, &e);
-    err = err < 0 ? err : options_parse(&o, argc, argv, &c, &e);
+    int err = tool_parse(&o, argc, argv, &c, &e);
     err = err == 1 ? detokenize(&c, path, separator, words, o.n_positional, &e) : err;
-    return finish("detokenize", &c, err, &e);
+    return tool_finish("detokenize", &c, err, &e);
 }

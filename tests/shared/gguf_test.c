@@ -408,8 +408,8 @@ static void splits(void)
     write_part("s-00002-of-00003.gguf", 1, 1, 3, 3, "a");
     check_refused(at("s-00001-of-00003.gguf"), ERR_GGUF_SPLIT, "tensor 'a' stands in two parts");
     CHECK(unlink(at("s-00002-of-00003.gguf")) == 0);
-    check_refused(at("s-00001-of-00003.gguf"), ERR_GGUF_SPLIT, "part 2 of 3 is not there");
-    check_refused(at("s-00003-of-00003.gguf"), ERR_GGUF_SPLIT, "part 2 of 3 is not there");
+    check_refused(at("s-00001-of-00003.gguf"), ERR_GGUF_SPLIT, "part 2 of 3 cannot be opened");
+    check_refused(at("s-00003-of-00003.gguf"), ERR_GGUF_SPLIT, "part 2 of 3 cannot be opened");
     FILE *f = fopen(at("s-00002-of-00003.gguf"), "w");
     CHECK(f && fputs("nonsense", f) >= 0 && fclose(f) == 0);
     check_refused(at("s-00001-of-00003.gguf"), ERR_GGUF_MAGIC, "s-00002-of-00003.gguf: its");
@@ -438,7 +438,7 @@ static void splits(void)
 
 static void opening(void)
 {
-    check_refused(at("absent.gguf"), -ENOENT, "absent.gguf");
+    check_refused(at("absent.gguf"), ERR_GGUF_OPEN, "absent.gguf: No such file");
     check_refused(dir, ERR_GGUF_MAGIC, "no regular file");
     CHECK(mkfifo(at("fifo"), 0600) == 0);
     check_refused(at("fifo"), ERR_GGUF_MAGIC,

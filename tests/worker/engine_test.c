@@ -230,7 +230,7 @@ static void check_errors(void)
     struct engine_options o = options();
     struct engine *en = NULL;
     struct err e = {0};
-    CHECK_INT(engine_open("/nonexistent.gguf", &o, &en, &e), -ENOENT);
+    CHECK_INT(engine_open("/nonexistent.gguf", &o, &en, &e), ERR_GGUF_OPEN);
     struct tiny_model unknown = *tiny_model_find("llama");
     unknown.arch = "babbage9";
     CHECK_INT(engine_open(tiny_model_file(&unknown, TYPE_F32), &o, &en, &e), ERR_MODEL_ARCH);
