@@ -28,19 +28,6 @@ void arena_finish(struct arena *a)
     a->used_bytes = 0;
 }
 
-void arena_reset(struct arena *a)
-{
-    while (a->chunk && a->chunk->next) {
-        struct arena_chunk *next = a->chunk->next;
-        free(a->chunk);
-        a->chunk = next;
-    }
-    if (a->chunk) {
-        a->chunk->used = 0;
-    }
-    a->used_bytes = 0;
-}
-
 void *arena_alloc(struct arena *a, size_t bytes)
 {
     uint64_t need, total;
@@ -64,15 +51,6 @@ void *arena_alloc(struct arena *a, size_t bytes)
     c->used += need;
     a->used_bytes = total;
     return memset(p, 0, need);
-}
-
-void *arena_copy(struct arena *a, const void *data, size_t bytes)
-{
-    void *p = arena_alloc(a, bytes);
-    if (p && bytes) {
-        memcpy(p, data, bytes);
-    }
-    return p;
 }
 
 char *arena_str(struct arena *a, const char *s, size_t n)

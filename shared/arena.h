@@ -13,11 +13,9 @@ struct arena {
 
 void arena_init(struct arena *a, size_t limit_bytes);
 void arena_finish(struct arena *a);
-void arena_reset(struct arena *a); /* frees all but one chunk */
 
 /* Zeroed, aligned to 16; NULL when memory or the limit is exhausted. */
 void *arena_alloc(struct arena *a, size_t bytes);
-void *arena_copy(struct arena *a, const void *data, size_t bytes);
 char *arena_str(struct arena *a, const char *s, size_t n); /* terminated copy */
 
 #endif

@@ -118,18 +118,6 @@ static int unknown_key(const char *key, struct err *e)
     return err_set(e, ERR_CONFIG, "there is no setting '%.64s'", key);
 }
 
-static bool parse_bool(const char *s, int64_t *ret)
-{
-    static const char *const words[] = {"false", "true", "no", "yes", "off", "on", "0", "1"};
-    for (size_t i = 0; i < COUNT_OF(words); i++) {
-        if (strcmp(s, words[i]) == 0) {
-            *ret = i & 1;
-            return true;
-        }
-    }
-    return false;
-}
-
 /* Index of value among "a|b|c". */
 static bool parse_choice(const char *choices, const char *value, int64_t *ret)
 {
@@ -154,8 +142,6 @@ static int bad_value(const struct config_row *r, const char *value, struct err *
     case CONFIG_NUM:
         return err_set(e, ERR_CONFIG, "'%s' is '%.64s', allowed is a%s number from %.10g to %.10g",
                        r->key, value, r->kind == CONFIG_INT ? " whole" : "", r->min, r->max);
-    case CONFIG_BOOL:
-        return err_set(e, ERR_CONFIG, "'%s' is '%.64s', allowed are true and false", r->key, value);
     case CONFIG_CHOICE:
         return err_set(e, ERR_CONFIG, "'%s' is '%.64s', allowed are %s", r->key, value, r->values);
     case CONFIG_STR:
@@ -186,8 +172,6 @@ static int set(struct config *c, size_t k, const char *value, enum config_origin
         ok = ok && num_parse_i64(value, &i) && (double)i >= r->min && (double)i <= r->max;
     } else if (r->kind == CONFIG_NUM) {
         ok = ok && num_parse_f64(value, &num) && num >= r->min && num <= r->max;
-    } else if (r->kind == CONFIG_BOOL) {
-        ok = ok && parse_bool(value, &i);
     } else if (r->kind == CONFIG_CHOICE) {
         ok = ok && parse_choice(r->values, value, &i);
     } else if (r->kind == CONFIG_LIST) {
@@ -207,7 +191,7 @@ static int set(struct config *c, size_t k, const char *value, enum config_origin
             return err_set(e, -ENOMEM, "while setting '%s'", r->key);
         }
     } else {
-        char *str = strdup(r->kind == CONFIG_BOOL ? (i ? "true" : "false") : value);
+        char *str = strdup(value);
         if (!str) {
             return err_set(e, -ENOMEM, "while setting '%s'", r->key);
         }

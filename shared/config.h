@@ -14,7 +14,7 @@ enum config_key {
     CONFIG_COUNT
 };
 
-enum config_kind { CONFIG_STR, CONFIG_INT, CONFIG_NUM, CONFIG_BOOL, CONFIG_CHOICE, CONFIG_LIST };
+enum config_kind { CONFIG_STR, CONFIG_INT, CONFIG_NUM, CONFIG_CHOICE, CONFIG_LIST };
 /* In order of rank: a value is replaced only from the same rank or a higher one, so sources may be
  * read in any order. */
 enum config_origin {
@@ -51,7 +51,7 @@ struct config {
     struct {
         enum config_origin origin;
         char *str;               /* owned, never NULL: STR, CHOICE; the text form of the others */
-        int64_t i;               /* INT, BOOL, index of a CHOICE */
+        int64_t i;               /* INT, index of a CHOICE */
         double num;              /* NUM */
         struct config_list list; /* LIST */
     } v[CONFIG_COUNT];
@@ -69,9 +69,9 @@ void config_finish(struct config *c);
  * Errors: ERR_CONFIG (e names file and line, key, value and what is allowed), -errno of reading. */
 MUST_CHECK int config_load(struct config *c, const char *path, struct err *e);
 
-/* Takes the option at argv[i] if it is a setting ("--key value", "--key=value", "-m value", "--key"
- * and "--no-key" for booleans). Returns the number of arguments taken, 0 if it is no setting,
- * ERR_CONFIG on a bad value, ERR_USAGE on a missing one (a value that begins with "--" needs '='). */
+/* Takes the option at argv[i] if it is a setting ("--key value", "--key=value", "-m value"). Returns
+ * the number of arguments taken, 0 if it is no setting, ERR_CONFIG on a bad value, ERR_USAGE on a
+ * missing one (a value that begins with "--" needs '='). */
 MUST_CHECK int config_take_flag(struct config *c, int argc, char **argv, int i, struct err *e);
 
 /* Sets one value by name (dashes count as underscores). A list takes value as a further item, after

@@ -219,7 +219,6 @@ int config_take_flag(struct config *c, int argc, char **argv, int i, struct err 
 {
     const char *arg = argv[i], *value = NULL;
     int k = -1;
-    bool is_no = false;
     if (arg[0] == '-' && arg[1] == '-') {
         size_t n = strcspn(arg + 2, "=");
         if (memchr(arg + 2, '_', n)) {
@@ -227,10 +226,6 @@ int config_take_flag(struct config *c, int argc, char **argv, int i, struct err 
         }
         value = arg[2 + n] == '=' ? arg + 2 + n + 1 : NULL;
         k = config_find(arg + 2, n);
-        if (k < 0 && n > 3 && strncmp(arg + 2, "no-", 3) == 0) {
-            k = config_find(arg + 5, n - 3);
-            is_no = true;
-        }
     } else if (arg[0] == '-' && arg[1] && !arg[2]) {
         for (int j = 0; j < CONFIG_COUNT; j++) {
             if (config_rows[j].flag == arg[1]) {
@@ -238,16 +233,11 @@ int config_take_flag(struct config *c, int argc, char **argv, int i, struct err 
             }
         }
     }
-    if (k < 0 || (is_no && config_rows[k].kind != CONFIG_BOOL)) {
+    if (k < 0) {
         return 0;
     }
     int taken = 1;
-    if (config_rows[k].kind == CONFIG_BOOL) {
-        if (is_no && value) {
-            return err_set(e, ERR_USAGE, "%.64s takes no value", arg);
-        }
-        value = value ? value : is_no ? "false" : "true";
-    } else if (!value) {
+    if (!value) {
         if (i + 1 >= argc || strncmp(argv[i + 1], "--", 2) == 0) {
             return err_set(e, ERR_USAGE, "%.64s needs a value", arg);
         }

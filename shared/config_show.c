@@ -35,8 +35,7 @@ static void flag_words(size_t k, char ret[CONFIG_VARIABLE_BYTES])
     if (r->flag) {
         snprintf(letter, sizeof(letter), "-%c, ", r->flag);
     }
-    int n = snprintf(ret, CONFIG_VARIABLE_BYTES, "%s--%s%s", letter,
-                     r->kind == CONFIG_BOOL ? "[no-]" : "", r->key);
+    int n = snprintf(ret, CONFIG_VARIABLE_BYTES, "%s--%s", letter, r->key);
     for (int i = (int)strlen(letter); i < n && i < CONFIG_VARIABLE_BYTES; i++) {
         ret[i] = ret[i] == '_' ? '-' : ret[i];
     }
@@ -47,8 +46,6 @@ static void range_words(const struct config_row *r, struct buf *b)
 {
     if (r->kind == CONFIG_INT || r->kind == CONFIG_NUM) {
         buf_printf(b, "%.10g to %.10g", r->min, r->max);
-    } else if (r->kind == CONFIG_BOOL) {
-        buf_str(b, "true or false");
     } else if (r->kind == CONFIG_CHOICE) {
         for (const char *p = r->values; *p; p++) {
             if (*p == '|') {
@@ -102,7 +99,7 @@ void config_help(const enum config_key *keys, size_t n, struct buf *ret)
         const struct config_row *r = &config_rows[keys[i]];
         char flag[CONFIG_VARIABLE_BYTES], left[2 * CONFIG_VARIABLE_BYTES];
         flag_words(keys[i], flag);
-        const char *word = r->kind == CONFIG_BOOL || r->kind == CONFIG_CHOICE ? "" : r->values;
+        const char *word = r->kind == CONFIG_CHOICE ? "" : r->values;
         int length = snprintf(left, sizeof(left), "  %s%s%s%s", r->flag ? "" : "    ", flag,
                               *word ? " " : "", word);
         struct buf help;

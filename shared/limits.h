@@ -65,7 +65,6 @@ enum {
     LIMIT_TEMPLATE_MEMORY_BYTES = 32 * 1024 * 1024,
     LIMIT_TEMPLATE_OUTPUT_BYTES = 16 * 1024 * 1024,
     /* compute */
-    LIMIT_THREADS = 256,
     LIMIT_SLOTS = 64, /* sequences computed together */
 };
 

@@ -6,7 +6,7 @@ static void aligned_zeroed_and_apart(void)
     static const size_t sizes[] = {0, 1, 15, 16, 17, 31, 33, 257, 4096, 100000, 3000000};
     struct arena a;
     arena_init(&a, 0);
-    for (int round = 0; round < 3; round++) {
+    for (int round = 0; round < 3; round++) { /* a finished arena can be used again */
         uint8_t *p[200];
         size_t n[200];
         for (size_t i = 0; i < 200; i++) {
@@ -23,10 +23,9 @@ static void aligned_zeroed_and_apart(void)
                 CHECK_INT(p[i][j], (uint8_t)(i + 1));
             }
         }
-        arena_reset(&a);
+        arena_finish(&a);
         CHECK_INT(a.used_bytes, 0);
     }
-    arena_finish(&a);
 }
 
 static void copies(void)
@@ -35,8 +34,6 @@ static void copies(void)
     arena_init(&a, 0);
     CHECK_STR(arena_str(&a, "hello world", 5), "hello");
     CHECK_STR(arena_str(&a, NULL, 0), "");
-    CHECK(memcmp(arena_copy(&a, "\1\2\3", 3), "\1\2\3", 3) == 0);
-    CHECK(arena_copy(&a, NULL, 0));
     arena_finish(&a);
     CHECK(!a.chunk && a.used_bytes == 0);
 }
@@ -50,8 +47,6 @@ static void limit_holds(void)
     CHECK(arena_alloc(&a, 40));  /* a refusal leaves the rest usable; 48 + 48 */
     CHECK(!arena_alloc(&a, 16));
     CHECK_INT(a.used_bytes, 96);
-    arena_reset(&a);
-    CHECK(arena_alloc(&a, 96));
     arena_finish(&a);
 }
 

@@ -64,10 +64,8 @@ static void the_table_is_sound(void)
 {
     for (size_t k = 0; k < CONFIG_COUNT; k++) {
         const struct config_row *r = &config_rows[k];
-        CHECK(*r->help && r->min <= r->max);
+        CHECK(*r->help && *r->values && r->min <= r->max);
         CHECK(strspn(r->key, "abcdefghijklmnopqrstuvwxyz0123456789_") == strlen(r->key));
-        CHECK(r->kind == CONFIG_BOOL || *r->values);
-        CHECK(strncmp(r->key, "no_", 3) != 0); /* --no-x would mean two things */
         for (size_t j = 0; j < k; j++) {
             CHECK(!r->flag || r->flag != config_rows[j].flag);
             CHECK(strcmp(r->key, config_rows[j].key) != 0);
@@ -297,38 +295,6 @@ static void flags(void)
     config_finish(&c);
 }
 
-/* Booleans, where the table has one. */
-static void boolean_flags(void)
-{
-    for (size_t k = 0; k < CONFIG_COUNT; k++) {
-        if (config_rows[k].kind != CONFIG_BOOL) {
-            continue;
-        }
-        struct config c;
-        struct err e = {0};
-        char plain[64], no[96], with[128];
-        snprintf(plain, sizeof(plain), "--%s", config_rows[k].key);
-        for (char *p = plain + 2; *p; p++) {
-            *p = *p == '_' ? '-' : *p;
-        }
-        snprintf(no, sizeof(no), "--no-%s", plain + 2);
-        config_init(&c);
-        CHECK_INT(take(&c, plain, "false", &e), 1); /* never takes the next argument */
-        CHECK(c.v[k].i == 1);
-        CHECK_STR(c.v[k].str, "true");
-        CHECK_INT(take(&c, no, NULL, &e), 1);
-        CHECK(c.v[k].i == 0);
-        snprintf(with, sizeof(with), "%s=on", plain);
-        CHECK_INT(take(&c, with, NULL, &e), 1);
-        CHECK(c.v[k].i == 1);
-        snprintf(with, sizeof(with), "%s=maybe", plain);
-        check_refused(take(&c, with, NULL, &e), &e, ERR_CONFIG, "allowed are true and false");
-        snprintf(with, sizeof(with), "%s=on", no);
-        check_refused(take(&c, with, NULL, &e), &e, ERR_USAGE, "takes no value");
-        config_finish(&c);
-    }
-}
-
 /* A value yields to its own rank and above, whatever the order of reading. */
 static void order_of_sources(void)
 {
@@ -483,7 +449,6 @@ int main(void)
     user_file();
     environment();
     flags();
-    boolean_flags();
     order_of_sources();
     to_the_children();
     shown();
