@@ -128,11 +128,10 @@ static int open_part(struct gguf *g, uint64_t i, size_t n_prefix, const struct s
         int rc = map_part(path, p, e);
         free(path);
         if (rc < 0) {
-            return rc != ERR_GGUF_OPEN
-                       ? rc
-                       : err_set(e, ERR_GGUF_SPLIT,
-                                 "part %" PRIu64 " of %" PRIu64 " cannot be opened", i + 1,
-                                 whole->count);
+            return rc != ERR_GGUF_OPEN ? rc
+                                       : err_set(e, ERR_GGUF_SPLIT,
+                                                 "part %" PRIu64 " of %" PRIu64 " cannot be opened",
+                                                 i + 1, whole->count);
         }
     }
     *where = p->path;

@@ -191,8 +191,8 @@ static int quantize(struct state *s, const char *out_path, const struct quantize
     for (size_t i = 0; i < s->in.n_tensors; i++) {
         const struct gguf_tensor *t = &s->in.tensors[i];
         types[i] = quantize_type(mix, &s->shape, t->name, t->n_dims, t->ne, t->type);
-        bool can = types[i] == t->type || (quant_decoder(t->type) &&
-                                           (types[i] == TYPE_F32 || quant_encoder(types[i])));
+        bool can = types[i] == t->type ||
+                   (quant_decoder(t->type) && (types[i] == TYPE_F32 || quant_encoder(types[i])));
         if (!can) {
             err = err_set(e, ERR_GGUF_TYPE, "tensor %s cannot be converted from %s to %s", t->name,
                           type_info((uint32_t)t->type)->name, type_info((uint32_t)types[i])->name);
@@ -275,7 +275,8 @@ int tool_quantize(int argc, char **argv)
              quantize_mix_names());
     int err = tool_parse(&o, argc, argv, &c, &e);
     if (err == 1 && o.n_positional != COUNT_OF(paths)) {
-        err = err_set(&e, ERR_USAGE, "two files and a type are needed; usage: rocmforge %s", o.usage);
+        err =
+            err_set(&e, ERR_USAGE, "two files and a type are needed; usage: rocmforge %s", o.usage);
     }
     err = err == 1 ? run(&c, paths, &e) : err;
     return tool_finish("quantize", &c, err, &e);
