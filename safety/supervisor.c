@@ -64,6 +64,7 @@ static void reload(struct supervisor *s, uint64_t now_ms)
         }
         policy_forgive(&s->front_policy);
         policy_forgive(&s->worker_policy);
+        s->watchdog.n_paced = 0; /* the next worker may have another model */
         s->front_at_ms = MIN(s->front_at_ms, now_ms);
         s->worker_at_ms = MIN(s->worker_at_ms, now_ms);
         log_info("settings and API keys are reloaded, generation %llu",

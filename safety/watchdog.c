@@ -1,13 +1,13 @@
 /* The progress watchdog. Pure but for reading the status page; used by the supervisor. */
 #include "safety/watchdog.h"
 
-#include <string.h>
-
 void watchdog_start(struct watchdog *w, const struct watchdog_limits *limits, uint64_t now_ms)
 {
-    memset(w, 0, sizeof(*w));
-    w->limits = *limits;
-    w->change_ms = w->check_ms = now_ms;
+    *w = (struct watchdog){.limits = *limits,
+                           .change_ms = now_ms,
+                           .check_ms = now_ms,
+                           .pace_ms = w->pace_ms,
+                           .n_paced = w->n_paced};
 }
 
 void watchdog_read(const struct status_page *page, struct watchdog_sample *ret)
@@ -28,6 +28,8 @@ static bool is_changed(const struct watchdog_sample *a, const struct watchdog_sa
 
 static uint64_t deadline_ms(const struct watchdog *w)
 {
+    uint64_t step_ms =
+        MAX(w->limits.step_ms, MIN(w->longest_ms * WATCHDOG_FACTOR, (uint64_t)WATCHDOG_MAX_MS));
     switch (w->last.phase) {
     case STATUS_STARTING:
         return w->limits.start_ms;
@@ -37,9 +39,13 @@ static uint64_t deadline_ms(const struct watchdog *w)
         return w->limits.load_ms;
     case STATUS_IDLE:
         return w->last.is_work_waiting ? w->limits.step_ms : UINT64_MAX;
+    case STATUS_DECODE:
+        return w->n_paced < WATCHDOG_PACED
+                   ? step_ms
+                   : MIN(MAX(w->pace_ms * WATCHDOG_PACE_FACTOR, (uint64_t)WATCHDOG_DECODE_MS),
+                         step_ms);
     default: /* computing; or a phase that does not exist, which earns no patience */
-        return MAX(w->limits.step_ms,
-                   MIN(w->longest_ms * WATCHDOG_FACTOR, (uint64_t)WATCHDOG_MAX_MS));
+        return step_ms;
     }
 }
 
@@ -55,6 +61,15 @@ uint64_t watchdog_check(struct watchdog *w, const struct watchdog_sample *s, uin
     if (is_changed(&w->last, s) || starts_waiting) {
         if (w->last.phase == STATUS_PREFILL || w->last.phase == STATUS_DECODE) {
             w->longest_ms = MAX(w->longest_ms, now_ms - w->change_ms);
+        }
+        /* Of a worker that has just begun, the time since the last look, which is too long, counts
+         * if it holds many steps. */
+        bool decoded = w->last.phase == STATUS_DECODE;
+        uint64_t n = s->step - w->last.step, ms = decoded ? now_ms - w->change_ms : gap_ms;
+        if (s->phase == STATUS_DECODE && s->step > w->last.step &&
+            (decoded || n >= WATCHDOG_PACED)) {
+            w->pace_ms = MAX(w->pace_ms, ms / n);
+            w->n_paced += n;
         }
         w->change_ms = now_ms;
     }

@@ -5,8 +5,10 @@
  * Progress is any change of phase, beat, step, op or bytes loaded. Deadlines by phase: idle has
  * none, unless work is waiting or the request bell rings unheard. In prefill and decode a step may
  * take WATCHDOG_FACTOR times as long as the longest one seen in this epoch, so a big model on a
- * slow processor is no stall. Time in which the supervisor itself did not run (stopped, machine
- * frozen) does not count. */
+ * slow processor is no stall. In decode, whose steps are alike, the deadline is shorter once the
+ * pace is known: WATCHDOG_PACE_FACTOR times a step as it was at its slowest, and at least
+ * WATCHDOG_DECODE_MS, for a loaded machine may keep a healthy worker from running for seconds. Time
+ * in which the supervisor itself did not run (stopped, machine frozen) does not count. */
 #ifndef SAFETY_WATCHDOG_H
 #define SAFETY_WATCHDOG_H
 
@@ -32,10 +34,21 @@ struct watchdog {
     uint64_t change_ms;  /* when last changed */
     uint64_t check_ms;   /* previous check */
     uint64_t longest_ms; /* longest time without progress that did end, in prefill and decode */
+    uint64_t pace_ms;    /* slowest mean time of a decode step between two changes */
+    uint64_t n_paced;    /* steps that it was measured over */
 };
 
-enum { WATCHDOG_FACTOR = 8, WATCHDOG_MAX_MS = 10 * 60 * 1000, WATCHDOG_GAP_MS = 5000 };
+enum {
+    WATCHDOG_FACTOR = 8,
+    WATCHDOG_PACE_FACTOR = 20,
+    WATCHDOG_PACED = 32, /* steps after which the pace is known */
+    WATCHDOG_DECODE_MS = 5000,
+    WATCHDOG_MAX_MS = 10 * 60 * 1000,
+    WATCHDOG_GAP_MS = 5000
+};
 
+/* For a new worker. The pace of the last one stays known; zero *w before the first, and where
+ * another model comes. */
 void watchdog_start(struct watchdog *w, const struct watchdog_limits *limits, uint64_t now_ms);
 
 /* The milliseconds without progress when the deadline is missed, else 0. */

@@ -25,14 +25,14 @@ static void test_phases(void)
         [STATUS_IDLE] = 0,         [STATUS_PREFILL] = 10000,   [STATUS_DECODE] = 10000,
         [STATUS_DRAINING] = 10000};
     for (uint32_t phase = 0; phase < STATUS_PHASE_COUNT; phase++) {
-        struct watchdog w;
+        struct watchdog w = {0};
         watchdog_start(&w, &limits, 1000);
         uint64_t now = 1000;
         struct watchdog_sample s = {.phase = phase};
         uint64_t at = wait_bite(&w, &s, &now, 3600 * 1000);
         CHECK_INT(at, want_ms[phase] ? 1000 + want_ms[phase] : 0);
     }
-    struct watchdog w; /* a number that is no phase is judged as computing */
+    struct watchdog w = {0}; /* a number that is no phase is judged as computing */
     watchdog_start(&w, &limits, 0);
     uint64_t now = 0;
     CHECK_INT(wait_bite(&w, &(struct watchdog_sample){.phase = 77}, &now, 100000), 10000);
@@ -40,7 +40,7 @@ static void test_phases(void)
 
 static void test_any_sign_of_progress(void)
 {
-    struct watchdog w;
+    struct watchdog w = {0};
     watchdog_start(&w, &limits, 0);
     struct watchdog_sample s = {.phase = STATUS_LOADING};
     for (uint64_t now = 0; now < 600000; now += 250) {
@@ -64,7 +64,7 @@ static void test_any_sign_of_progress(void)
 
 static void test_slow_steps_stretch_the_deadline(void)
 {
-    struct watchdog w;
+    struct watchdog w = {0};
     watchdog_start(&w, &limits, 0);
     struct watchdog_sample s = {.phase = STATUS_PREFILL};
     uint64_t now = 0;
@@ -76,9 +76,38 @@ static void test_slow_steps_stretch_the_deadline(void)
     CHECK_INT(wait_bite(&w, &s, &now, 600000), start + 8 * 9000);
 }
 
+/* Decode at a known pace: a hang is found soon, at a fast pace and at a slow one; a first prefill
+ * still gets its time. */
+static void test_decode_has_a_pace(void)
+{
+    static const struct {
+        uint64_t step_ms, want_ms;
+    } rows[] = {{10, 5000}, {200, 5000}, {400, 10000}, {1000, 10000}};
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        struct watchdog w = {0};
+        watchdog_start(&w, &(struct watchdog_limits){.step_ms = 10000}, 0);
+        struct watchdog_sample s = {.phase = STATUS_DECODE};
+        uint64_t now = 0;
+        while (now < 60000) {
+            now += 1000;
+            s.step = now / rows[i].step_ms;
+            CHECK_INT(watchdog_check(&w, &s, now), 0);
+        }
+        struct watchdog prefills = w;
+        uint64_t start = now;
+        CHECK_INT(wait_bite(&w, &s, &now, 600000), start + rows[i].want_ms);
+        uint64_t pace_ms = w.pace_ms;
+        watchdog_start(&w, &(struct watchdog_limits){.step_ms = 10000}, now);
+        CHECK_INT(w.pace_ms, pace_ms); /* its successor is known to be as fast */
+        s.phase = STATUS_PREFILL;
+        now = start;
+        CHECK(wait_bite(&prefills, &s, &now, 600000) >= start + 10000);
+    }
+}
+
 static void test_a_short_stop_is_no_slow_step(void)
 {
-    struct watchdog w;
+    struct watchdog w = {0};
     watchdog_start(&w, &limits, 0);
     struct watchdog_sample s = {.phase = STATUS_DECODE};
     CHECK_INT(watchdog_check(&w, &s, 100), 0);
@@ -89,7 +118,7 @@ static void test_a_short_stop_is_no_slow_step(void)
 
 static void test_waiting_work(void)
 {
-    struct watchdog w;
+    struct watchdog w = {0};
     watchdog_start(&w, &limits, 0);
     struct watchdog_sample s = {.phase = STATUS_IDLE};
     uint64_t now = 0;
@@ -119,6 +148,7 @@ int main(void)
     test_phases();
     test_any_sign_of_progress();
     test_slow_steps_stretch_the_deadline();
+    test_decode_has_a_pace();
     test_a_short_stop_is_no_slow_step();
     test_waiting_work();
     test_read();
