@@ -21,7 +21,7 @@ int gpu_host_block(int axis);
 void gpu_host_barrier(const char *site);
 void gpu_host_wave_sync(const char *site);
 /* Gives `bytes` (at most GPU_HOST_WORDS words) to the wave and returns what lane 0 gave; lane l's stands
- * l * GPU_HOST_WORDS words later. Valid until the lane's next but one call. */
+ * l * GPU_HOST_WORDS words later. Valid until the lane's next call but two. */
 enum { GPU_HOST_WORDS = 8 };
 const uint32_t *gpu_host_exchange(const char *site, const void *value, size_t bytes);
 /* Memory of the block for this key; the same for all its threads. */

@@ -53,8 +53,8 @@ static struct {
     const void *scheduler_bottom; /* for the sanitizer */
     size_t scheduler_size;
     void *scheduler_fake_stack;
-    /* By parity of the exchange: a lane that has gone on may give the next value while others still read. */
-    uint32_t words[EMULATOR_MAX_THREADS / GPU_WAVE][2][GPU_WAVE * GPU_HOST_WORDS];
+    /* In turn: a lane that has gone on may give its next value while others still read the last two. */
+    uint32_t words[EMULATOR_MAX_THREADS / GPU_WAVE][4][GPU_WAVE * GPU_HOST_WORDS];
     bool has_fault;
     char fault[512];
 } emu = {.current = -1};
@@ -232,7 +232,7 @@ const uint32_t *gpu_host_exchange(const char *site, const void *value, size_t by
 {
     ASSERT(bytes <= GPU_HOST_WORDS * 4);
     struct fiber *f = &emu.fibers[emu.current];
-    uint32_t *words = emu.words[emu.current / GPU_WAVE][f->n_exchanges++ % 2];
+    uint32_t *words = emu.words[emu.current / GPU_WAVE][f->n_exchanges++ % 4];
     memcpy(words + emu.current % GPU_WAVE * GPU_HOST_WORDS, value, bytes);
     wait_at(AT_WAVE, site);
     return words;

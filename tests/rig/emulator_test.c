@@ -3,9 +3,10 @@
 #include "tests/rig/emulator.h"
 
 #include "tests/rig/faults.h"
+#include "tests/rig/words.h"
 #include "tests/test.h"
 
-extern const struct gpu_host_kernel fault_kernel;
+extern const struct gpu_host_kernel fault_kernel, words_kernel;
 
 static bool run(enum fault_kind kind, int n_blocks, uint64_t seed, float *y)
 {
@@ -85,8 +86,78 @@ static void test_faults(void)
     CHECK(run(FAULT_NONE, 1, 0, NULL)); /* sound after all that */
 }
 
+/* Small integers, so that every order of a sum gives the same number. */
+static void test_words(int matrix)
+{
+    uint16_t a16[256], b16[256];
+    int8_t a8[256], b8[256];
+    uint64_t seed = 3;
+    for (int i = 0; i < 256; i++) {
+        a16[i] = half_from_f32((float)((int)(test_random(&seed) % 65) - 32));
+        b16[i] = half_from_f32((float)((int)(test_random(&seed) % 65) - 32));
+        a8[i] = (int8_t)test_random(&seed);
+        b8[i] = (int8_t)test_random(&seed);
+    }
+    float d16[256], lanes[128];
+    int32_t d8[256], numbers[96];
+    const struct {
+        void *host;
+        size_t n;
+        bool is_in;
+    } parts[] = {{a16, sizeof a16, true}, {b16, sizeof b16, true}, {a8, sizeof a8, true},
+                 {b8, sizeof b8, true}, {d16, sizeof d16, false}, {d8, sizeof d8, false},
+                 {lanes, sizeof lanes, false}, {numbers, sizeof numbers, false}};
+    void *device[COUNT_OF(parts)];
+    for (size_t i = 0; i < COUNT_OF(parts); i++) {
+        device[i] = emulator_alloc(parts[i].n, 0);
+        if (parts[i].is_in) {
+            emulator_upload(device[i], parts[i].host, parts[i].n);
+        }
+    }
+    struct words_args a = {device[0], device[1], device[2], device[3],
+                           device[4], device[5], device[6], device[7]};
+    struct emulator_grid grid = {.x = 1, .y = 1, .z = 1, .matrix = matrix};
+    if (!emulator_launch(&words_kernel, &grid, &a, sizeof a)) {
+        TEST_FAIL("%s", emulator_fault());
+    }
+    for (size_t i = 0; i < COUNT_OF(parts); i++) {
+        if (!parts[i].is_in) {
+            emulator_download(parts[i].host, device[i], parts[i].n);
+        }
+        emulator_free(device[i]);
+    }
+    float sum = 0, largest = -1e9f;
+    for (int i = 0; i < 256; i++) {
+        float exact = 0;
+        int32_t whole = 0;
+        for (int k = 0; k < 16; k++) {
+            exact += half_to_f32(a16[i / 16 * 16 + k]) * half_to_f32(b16[i % 16 * 16 + k]);
+            whole += a8[i / 16 * 16 + k] * b8[i % 16 * 16 + k];
+        }
+        CHECK(d16[i] == exact);
+        CHECK_INT(d8[i], whole);
+    }
+    for (int i = 0; i < 32; i++) {
+        sum += half_to_f32(a16[i]);
+        largest = fmaxf(largest, half_to_f32(a16[i]));
+    }
+    for (int i = 0; i < 32; i++) {
+        int32_t dot = i, dot_u8 = i;
+        for (int k = 4 * i; k < 4 * i + 4; k++) {
+            dot += a8[k] * b8[k];
+            dot_u8 += (uint8_t)a8[k] * b8[k];
+        }
+        CHECK(lanes[i] == sum && lanes[32 + i] == largest);
+        CHECK(lanes[64 + i] == half_to_f32(a16[i * 5 % 32]));
+        CHECK(lanes[96 + i] == half_to_f32(a16[i ^ 12]));
+        CHECK(numbers[i] == 31 * 32 * 63 / 6 && numbers[32 + i] == dot && numbers[64 + i] == dot_u8);
+    }
+}
+
 int main(void)
 {
+    test_words(11);
+    test_words(12);
     test_sound();
     test_faults();
     return 0;
