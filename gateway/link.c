@@ -261,9 +261,17 @@ static void breach(struct link *l, const struct err *e)
 
 static int take_model(struct link *l, const struct msg_model *m, struct err *e)
 {
-    if (l->state != LINK_LOADING || m->index != l->n_models || !m->name[0] || m->n_vocab == 0 ||
-        m->n_ctx == 0) {
-        return err_set(e, ERR_PROTOCOL, "a model out of turn or without name or size");
+    bool is_news = l->state == LINK_READY && m->index < l->n_models &&
+                   strcmp(m->name, l->models[m->index].name) == 0;
+    if ((l->state != LINK_LOADING || m->index != l->n_models) && !is_news) {
+        return err_set(e, ERR_PROTOCOL, "a model out of turn");
+    }
+    if (!m->name[0] || m->n_vocab == 0 || m->n_ctx == 0) {
+        return err_set(e, ERR_PROTOCOL, "a model without name or size");
+    }
+    if (is_news) {
+        l->models[m->index] = *m;
+        return 0;
     }
     l->models[l->n_models++] = *m;
     l->n_models_known = MAX(l->n_models_known, l->n_models);

@@ -102,8 +102,10 @@ static void put_model(struct buf *b, const struct msg_model *m)
 {
     buf_str(b, "{\"id\":");
     json_put_string(b, m->name, strlen(m->name));
-    buf_printf(b, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"rocmforge\",\"meta\":{",
-               (long long)m->created);
+    buf_printf(b,
+               ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"rocmforge\",\"status\":{"
+               "\"value\":\"%s\"},\"meta\":{",
+               (long long)m->created, m->is_loaded ? "loaded" : "unloaded");
     buf_printf(b, "\"n_vocab\":%u,\"n_ctx\":%u,\"n_ctx_train\":%u,\"n_params\":%llu,\"size\":%llu,",
                m->n_vocab, m->n_ctx, m->n_ctx_train, (unsigned long long)m->n_params,
                (unsigned long long)m->bytes);

@@ -14,8 +14,9 @@ enum {
     CHAT = REQUEST_CHAT,
     TOKENIZE = REQUEST_TOKENIZE,
     DETOKENIZE = REQUEST_DETOKENIZE,
+    MODEL = REQUEST_MODEL,
     GENERATE = COMPLETIONS | CHAT,
-    ALL = GENERATE | TOKENIZE | DETOKENIZE,
+    ALL = GENERATE | TOKENIZE | DETOKENIZE | MODEL,
 };
 
 typedef int field_fn(struct request *r, const json_t *v, struct request_err *e);
@@ -303,6 +304,11 @@ static int check_together(struct request *r, struct request_err *e)
     case REQUEST_DETOKENIZE:
         if (!r->prompt) {
             return request_refuse(e, "tokens", "is missing");
+        }
+        break;
+    case REQUEST_MODEL:
+        if (!r->model.data) {
+            return request_refuse(e, "model", "is missing");
         }
         break;
     }

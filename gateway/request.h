@@ -11,6 +11,7 @@ enum request_api {
     REQUEST_CHAT = 2,
     REQUEST_TOKENIZE = 4,
     REQUEST_DETOKENIZE = 8,
+    REQUEST_MODEL = 16, /* load or unload */
 };
 
 enum { REQUEST_PARAM_BYTES = 80 };

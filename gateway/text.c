@@ -1,8 +1,10 @@
-/* What the worker answers by a text: POST /tokenize and /detokenize, GET /slots, /props and /traces: a
- * MSG_TEXT each, the answer collected until its last part. Runs on the gateway's loop. */
+/* What the worker answers by a text: POST /tokenize, /detokenize, /v1/models/load and /unload, GET
+ * /slots, /props and /traces: a MSG_TEXT each, the answer collected until its last part; progress of
+ * loading may be streamed. Runs on the gateway's loop. */
 #include "gateway/answer.h"
 #include "gateway/api.h"
 #include "gateway/server.h"
+#include "gateway/sse.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -11,6 +13,7 @@
 struct text {
     struct exchange *x; /* borrowed */
     enum msg_text_op op;
+    bool is_stream;
     uint64_t id;       /* 0: over */
     struct buf result; /* owned */
 };
@@ -21,11 +24,50 @@ static void free_text(struct text *t)
     free(t);
 }
 
+static void send_event(struct text *t, const char *json, size_t n)
+{
+    struct buf b;
+    buf_init(&b, LIMIT_ANSWER_BYTES);
+    if (t->x->status == 0) {
+        exchange_stream_begin(t->x);
+    }
+    sse_begin(&b);
+    buf_add(&b, json, n);
+    sse_end(&b);
+    exchange_stream(t->x, b.data, b.len);
+    buf_finish(&b);
+}
+
 static void fail(struct text *t, const struct err *e)
 {
     link_cancel(t->x->server->link, t->id);
-    exchange_error(t->x, e, NULL);
+    if (t->x->status == 0) {
+        exchange_error(t->x, e, NULL);
+    } else {
+        struct buf b;
+        buf_init(&b, 0);
+        exchange_put_error(&b, e, NULL);
+        send_event(t, b.data, b.len);
+        buf_finish(&b);
+        exchange_stream_end(t->x);
+    }
     free_text(t);
+}
+
+/* A record about loading: a JSON object and a newline. */
+static void on_state(struct text *t, const struct link_event *ev)
+{
+    size_t n = ev->n_text > 0 && ev->text[ev->n_text - 1] == '\n' ? ev->n_text - 1 : ev->n_text;
+    if (t->is_stream) {
+        send_event(t, ev->text, n);
+        if (ev->m.result.is_last) {
+            exchange_stream_end(t->x);
+            free_text(t);
+        }
+    } else if (ev->m.result.is_last) {
+        exchange_reply(t->x, 200, "application/json", ev->text, n, NULL);
+        free_text(t);
+    }
 }
 
 static void reply(struct text *t)
@@ -64,6 +106,10 @@ static void on_event(void *owner, uint64_t id, const struct link_event *ev)
     if (ev->type == MSG_FAIL) {
         t->id = 0;
         fail(t, &ev->err);
+        return;
+    }
+    if (t->op >= MSG_LOAD) {
+        on_state(t, ev);
         return;
     }
     buf_add(&t->result, ev->text, ev->n_text);
@@ -105,14 +151,15 @@ static const struct exchange_work work_ops = {
     .gone = on_gone, .fail = on_fail, .pressure = on_pressure, .silence = on_silence};
 
 /* Sends the payload (finished here) and leaves the exchange waiting for what comes. */
-static void submit(struct exchange *x, enum msg_text_op op, const struct msg_model *model,
-                   struct buf *payload)
+static void submit(struct exchange *x, enum msg_text_op op, bool is_stream,
+                   const struct msg_model *model, struct buf *payload)
 {
     struct text *t = calloc(1, sizeof(*t));
     int rc = t && !payload->failed ? 0 : -ENOMEM;
     if (rc == 0) {
         t->x = x;
         t->op = op;
+        t->is_stream = is_stream;
         buf_init(&t->result, LIMIT_BULK_BYTES);
         rc = link_submit(x->server->link, MSG_TEXT, payload, model, on_event, t, &t->id);
     }
@@ -142,7 +189,7 @@ static void start(struct exchange *x, enum request_api api)
         struct buf payload;
         buf_init(&payload, LIMIT_BULK_BYTES);
         request_encode(&r, 0, model->index, 0, &payload);
-        submit(x, api == REQUEST_TOKENIZE ? MSG_TOKENIZE : MSG_DETOKENIZE, model, &payload);
+        submit(x, api == REQUEST_TOKENIZE ? MSG_TOKENIZE : MSG_DETOKENIZE, false, model, &payload);
     }
     request_finish(&r);
 }
@@ -156,7 +203,7 @@ static void ask(struct exchange *x, enum msg_text_op op)
     ASSERT(model); /* the route waits for a worker, and none is without */
     buf_init(&payload, 0);
     buf_add(&payload, &m, sizeof(m));
-    submit(x, op, model, &payload);
+    submit(x, op, false, model, &payload);
 }
 
 void text_tokenize(struct exchange *x)
@@ -182,4 +229,34 @@ void text_props(struct exchange *x)
 void text_traces(struct exchange *x)
 {
     ask(x, MSG_TRACES);
+}
+
+static void order(struct exchange *x, enum msg_text_op op)
+{
+    struct request r;
+    struct request_err e;
+    const struct buf *body = &x->http->body;
+    if (request_parse(REQUEST_MODEL, body->data ? body->data : "", body->len, &r, &e) < 0) {
+        exchange_error(x, &e.err, e.param);
+        return;
+    }
+    const struct msg_model *model = answer_model(x, &r);
+    if (model) {
+        struct msg_text m = {.op = op, .model = model->index};
+        struct buf payload;
+        buf_init(&payload, 0);
+        buf_add(&payload, &m, sizeof(m));
+        submit(x, op, r.is_stream, model, &payload);
+    }
+    request_finish(&r);
+}
+
+void text_load(struct exchange *x)
+{
+    order(x, MSG_LOAD);
+}
+
+void text_unload(struct exchange *x)
+{
+    order(x, MSG_UNLOAD);
 }

@@ -139,14 +139,16 @@ struct msg_stage {
 
 /* ---- ring ---- */
 
-/* One per served model, after it is loaded; index counts from 0. */
+/* One per served model, index counts from 0, when the worker begins to serve; then again whenever one
+ * was loaded or unloaded. Of one that was not loaded yet, sizes are estimates. */
 struct msg_model {
     uint32_t index;
     uint32_t n_models; /* how many there will be */
     uint32_t n_vocab;
     uint32_t n_ctx;       /* tokens a request may have */
     uint32_t n_ctx_train;
-    uint32_t has_template;
+    uint16_t has_template;
+    uint16_t is_loaded; /* else it is loaded when a request asks for it */
     uint64_t n_params;
     uint64_t bytes;     /* of tensors */
     int64_t created;    /* unix time: the file's mtime */
@@ -248,6 +250,9 @@ enum msg_text_op {
     MSG_SLOTS = 4,  /* of all models, in the form of llama-server's /slots */
     MSG_PROPS = 5,  /* of the model, in the form of its /props */
     MSG_TRACES = 6, /* the newest spans, in the form of OTLP/JSON */
+    /* RESULT: JSON objects, one a record: progress of loading, at last the model's state. */
+    MSG_LOAD = 7,
+    MSG_UNLOAD = 8,
     MSG_TEXT_OP_END
 };
 

@@ -175,6 +175,8 @@ static int build(const struct gguf *g, const struct engine_options *o, int n_thr
             break;
         }
         fill_info(g, p, &fresh);
+        snprintf(fresh.profile, sizeof fresh.profile, "cpu %s, kv %s", isa_name(o->isa),
+                 type_info((uint32_t)o->kv_type)->name);
         err = program_link(p, o->max_rows, o->max_logits, n_ctx, n_threads);
         fresh.scratch_bytes = p->memory_bytes + p->scratch_bytes;
         *i = fresh;
@@ -247,8 +249,6 @@ static int name_model(struct engine *en, struct err *e)
     i->arch = arena_str(&en->program.arena, s.data, s.len);
     snprintf(i->device, sizeof i->device, "cpu %s, %d thread%s", isa_name(en->options.isa),
              pool_threads(en->pool), pool_threads(en->pool) == 1 ? "" : "s");
-    snprintf(i->profile, sizeof i->profile, "cpu %s, kv %s", isa_name(en->options.isa),
-             type_info((uint32_t)en->options.kv_type)->name);
     return i->arch ? fingerprint(&en->gguf, i->fingerprint) : -ENOMEM;
 }
 

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 struct pending { /* before each pending event */
     uint32_t type;
@@ -77,31 +76,16 @@ static void send(struct events *ev, struct request *r, uint32_t type, const void
     }
 }
 
-void events_model(struct events *ev, const struct models *models, uint32_t index)
+void events_model(struct events *ev, struct models *models, uint32_t index)
 {
-    const struct model *m = &models->v[index];
-    const struct engine_info *info = engine_info(m->engine);
-    struct stat st;
-    struct msg_model e = {
-        .index = index,
-        .n_models = (uint32_t)models->n,
-        .n_vocab = (uint32_t)m->n_vocab,
-        .n_ctx = (uint32_t)m->n_ctx,
-        .n_ctx_train = (uint32_t)info->n_ctx_train,
-        .has_template = m->template != NULL,
-        .n_params = info->n_params,
-        .bytes = info->weight_bytes,
-        .created = stat(m->path, &st) == 0 ? st.st_mtime : 0,
-    };
-    snprintf(e.name, sizeof(e.name), "%s", m->name);
-    snprintf(e.arch, sizeof(e.arch), "%s", info->arch);
-    snprintf(e.quant, sizeof(e.quant), "%s", info->quant);
-    snprintf(e.device, sizeof(e.device), "%s", info->device);
-    snprintf(e.profile, sizeof(e.profile), "%s", info->profile);
-    memcpy(e.fingerprint, info->fingerprint, sizeof(e.fingerprint));
-    if (put(ev, MSG_MODEL, &e, sizeof(e)) < 0) {
-        ev->err = ERR_PROTOCOL; /* the first records of a fresh ring always fit */
+    struct model *m = &models->v[index];
+    if (m->engine) {
+        models_describe(m);
     }
+    struct msg_model e = m->card;
+    e.index = index;
+    e.n_models = (uint32_t)models->n;
+    models->is_card_due[index] = put(ev, MSG_MODEL, &e, sizeof(e)) == -EAGAIN;
 }
 
 void events_started(struct events *ev, struct request *r)
@@ -207,6 +191,18 @@ void events_fail(struct events *ev, struct request *r, const struct err *why)
     snprintf(e.detail, sizeof(e.detail), "%s", why->detail);
     r->stage = REQUEST_ENDED;
     send(ev, r, MSG_FAIL, &e, sizeof(e));
+}
+
+void events_part(struct events *ev, struct request *r, const char *text, bool is_last)
+{
+    size_t len = strlen(text);
+    struct msg_result e = {.request = r->id, .is_last = is_last, .bytes = (uint32_t)len};
+    size_t n = append(ev, 0, &e, sizeof(e));
+    n = append(ev, n, text, len);
+    if (is_last) {
+        r->stage = REQUEST_ENDED;
+    }
+    send(ev, r, MSG_RESULT, ev->record, n);
 }
 
 void events_result(struct events *ev, struct request *r)

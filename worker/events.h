@@ -27,7 +27,8 @@ void events_finish(struct events *ev);
 /* Sends what is pending of a request. True when nothing is any more. */
 bool events_flush(struct events *ev, struct request *r);
 
-void events_model(struct events *ev, const struct models *models, uint32_t index);
+/* Where the ring has no room it stays due (is_card_due). */
+void events_model(struct events *ev, struct models *models, uint32_t index);
 void events_started(struct events *ev, struct request *r);
 void events_prefilled(struct events *ev, struct request *r, int64_t n_done);
 /* text: ev->text. top (n_top entries) gets its piece_bytes filled in. */
@@ -38,6 +39,8 @@ void events_finish_choice(struct events *ev, const struct choice *c);
 /* Terminal events; the request is ENDED. */
 void events_done(struct events *ev, struct request *r);
 void events_fail(struct events *ev, struct request *r, const struct err *e);
+/* One record of a TEXT's result; ENDED with the last. */
+void events_part(struct events *ev, struct request *r, const char *text, bool is_last);
 /* Sends the next parts of a TEXT's result until there is no room; ENDED after the last. */
 void events_result(struct events *ev, struct request *r);
 

@@ -4,6 +4,7 @@
 #include "ipc/memfd.h"
 #include "shared/clock.h"
 #include "shared/log.h"
+#include "worker/fleet.h"
 #include "worker/prepare.h"
 #include "worker/report.h"
 #include "worker/scheduler.h"
@@ -26,7 +27,7 @@ struct bulk { /* a payload that came before its note */
 };
 
 struct loop {
-    const struct models *models; /* borrowed */
+    struct models *models;       /* borrowed */
     struct channel *channel;     /* borrowed */
     struct attach *attach;       /* borrowed */
     size_t queue_size;
@@ -34,7 +35,7 @@ struct loop {
     struct trace trace;
     struct prepare *prepare;                    /* owned */
     int prepare_bell;                           /* owned */
-    struct scheduler *schedulers[LIMIT_MODELS]; /* owned */
+    struct fleet fleet;
     struct request *live;                       /* owned, but for what is lent; newest first */
     size_t n_live, n_orphans;
     uint64_t n_arrived;
@@ -105,11 +106,15 @@ static void report(struct loop *l, struct request *r)
 {
     const struct models *m = l->models;
     struct buf *b = &r->result;
+    int64_t n = 0;
     switch (r->text.op) {
     case MSG_SLOTS:
         buf_char(b, '[');
         for (size_t i = 0; i < m->n; i++) {
-            report_slots(&m->v[i], l->schedulers[i], m->n_seqs, (int64_t)i * m->n_seqs, b);
+            if (m->v[i].engine) {
+                report_slots(&m->v[i], l->fleet.schedulers[i], m->n_seqs, n, b);
+                n += m->n_seqs;
+            }
         }
         buf_char(b, ']');
         break;
@@ -124,6 +129,33 @@ static void report(struct loop *l, struct request *r)
         fail(l, r, ERR_NO_MEMORY, "");
     } else {
         r->stage = REQUEST_ACTIVE;
+    }
+}
+
+/* Its model is loaded: it is prepared. Else it waits. */
+static void prepare_loaded(struct loop *l, struct request *r)
+{
+    if (r->model->engine) {
+        r->stage = REQUEST_PREPARING;
+        prepare_submit(l->prepare, r);
+    }
+}
+
+/* Those that waited for their models go on; in order of arrival, oldest first. */
+static void tend_fleet(struct loop *l)
+{
+    fleet_tend(&l->fleet, l->live, l->n_orphans == 0);
+    for (;;) {
+        struct request *oldest = NULL;
+        for (struct request *r = l->live; r; r = r->next_live) {
+            if (r->stage == REQUEST_LOADING && r->model->engine) {
+                oldest = r;
+            }
+        }
+        if (!oldest) {
+            return;
+        }
+        prepare_loaded(l, oldest);
     }
 }
 
@@ -142,11 +174,15 @@ static int accept_payload(struct loop *l, struct request *r, void *payload, size
             r->stage = REQUEST_ACTIVE;
             events_result(&l->events, r);
         }
+    } else if (r->type == MSG_TEXT && r->text.op >= MSG_LOAD) {
+        if (may_enter(l, r)) {
+            fleet_order(&l->fleet, r, l->live);
+        }
     } else if (r->type == MSG_TEXT && r->text.op > MSG_APPLY_TEMPLATE) {
         report(l, r);
     } else if (may_enter(l, r)) {
-        r->stage = REQUEST_PREPARING;
-        prepare_submit(l->prepare, r);
+        r->stage = REQUEST_LOADING;
+        prepare_loaded(l, r);
     }
     return 0;
 }
@@ -244,7 +280,11 @@ static void cancel(struct loop *l, struct request *r)
     r->is_cancelled = true;
     set_paused(l, r, false);
     if (r->stage == REQUEST_ACTIVE && r->type == MSG_GENERATE) {
-        scheduler_cancel(l->schedulers[r->model - l->models->v], r);
+        scheduler_cancel(fleet_scheduler(&l->fleet, r->model), r);
+    } else if (r->stage == REQUEST_LOADING && r->type == MSG_GENERATE) {
+        events_done(&l->events, r);
+    } else if (r->stage == REQUEST_LOADING) {
+        r->stage = REQUEST_ACTIVE; /* an empty result ends it */
     }
 }
 
@@ -307,7 +347,7 @@ static void drop_all(struct loop *l)
             continue;
         }
         if (r->stage == REQUEST_ACTIVE && r->type == MSG_GENERATE) {
-            scheduler_remove(l->schedulers[r->model - l->models->v], r);
+            scheduler_remove(fleet_scheduler(&l->fleet, r->model), r);
         }
         request_destroy(&r);
     }
@@ -406,7 +446,7 @@ static void take_prepared(struct loop *l)
         } else if (r->err.code < 0 && !r->is_cancelled) {
             events_fail(&l->events, r, &r->err);
         } else if (r->type == MSG_GENERATE) {
-            scheduler_add(l->schedulers[r->model - l->models->v], r);
+            scheduler_add(fleet_scheduler(&l->fleet, r->model), r);
         } else {
             r->stage = REQUEST_ACTIVE;
         }
@@ -443,9 +483,9 @@ static bool is_drained(struct loop *l)
     if (l->n_live > 0 && clock_ns() >= l->drain_deadline_ns) {
         for (struct request *r = l->live; r; r = r->next_live) {
             if (r->stage == REQUEST_ACTIVE && r->type == MSG_GENERATE) {
-                scheduler_remove(l->schedulers[r->model - l->models->v], r);
+                scheduler_remove(fleet_scheduler(&l->fleet, r->model), r);
             }
-            if (r->stage == REQUEST_AWAITING || r->stage == REQUEST_ACTIVE) {
+            if (r->stage != REQUEST_PREPARING && r->stage != REQUEST_ENDED) {
                 fail(l, r, ERR_DRAINING, "the time to finish was up");
             }
         }
@@ -465,12 +505,15 @@ static void tell_caches(const struct loop *l)
     struct engine_cache sum = {0};
     uint64_t n_preempted = 0;
     for (size_t i = 0; i < l->models->n; i++) {
+        if (!l->models->v[i].engine) {
+            continue;
+        }
         struct engine_cache c = engine_cache(l->models->v[i].engine);
         sum.n_blocks += c.n_blocks;
         sum.n_used += c.n_used;
         sum.n_cached += c.n_cached;
         sum.n_evicted += c.n_evicted;
-        n_preempted += scheduler_stats(l->schedulers[i]).n_preempted;
+        n_preempted += scheduler_stats(l->fleet.schedulers[i]).n_preempted;
     }
     set(&page->kv_blocks, (uint64_t)sum.n_blocks);
     set(&page->kv_used, (uint64_t)sum.n_used);
@@ -486,7 +529,10 @@ static bool compute(struct loop *l)
     bool computed = false;
     int n_running = 0, n_waiting = 0;
     for (size_t i = 0; i < l->models->n; i++) {
-        struct scheduler *s = l->schedulers[i];
+        struct scheduler *s = l->fleet.schedulers[i];
+        if (!s) {
+            continue;
+        }
         enum status_phase phase = scheduler_plan(s);
         if (phase != STATUS_IDLE) {
             status_beat(page, l->is_draining ? STATUS_DRAINING : phase);
@@ -517,6 +563,7 @@ int loop_turn(struct loop *l, struct err *e)
         return err;
     }
     take_prepared(l);
+    tend_fleet(l);
     bool computed = compute(l);
     flush(l);
     if (l->events.err < 0) {
@@ -540,15 +587,29 @@ static bool has_pending(const struct loop *l)
     return false;
 }
 
+/* Nothing is computed: the page says whether a model is being loaded, and how far. */
+static void show_rest(struct loop *l)
+{
+    struct status_page *page = l->attach->status;
+    enum status_phase phase = loader_is_busy(l->fleet.loader) ? STATUS_LOADING : STATUS_IDLE;
+    if (phase == STATUS_LOADING) {
+        uint64_t done, total;
+        loader_progress(l->fleet.loader, &done, &total);
+        set(&page->load_total_bytes, total);
+        set(&page->load_done_bytes, done);
+    }
+    if (atomic_load_explicit(&page->phase, memory_order_relaxed) != phase) {
+        status_beat(page, phase);
+    }
+}
+
 void loop_sleep(struct loop *l)
 {
     struct ring *ring = &l->attach->requests;
-    int timeout = l->n_live == 0 && !l->is_draining ? -1
+    int timeout = l->n_live == 0 && !l->is_draining ? fleet_timeout_ms(&l->fleet)
                   : has_pending(l)                  ? FULL_RING_POLL_MS
                                                     : LIMIT_BELL_POLL_MS;
-    if (atomic_load_explicit(&l->attach->status->phase, memory_order_relaxed) != STATUS_IDLE) {
-        status_beat(l->attach->status, STATUS_IDLE);
-    }
+    show_rest(l);
     if (l->n_live < MAX_LIVE && !ring_sleep(ring)) {
         return;
     }
@@ -576,8 +637,8 @@ int loop_run(struct loop *l, struct err *e)
 
 /* ---- life ---- */
 
-int loop_create(const struct models *models, struct channel *channel, struct attach *attach,
-                size_t queue_size, struct loop **ret)
+int loop_create(struct models *models, struct channel *channel, struct attach *attach,
+                size_t queue_size, double idle_s, struct loop **ret)
 {
     struct loop *l = base_alloc(sizeof(*l));
     l->models = models;
@@ -587,10 +648,8 @@ int loop_create(const struct models *models, struct channel *channel, struct att
     events_init(&l->events);
     trace_init(&l->trace);
     l->events.trace = &l->trace;
-    for (size_t i = 0; i < models->n; i++) {
-        l->schedulers[i] = scheduler_create(models, i, &l->events);
-    }
     l->prepare_bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    fleet_init(&l->fleet, models, &l->events, l->prepare_bell, idle_s);
     int err = l->prepare_bell < 0 ? -errno : prepare_create(l->prepare_bell, &l->prepare);
     err = err < 0 ? err : use_attach(l);
     if (err < 0) {
@@ -609,9 +668,7 @@ void loop_destroy(struct loop **lp)
     }
     drop_all(l);
     prepare_destroy(&l->prepare);
-    for (size_t i = 0; i < l->models->n; i++) {
-        scheduler_destroy(&l->schedulers[i]);
-    }
+    fleet_finish(&l->fleet);
     if (l->prepare_bell >= 0) {
         close(l->prepare_bell);
     }

@@ -10,10 +10,12 @@
 struct loop;
 
 /* Everything is borrowed; attach is the first epoch's and is replaced when another ATTACH comes.
- * Sends MODEL for every model. queue_size: requests that may wait; more fail with ERR_BUSY. Errors:
+ * Sends MODEL for every model. queue_size: requests that may wait; more fail with ERR_BUSY.
+ * idle_s: a model that is unused so long is unloaded; 0: never. Errors:
  * -errno of threads and descriptors. */
-MUST_CHECK int loop_create(const struct models *models, struct channel *channel,
-                           struct attach *attach, size_t queue_size, struct loop **ret);
+MUST_CHECK int loop_create(struct models *models, struct channel *channel,
+                           struct attach *attach, size_t queue_size, double idle_s,
+                           struct loop **ret);
 void loop_destroy(struct loop **l);
 
 enum { LOOP_DRAINED = 1, LOOP_COMPUTED = 2 };

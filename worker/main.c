@@ -162,7 +162,7 @@ static int serve(struct server *s, struct err *e)
     }
     struct loop *loop;
     err = loop_create(&s->models, &s->channel, &s->attach, (size_t)s->config.v[CONFIG_queue_size].i,
-                      &loop);
+                      s->config.v[CONFIG_model_idle].num, &loop);
     if (err < 0) {
         return err_set(e, err, "starting the token loop");
     }

@@ -1,14 +1,15 @@
-/* The set of served models. Loading runs on the main thread before the token loop begins, and
- * blocks on disk. */
+/* The set of served models. Loading blocks on disk: it runs on the main thread before the token loop
+ * begins, and later in the loader's (worker/loader.h). */
 #include "worker/models.h"
-#include "ipc/msg.h"
 #include "shared/log.h"
 #include "worker/setup.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Prompt logprobs want logits of prompt rows as well: that many in a step (their memory is a
@@ -110,29 +111,101 @@ static int load_tokenizer(struct model *m, struct err *e)
     return m->bos_text && m->eos_text && !ends.failed ? 0 : -ENOMEM;
 }
 
-static int load(struct model *m, const char *arg, const struct config *c,
-                const struct engine_options *o, struct err *e)
+static int name(struct models *m, struct model *v, const char *arg, struct err *e)
 {
-    int err = config_model(arg, &m->name, &m->path, e);
+    int err = config_model(arg, &v->name, &v->path, e);
     if (err < 0) {
         return err;
     }
-    if (strlen(m->name) >= 2 * MSG_NAME_BYTES) {
+    if (strlen(v->name) >= 2 * MSG_NAME_BYTES) {
         return err_set(e, ERR_CONFIG, "the name has more than %d bytes; use NAME=PATH",
                        2 * MSG_NAME_BYTES - 1);
     }
-    err = engine_open(m->path, o, &m->engine, e);
+    for (const struct model *k = m->v; k < v; k++) {
+        if (strcmp(k->name, v->name) == 0) {
+            return err_set(e, ERR_CONFIG, "two models have the name '%s'; use NAME=PATH", v->name);
+        }
+    }
+    return 0;
+}
+
+static void describe(struct model *v, const struct engine_info *info)
+{
+    struct stat st;
+    v->card = (struct msg_model){
+        .n_vocab = (uint32_t)v->n_vocab,
+        .n_ctx = (uint32_t)v->n_ctx,
+        .n_ctx_train = (uint32_t)info->n_ctx_train,
+        .has_template = v->template != NULL,
+        .is_loaded = v->engine != NULL,
+        .n_params = info->n_params,
+        .bytes = info->weight_bytes,
+        .created = stat(v->path, &st) == 0 ? st.st_mtime : 0,
+    };
+    snprintf(v->card.name, sizeof(v->card.name), "%s", v->name);
+    snprintf(v->card.arch, sizeof(v->card.arch), "%s", info->arch);
+    snprintf(v->card.quant, sizeof(v->card.quant), "%s", info->quant);
+    snprintf(v->card.device, sizeof(v->card.device), "%s", info->device);
+    snprintf(v->card.profile, sizeof(v->card.profile), "%s", info->profile);
+    memcpy(v->card.fingerprint, info->fingerprint, sizeof(v->card.fingerprint));
+}
+
+void models_describe(struct model *v)
+{
+    describe(v, engine_info(v->engine));
+}
+
+static void take_sizes(struct model *v, const struct engine_info *info)
+{
+    v->n_vocab = info->n_vocab;
+    v->n_ctx = MIN(info->n_ctx, info->n_blocks * ENGINE_BLOCK_TOKENS);
+}
+
+/* What the file says about a model that is not loaded. */
+static int look_at(struct model *v, const struct engine_options *o, struct err *e)
+{
+    struct gguf g;
+    struct gguf_str arch = {0}, template = {0};
+    struct engine_info info = {.arch = ""};
+    struct err none;
+    char arch_name[32];
+    int err = gguf_open(v->path, &g, e);
+    if (err < 0) {
+        return err;
+    }
+    err = engine_estimate(&g, o, &info, e);
+    if (err == 0) {
+        take_sizes(v, &info);
+        if (gguf_get_str(&g, "general.architecture", &arch, &none) == 0 && arch.data) {
+            snprintf(arch_name, sizeof(arch_name), "%.*s", (int)MIN(arch.len, (size_t)31),
+                     arch.data);
+            info.arch = arch_name;
+        }
+        describe(v, &info);
+        v->card.has_template =
+            gguf_get_str(&g, "tokenizer.chat_template", &template, &none) == 0 && template.data;
+        log_info("model %s: %s, %s, %.1f MB of weights; loaded when it is asked for", v->name,
+                 info.arch, info.quant, (double)info.weight_bytes / 1e6);
+    }
+    gguf_close(&g);
+    return err;
+}
+
+static int load(struct model *m, const struct config *c, const struct engine_options *o,
+                struct err *e)
+{
+    int err = engine_open(m->path, o, &m->engine, e);
     if (err < 0) {
         return err;
     }
     const struct engine_info *info = engine_info(m->engine);
-    m->n_vocab = info->n_vocab;
-    m->n_ctx = MIN(info->n_ctx, info->n_blocks * ENGINE_BLOCK_TOKENS);
+    take_sizes(m, info);
     err = load_tokenizer(m, e);
     if (err == 0) {
         err = load_template(m, c->v[CONFIG_chat_template].str, e);
     }
     if (err == 0) {
+        models_describe(m);
         log_info(
             "model %s: %s, %s, %.1f MB of weights, context %lld tokens, KV cache %.1f MB for %lld "
             "tokens, on %s",
@@ -182,20 +255,20 @@ int models_load(struct models *m, const struct config *c, models_progress_fn *pr
     m->max_logits = o.n_seqs + ECHO_ROWS;
     o.max_rows = m->chunk_rows + m->n_seqs; /* a full chunk beside every running stream */
     o.max_logits = m->max_logits;
-    o.kv_memory_share /= (double)list->n;
-    o.progress = progress;
-    o.progress_arg = progress_arg;
+    m->max_loaded = c->v[CONFIG_max_models].i > 0 ? (size_t)c->v[CONFIG_max_models].i : list->n;
+    o.kv_memory_share /= (double)MIN(list->n, m->max_loaded);
+    m->options = o;
+    m->config = c;
     for (size_t i = 0; i < list->n; i++) {
+        struct model *v = &m->v[m->n++];
         *e = (struct err){0};
-        int err = load(&m->v[m->n++], list->items[i], c, &o, e);
-        for (size_t k = 0; err == 0 && k < i; k++) {
-            if (strcmp(m->v[k].name, m->v[i].name) == 0) {
-                err = err_set(e, ERR_CONFIG, "two models have the name '%s'; use NAME=PATH",
-                              m->v[i].name);
-            }
+        int err = name(m, v, list->items[i], e);
+        if (err == 0) {
+            err = i < m->max_loaded ? models_open(m, i, progress, progress_arg, v, e)
+                                    : look_at(v, &o, e);
         }
         if (err < 0) {
-            name_path(err, m->v[i].path, e);
+            name_path(err, v->path, e);
             models_finish(m);
             return err;
         }
@@ -203,18 +276,52 @@ int models_load(struct models *m, const struct config *c, models_progress_fn *pr
     return 0;
 }
 
+int models_open(const struct models *m, size_t index, models_progress_fn *progress,
+                void *progress_arg, struct model *ret, struct err *e)
+{
+    struct engine_options o = m->options;
+    o.progress = progress;
+    o.progress_arg = progress_arg;
+    struct model fresh = {.name = m->v[index].name, .path = m->v[index].path};
+    *e = (struct err){0};
+    int err = load(&fresh, m->config, &o, e);
+    if (err < 0) {
+        models_unload(&fresh);
+        return name_path(err, fresh.path, e);
+    }
+    *ret = fresh;
+    return 0;
+}
+
+void models_unload(struct model *v)
+{
+    template_destroy(&v->template);
+    tokenizer_destroy(&v->tokenizer);
+    engine_close(&v->engine);
+    free(v->bos_text);
+    free(v->eos_text);
+    free(v->end_ids);
+    v->bos_text = v->eos_text = NULL;
+    v->end_ids = NULL;
+    v->n_end_ids = 0;
+    v->card.is_loaded = 0;
+}
+
+size_t models_n_loaded(const struct models *m)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < m->n; i++) {
+        n += m->v[i].engine != NULL;
+    }
+    return n;
+}
+
 void models_finish(struct models *m)
 {
     for (size_t i = 0; i < m->n; i++) {
-        struct model *v = &m->v[i];
-        template_destroy(&v->template);
-        tokenizer_destroy(&v->tokenizer);
-        engine_close(&v->engine);
-        free(v->bos_text);
-        free(v->eos_text);
-        free(v->end_ids);
-        free(v->name);
-        free(v->path);
+        models_unload(&m->v[i]);
+        free(m->v[i].name);
+        free(m->v[i].path);
     }
     *m = (struct models){0};
 }

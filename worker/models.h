@@ -1,9 +1,10 @@
-/* The served models: each with its engine, tokenizer and chat template, loaded at start and kept.
- * The index of a model is its number in every message. After models_load nothing here changes; the
- * engine belongs to the token loop, the rest may be read by any thread. */
+/* The served models: each with its engine, tokenizer and chat template while it is loaded. The index
+ * of a model is its number in every message. The engine belongs to the token loop; the rest of a
+ * loaded model may be read by any thread that prepares a request of it. */
 #ifndef WORKER_MODELS_H
 #define WORKER_MODELS_H
 
+#include "ipc/msg.h"
 #include "shared/config.h"
 #include "shared/limits.h"
 #include "worker/engine.h"
@@ -13,7 +14,7 @@
 struct model {
     char *name;                  /* owned; what clients call it */
     char *path;                  /* owned */
-    struct engine *engine;       /* owned */
+    struct engine *engine;       /* owned; NULL: it is not loaded, nor is what follows there */
     struct tokenizer *tokenizer; /* owned; NULL: the file has no vocabulary */
     struct template *template;   /* owned; NULL: none */
     char *bos_text, *eos_text;   /* owned; "" where there is none: variables of templates */
@@ -21,6 +22,8 @@ struct model {
     size_t n_end_ids;
     int64_t n_vocab;
     int64_t n_ctx; /* tokens of one sequence: the engine's, and never more than its KV pool holds */
+    struct msg_model card; /* what is told of it; stays when it is unloaded */
+    uint64_t used_ns;      /* last moment with a request of it (loop.c) */
 };
 
 struct models {
@@ -29,16 +32,31 @@ struct models {
     /* as the engines were opened: sequences computed together, prompt rows of a step beside one row
      * of each sequence, rows of a step that may want logits */
     int64_t n_seqs, chunk_rows, max_logits;
+    struct engine_options options; /* of every engine */
+    const struct config *config;   /* borrowed */
+    size_t max_loaded;
+    bool is_card_due[LIMIT_MODELS]; /* news of it found no room in the ring */
 };
 
 /* Bytes of the model being loaded. */
 typedef void models_progress_fn(void *arg, uint64_t done, uint64_t total);
 
-/* Loads every model of the configuration, in order, and logs a line for each. On failure nothing
- * stays loaded; e names the model's path. Errors: those of engine_open, tokenizer_create,
- * ERR_CONFIG, ERR_TEMPLATE (--chat-template), and of setup_engine. */
+/* Names every model of the configuration and loads as many as may be loaded at once, in order, with
+ * a line in the log for each; the others are only looked at. On failure nothing stays loaded; e names
+ * the model's path. Errors: those of engine_open, tokenizer_create, ERR_CONFIG, ERR_TEMPLATE
+ * (--chat-template), and of setup_engine. c is borrowed. */
 MUST_CHECK int models_load(struct models *m, const struct config *c, models_progress_fn *progress,
                            void *progress_arg, struct err *e);
 void models_finish(struct models *m);
+
+/* Opens a model that is not loaded into *ret, whose names are those of the model. Any thread; blocks
+ * on disk. e names the path. */
+MUST_CHECK int models_open(const struct models *m, size_t index, models_progress_fn *progress,
+                           void *progress_arg, struct model *ret, struct err *e);
+/* Of a loaded model: brings its card up to date. */
+void models_describe(struct model *v);
+/* Frees all but names and card. Nobody may use the model. */
+void models_unload(struct model *v);
+size_t models_n_loaded(const struct models *m);
 
 #endif

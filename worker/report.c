@@ -66,23 +66,29 @@ static void put_text(struct buf *b, const char *key, const char *text, size_t n)
 
 void report_props(const struct model *m, int64_t n_seqs, struct buf *b)
 {
-    const struct engine_info *info = engine_info(m->engine);
+    const struct engine_info *info = m->engine ? engine_info(m->engine) : NULL;
     struct gguf_str template = {0};
     struct err e;
     buf_printf(b, "{\"default_generation_settings\":{\"n_ctx\":%lld},\"total_slots\":%lld",
                (long long)m->n_ctx, (long long)n_seqs);
     put_text(b, "model_alias", m->name, strlen(m->name));
     put_text(b, "model_path", m->path, strlen(m->path));
-    put_text(b, "model_ftype", info->quant, strlen(info->quant));
+    put_text(b, "model_ftype", m->card.quant, strlen(m->card.quant));
+    buf_printf(b, ",\"is_sleeping\":%s", info ? "false" : "true"); /* loaded when asked for */
     put_text(b, "bos_token", m->bos_text, m->bos_text ? strlen(m->bos_text) : 0);
     put_text(b, "eos_token", m->eos_text, m->eos_text ? strlen(m->eos_text) : 0);
-    const struct gguf *g = engine_gguf(m->engine);
+    const struct gguf *g = info ? engine_gguf(m->engine) : NULL;
     if (g && gguf_get_str(g, "tokenizer.chat_template", &template, &e) == 0) {
         put_text(b, "chat_template", template.data, template.len);
     }
     buf_str(b, ",\"modalities\":{\"vision\":false,\"audio\":false},\"build_info\":\"rocmforge "
-               ROCMFORGE_VERSION "\",\"kv_cache\":{");
-    buf_printf(b, "\"blocks\":%lld,\"free_blocks\":%lld,\"block_tokens\":%d,\"bytes\":%llu}}",
-               (long long)info->n_blocks, (long long)engine_free_blocks(m->engine),
-               ENGINE_BLOCK_TOKENS, (unsigned long long)info->kv_bytes);
+               ROCMFORGE_VERSION "\"");
+    if (info) {
+        buf_printf(b,
+                   ",\"kv_cache\":{\"blocks\":%lld,\"free_blocks\":%lld,\"block_tokens\":%d,"
+                   "\"bytes\":%llu}",
+                   (long long)info->n_blocks, (long long)engine_free_blocks(m->engine),
+                   ENGINE_BLOCK_TOKENS, (unsigned long long)info->kv_bytes);
+    }
+    buf_char(b, '}');
 }

@@ -5,6 +5,7 @@
  * nothing.
  *
  *   AWAITING   announced by BULK_NOTE; its payload comes on the control channel
+ *   LOADING    its model is not loaded yet, or it is the order to load one
  *   PREPARING  lent: text is tokenized, samplers are made, sent ids are replayed
  *   ACTIVE     GENERATE: the scheduler has it. TEXT: its result is being sent
  *   ENDED      its terminal event was given to `events`; it goes when that has passed it on */
@@ -18,7 +19,13 @@
 #include "worker/models.h"
 #include "worker/sampler.h"
 
-enum request_stage { REQUEST_AWAITING, REQUEST_PREPARING, REQUEST_ACTIVE, REQUEST_ENDED };
+enum request_stage {
+    REQUEST_AWAITING,
+    REQUEST_LOADING,
+    REQUEST_PREPARING,
+    REQUEST_ACTIVE,
+    REQUEST_ENDED
+};
 
 struct request_span { /* borrowed from the payload */
     const void *data;

@@ -254,7 +254,8 @@ static void others(const struct rig *r)
     char *got = client_body(r, "GET /v1/models", NULL, 200);
     CHECK(strstr(got,
                  "{\"object\":\"list\",\"data\":[{\"id\":\"tiny\",\"object\":\"model\","
-                 "\"created\":1700000000,\"owned_by\":\"rocmforge\",\"meta\":{\"n_vocab\":1000,"));
+                 "\"created\":1700000000,\"owned_by\":\"rocmforge\",\"status\":{"
+                 "\"value\":\"loaded\"},\"meta\":{\"n_vocab\":1000,"));
     free(got);
     got = client_body(r, "GET /v1/models/%6Fther", NULL, 200);
     CHECK(strncmp(got, "{\"id\":\"other\",", 14) == 0);

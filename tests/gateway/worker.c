@@ -69,6 +69,7 @@ void worker_models(struct rig *r)
                               .n_ctx = 1 << 20,
                               .n_ctx_train = 4096,
                               .has_template = 1,
+                              .is_loaded = 1,
                               .n_params = 42,
                               .bytes = 84,
                               .created = 1700000000};

@@ -72,7 +72,7 @@ static struct bench *open_bench(const char *const *settings)
     channel_init(&b->supervisor, fds[0], MSG_SUPERVISOR, MSG_WORKER);
     channel_init(&b->worker, fds[1], MSG_WORKER, MSG_SUPERVISOR);
     b->supervisor.state = b->worker.state = MSG_STATE_RUNNING;
-    CHECK_INT(loop_create(&b->models, &b->worker, &b->peer.attach, 100, &b->loop), 0);
+    CHECK_INT(loop_create(&b->models, &b->worker, &b->peer.attach, 100, 0, &b->loop), 0);
     return b;
 }
 

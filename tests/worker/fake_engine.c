@@ -238,6 +238,15 @@ int engine_open(const char *path, const struct engine_options *o, struct engine 
     return err_set(e, ERR_GGUF_MAGIC, "a fake opens no file");
 }
 
+int engine_estimate(const struct gguf *g, const struct engine_options *o, struct engine_info *ret,
+                    struct err *e)
+{
+    (void)g;
+    (void)o;
+    (void)ret;
+    return err_set(e, ERR_GGUF_MAGIC, "a fake opens no file");
+}
+
 void engine_close(struct engine **at)
 {
     if (!*at) {
@@ -301,7 +310,7 @@ void fake_models_init(struct models *m, size_t n, int64_t n_seqs, int64_t chunk_
 {
     CHECK(n_seqs <= LIMIT_SLOTS && n_ctx <= MAX_CTX);
     *m = (struct models){
-        .n = n, .n_seqs = n_seqs, .chunk_rows = chunk_rows, .max_logits = n_seqs + 16};
+        .n = n, .max_loaded = n, .n_seqs = n_seqs, .chunk_rows = chunk_rows, .max_logits = n_seqs + 16};
     for (size_t i = 0; i < n; i++) {
         struct model *v = &m->v[i];
         v->engine = open_fake(n_seqs, n_seqs + chunk_rows, m->max_logits, n_blocks, n_ctx);
@@ -316,6 +325,7 @@ void fake_models_init(struct models *m, size_t n, int64_t n_seqs, int64_t chunk_
         v->n_end_ids = 1;
         v->n_vocab = FAKE_VOCAB;
         v->n_ctx = MIN(n_ctx, n_blocks * ENGINE_BLOCK_TOKENS);
+        models_describe(v);
     }
 }
 

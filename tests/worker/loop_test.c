@@ -35,7 +35,7 @@ static struct bench *open_bench(size_t n_models, size_t queue_size)
     channel_init(&b->supervisor, fds[0], MSG_SUPERVISOR, MSG_WORKER);
     channel_init(&b->worker, fds[1], MSG_WORKER, MSG_SUPERVISOR);
     b->supervisor.state = b->worker.state = MSG_STATE_RUNNING;
-    CHECK_INT(loop_create(&b->models, &b->worker, &b->peer.attach, queue_size, &b->loop), 0);
+    CHECK_INT(loop_create(&b->models, &b->worker, &b->peer.attach, queue_size, 0, &b->loop), 0);
     peer_take(&b->peer, NO_LIMIT);
     CHECK_INT(b->peer.n_models, n_models);
     return b;

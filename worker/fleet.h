@@ -1,0 +1,37 @@
+/* Which models are loaded, and the schedulers of those: loading when a request asks for one, giving
+ * up the one that was unused longest where there is no room, unloading what was idle for long. A
+ * model with live requests is never unloaded. Token loop; loading itself runs in the loader. */
+#ifndef WORKER_FLEET_H
+#define WORKER_FLEET_H
+
+#include "worker/loader.h"
+#include "worker/scheduler.h"
+
+struct fleet {
+    struct models *models; /* borrowed */
+    struct events *events; /* borrowed */
+    struct loader *loader; /* owned */
+    struct scheduler *schedulers[LIMIT_MODELS]; /* owned; NULL: not loaded */
+    bool is_used[LIMIT_MODELS];                 /* has live requests */
+    uint64_t idle_ns;                           /* unused so long: unloaded; 0: never */
+    uint64_t told_bytes;                        /* of the progress that was told last */
+};
+
+/* bell: rung when a load is over; all is borrowed. */
+void fleet_init(struct fleet *f, struct models *models, struct events *events, int bell,
+                double idle_s);
+void fleet_finish(struct fleet *f);
+
+struct scheduler *fleet_scheduler(const struct fleet *f, const struct model *m);
+
+/* A MSG_LOAD or MSG_UNLOAD that was read. */
+void fleet_order(struct fleet *f, struct request *r, struct request *live);
+
+/* Once a turn, with all live requests: those in REQUEST_LOADING make their models be loaded, are
+ * told of progress, or fail. may_unload: no thread prepares a request that is not among them. */
+void fleet_tend(struct fleet *f, struct request *live, bool may_unload);
+
+/* Until it must be tended again though nothing comes; -1: never. */
+int fleet_timeout_ms(const struct fleet *f);
+
+#endif
