@@ -1,8 +1,8 @@
 /* The device vocabulary: all that a kernel may use besides plain C.
  *
- * A kernel is written in the common part of C17 and C++17, so that one source serves AMD GPUs (clang, -x hip), a
- * CPU (gcc or clang, as C: the emulator of tests/rig) and CUDA (nvcc). The implementations stand in gpu_amd.h,
- * gpu_host.h and gpu_cuda.h; each gives, with the same meaning:
+ * A kernel is written in the common part of C17 and C++17, so that one source serves AMD GPUs (clang, -x hip) and a
+ * CPU (gcc or clang, as C: the emulator of tests/rig). The implementations stand in gpu_amd.h and gpu_host.h; each
+ * gives, with the same meaning:
  *
  *   GPU_FN                      before a device function
  *   GPU_TABLE                   before a constant table
@@ -43,8 +43,6 @@ struct __attribute__((aligned(16))) gpu_16 {
 
 #if defined(__AMDGCN__)
 #include "kernels/hip/gpu_amd.h"
-#elif defined(__CUDACC__)
-#include "kernels/hip/gpu_cuda.h"
 #else
 #include "kernels/hip/gpu_host.h"
 #endif
