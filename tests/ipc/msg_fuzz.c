@@ -22,14 +22,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         struct msg_cursor c = msg_sections(copy, len, info->fixed_bytes);
         struct msg_section s;
         const void *section;
-        uint64_t sum = 0;
+        volatile uint8_t last = 0; /* every byte is read, so that a sanitizer sees it */
         int r;
         while ((r = msg_next_section(&c, &s, &section)) == 1) {
             for (uint64_t i = 0; i < s.bytes; i++) {
-                sum += ((const uint8_t *)section)[i];
+                last = ((const uint8_t *)section)[i];
             }
         }
-        if (r != 0 || sum == 1) {
+        (void)last;
+        if (r != 0) {
             abort(); /* msg_check promised well-formed sections */
         }
     }

@@ -16,7 +16,9 @@ static void start(const char *command)
 {
     memset(&r, 0, sizeof(r));
     r.pid = forkpty(&r.log_fd, NULL, NULL, NULL);
-    CHECK(r.pid >= 0);
+    if (r.pid < 0) {
+        TEST_SKIP("no pseudo-terminal can be had (%s); mount devpts", strerror(errno));
+    }
     if (r.pid == 0) {
         setenv("XDG_CONFIG_HOME", rig_dir(), 1);
         execl(program, program, "--libexec", rig_dir(), command, "-m", "x", "--port", "0",
