@@ -33,6 +33,7 @@ static const struct command commands[] = {
     {"logits", "-m MODEL -p TEXT -o FILE", "write the logits of a prompt to a file", run_tool},
     {"tokenize", "-m MODEL", "print the token ids of a text", run_tool},
     {"detokenize", "-m MODEL", "print the text of token ids", run_tool},
+    {"apply-template", "-m MODEL --request FILE", "print the prompt of a chat request", run_tool},
     {"bench", "-m MODEL", "measure prefill and decode rates", run_tool},
     {"perplexity", "-m MODEL --file FILE", "measure how well a model predicts a text", run_tool},
     {"quantize", "IN OUT TYPE", "write a model in another type", run_tool},

@@ -241,7 +241,7 @@ static void usage(FILE *to)
             "usage: rocmforge-worker TOOL [options]\n\n",
             ROCMFORGE_VERSION);
     for (size_t i = 0; i < COUNT_OF(tools); i++) {
-        fprintf(to, "  %-12s %s\n", tools[i].name, tools[i].summary);
+        fprintf(to, "  %-15s %s\n", tools[i].name, tools[i].summary);
     }
 }
 

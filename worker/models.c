@@ -3,59 +3,26 @@
 #include "worker/models.h"
 #include "shared/log.h"
 #include "worker/setup.h"
+#include "worker/template_chat.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 /* Prompt logprobs want logits of prompt rows as well: that many in a step (their memory is a
  * vocabulary each), so such prompts take more steps. */
 enum { ECHO_ROWS = 16 };
 
-static int read_file(const char *path, struct buf *ret, struct err *e)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return err_set(e, ERR_CONFIG, "chat_template %s: %s", path, strerror(errno));
-    }
-    char chunk[4096];
-    ssize_t n;
-    while ((n = read(fd, chunk, sizeof(chunk))) > 0) {
-        buf_add(ret, chunk, (size_t)n);
-    }
-    close(fd);
-    if (n < 0 || ret->failed) {
-        return err_set(e, ERR_CONFIG, "chat_template %s: %s", path,
-                       n < 0 ? "cannot be read" : "larger than a template may be");
-    }
-    return 0;
-}
-
-/* The configured file, which must be good, or the model's own, without which completions still
+/* The configured one, which must be good, or the model's own, without which completions still
  * work. */
-static int load_template(struct model *m, const char *file, struct err *e)
+static int load_template(struct model *m, const char *choice, struct err *e)
 {
-    if (*file) {
-        struct buf text;
-        buf_init(&text, LIMIT_TEMPLATE_BYTES);
-        int err = read_file(file, &text, e);
-        if (err == 0) {
-            err = template_create(text.data ? text.data : "", text.len, &m->template, e);
-        }
-        buf_finish(&text);
-        return err;
-    }
-    struct gguf_str own;
-    struct err why;
-    int err = gguf_get_str(engine_gguf(m->engine), "tokenizer.chat_template", &own, &why);
-    if (err == 0 && own.data) {
-        err = template_create(own.data, own.len, &m->template, &why);
-    }
-    if (err == -ENOMEM) {
+    struct err why = {0};
+    int err = template_chat_load(engine_gguf(m->engine), choice, &m->template,
+                                 *choice ? e : &why);
+    if (err == -ENOMEM || *choice) {
         return err;
     }
     if (err < 0) {

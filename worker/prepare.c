@@ -1,9 +1,9 @@
 /* The prepare threads (see prepare.h): a queue each, one common list of what is ready. They touch
  * only the request that was lent to them, and of the models what never changes. */
 #include "worker/prepare.h"
-#include "shared/clock.h"
 #include "worker/choice.h"
 #include "worker/prompt.h"
+#include "worker/template_chat.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -86,9 +86,9 @@ void prepare_now(struct request *r)
 {
     int err;
     if (r->type == MSG_TEXT) {
-        err = prompt_text_op(r, clock_unix_s(), &r->err);
+        err = prompt_text_op(r, template_chat_now(), &r->err);
     } else {
-        err = prompt_make(r, clock_unix_s(), &r->err);
+        err = prompt_make(r, template_chat_now(), &r->err);
         err = err < 0 ? err : make_choices(r, &r->err);
     }
     if (err < 0 && r->err.code != err) {

@@ -1,103 +1,12 @@
-/* Prompts (see prompt.h). The context of a chat template is what Hugging Face's apply_chat_template
- * gives: messages, tools, add_generation_prompt, bos_token, eos_token, and the client's
- * chat_template_kwargs. Messages get the form that templates are written for: content as one string
- * where all parts are text, and the arguments of tool calls as objects (the API carries them as
- * JSON text). */
+/* Prompts (see prompt.h): of text, of ids, of chats through the model's template. */
 #include "worker/prompt.h"
 #include "shared/json.h"
 #include "shared/utf8.h"
+#include "worker/template_chat.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Text parts joined by line ends; parts of other kinds are the template's to judge. */
-static int flatten_content(json_t *message)
-{
-    json_t *content = json_object_get(message, "content"), *part;
-    struct buf text;
-    size_t i;
-    if (!json_is_array(content)) {
-        return 0;
-    }
-    buf_init(&text, 0);
-    buf_str(&text, "");
-    json_array_foreach(content, i, part)
-    {
-        const json_t *type = json_object_get(part, "type"), *s = json_object_get(part, "text");
-        if (!json_is_string(s) || !json_is_string(type) ||
-            strcmp(json_string_value(type), "text") != 0) {
-            buf_finish(&text);
-            return 0;
-        }
-        buf_str(&text, i ? "\n" : "");
-        buf_add(&text, json_string_value(s), json_string_length(s));
-    }
-    json_t *flat = text.failed ? NULL : json_stringn(text.data, text.len);
-    buf_finish(&text);
-    return flat && json_object_set_new(message, "content", flat) == 0 ? 0 : -ENOMEM;
-}
-
-static int open_arguments(json_t *message)
-{
-    json_t *calls = json_object_get(message, "tool_calls"), *call;
-    size_t i;
-    json_array_foreach(calls, i, call)
-    {
-        json_t *function = json_object_get(call, "function");
-        json_t *text = json_object_get(function, "arguments"), *value;
-        if (!json_is_string(text)) {
-            continue;
-        }
-        int err = json_parse(json_string_value(text), json_string_length(text), &value, NULL);
-        if (err == -ENOMEM) {
-            return err;
-        }
-        if (err < 0) {
-            continue; /* a model wrote it: templates show it as it is */
-        }
-        if (!json_is_object(value)) {
-            json_decref(value);
-        } else if (json_object_set_new(function, "arguments", value) < 0) {
-            return -ENOMEM;
-        }
-    }
-    return 0;
-}
-
-static int adapt_messages(json_t *messages, struct err *e)
-{
-    json_t *message;
-    size_t i;
-    if (!json_is_array(messages)) {
-        return err_set(e, ERR_BAD_FIELD, "messages is not an array");
-    }
-    json_array_foreach(messages, i, message)
-    {
-        int err = flatten_content(message);
-        err = err < 0 ? err : open_arguments(message);
-        if (err < 0) {
-            return err;
-        }
-    }
-    return 0;
-}
-
-/* Fills the context; messages is borrowed, args may be NULL. */
-static int fill_context(const struct model *m, json_t *messages, json_t *args, json_t *context)
-{
-    json_t *kwargs = json_object_get(args, "chat_template_kwargs");
-    json_t *tools = json_object_get(args, "tools");
-    bool ok = !json_is_object(kwargs) || json_object_update(context, kwargs) == 0;
-    ok = ok && json_object_set(context, "messages", messages) == 0;
-    ok = ok && (!tools || json_object_set(context, "tools", tools) == 0);
-    ok = ok && json_object_set_new(context, "add_generation_prompt", json_true()) == 0;
-    /* Token texts may be any bytes; jansson refuses what is not UTF-8, and then there is none. */
-    const char *bos = m->bos_text ? m->bos_text : "", *eos = m->eos_text ? m->eos_text : "";
-    json_object_set_new(context, "bos_token", json_string(bos));
-    json_object_set_new(context, "eos_token", json_string(eos));
-    return ok ? 0 : -ENOMEM;
-}
 
 static int render(struct request *r, int64_t now_unix_s, struct buf *ret, struct err *e)
 {
@@ -105,26 +14,17 @@ static int render(struct request *r, int64_t now_unix_s, struct buf *ret, struct
     if (!m->template) {
         return err_set(e, ERR_NO_TEMPLATE, "model %s", m->name);
     }
-    json_t *messages = NULL, *args = NULL, *context = json_object();
-    int err = context ? 0 : -ENOMEM;
-    if (err == 0) {
-        err = json_parse(r->messages.data, r->messages.n, &messages, e);
-    }
+    json_t *messages = NULL, *args = NULL;
+    int err = json_parse(r->messages.data, r->messages.n, &messages, e);
     if (err == 0 && r->template_args.data) {
         err = json_parse(r->template_args.data, r->template_args.n, &args, e);
     }
     if (err == 0) {
-        err = adapt_messages(messages, e);
-    }
-    if (err == 0) {
-        err = fill_context(m, messages, args, context);
-    }
-    if (err == 0) {
-        err = template_render(m->template, context, now_unix_s, ret, e);
+        err = template_chat_render(m->template, messages, args, m->bos_text, m->eos_text,
+                                   now_unix_s, ret, e);
     }
     json_decref(messages);
     json_decref(args);
-    json_decref(context);
     return err;
 }
 
