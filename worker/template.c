@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct template {
+struct template
+{
     struct jinja jinja; /* owns the tree */
     const struct jinja_template *tree;
 };
@@ -57,8 +58,7 @@ void template_destroy(struct template **t)
 }
 
 /* What every name of the template means at first: the request's, else ours. */
-static void look_up_names(struct jinja *j, const struct jinja_template *tree,
-                          const json_t *context)
+static void look_up_names(struct jinja *j, const struct jinja_template *tree, const json_t *context)
 {
     j->names = jinja_value_room(j, tree->n_names);
     for (uint32_t i = 0; i < tree->n_names; i++) {

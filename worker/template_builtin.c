@@ -76,23 +76,21 @@ static const struct {
     {"phi3",
      "{%- for m in messages %}{{ '<|' ~ m.role ~ '|>\\n' ~ m.content ~ '<|end|>\\n' }}{% endfor -%}"
      "{{ '<|assistant|>\\n' if add_generation_prompt }}"},
-    {"phi4",
-     "{%- for m in messages -%}"
-     "{{ '<|im_start|>' ~ m.role ~ '<|im_sep|>' ~ m.content ~ '<|im_end|>' }}"
-     "{%- endfor -%}"
-     "{{ '<|im_start|>assistant<|im_sep|>' if add_generation_prompt }}"},
+    {"phi4", "{%- for m in messages -%}"
+             "{{ '<|im_start|>' ~ m.role ~ '<|im_sep|>' ~ m.content ~ '<|im_end|>' }}"
+             "{%- endfor -%}"
+             "{{ '<|im_start|>assistant<|im_sep|>' if add_generation_prompt }}"},
     {"zephyr",
      "{%- for m in messages %}{{ '<|' ~ m.role ~ '|>\\n' ~ m.content ~ eos_token ~ '\\n' }}"
      "{% endfor -%}"
      "{{ '<|assistant|>\\n' if add_generation_prompt }}"},
-    {"deepseek2",
-     "{{- bos_token -}}"
-     "{%- for m in messages -%}"
-     "{%- if m.role == 'user' -%}{{ 'User: ' ~ m.content ~ '\\n\\n' }}"
-     "{%- elif m.role == 'system' -%}{{ m.content ~ '\\n\\n' }}"
-     "{%- else -%}{{ 'Assistant: ' ~ m.content ~ eos_token }}{%- endif -%}"
-     "{%- endfor -%}"
-     "{{ 'Assistant:' if add_generation_prompt }}"},
+    {"deepseek2", "{{- bos_token -}}"
+                  "{%- for m in messages -%}"
+                  "{%- if m.role == 'user' -%}{{ 'User: ' ~ m.content ~ '\\n\\n' }}"
+                  "{%- elif m.role == 'system' -%}{{ m.content ~ '\\n\\n' }}"
+                  "{%- else -%}{{ 'Assistant: ' ~ m.content ~ eos_token }}{%- endif -%}"
+                  "{%- endfor -%}"
+                  "{{ 'Assistant:' if add_generation_prompt }}"},
     {"deepseek3",
      "{{- bos_token -}}"
      "{%- for m in messages -%}"
@@ -101,27 +99,25 @@ static const struct {
      "{%- else -%}{{ '<｜Assistant｜>' ~ m.content ~ '<｜end▁of▁sentence｜>' }}{%- endif -%}"
      "{%- endfor -%}"
      "{{ '<｜Assistant｜>' if add_generation_prompt }}"},
-    {"vicuna",
-     "{%- for m in messages -%}"
-     "{%- if m.role == 'user' -%}{{ 'USER: ' ~ m.content ~ '\\n' }}"
-     "{%- elif m.role == 'system' -%}{{ m.content ~ '\\n\\n' }}"
-     "{%- else -%}{{ 'ASSISTANT: ' ~ m.content ~ eos_token ~ '\\n' }}{%- endif -%}"
-     "{%- endfor -%}"
-     "{{ 'ASSISTANT:' if add_generation_prompt }}"},
+    {"vicuna", "{%- for m in messages -%}"
+               "{%- if m.role == 'user' -%}{{ 'USER: ' ~ m.content ~ '\\n' }}"
+               "{%- elif m.role == 'system' -%}{{ m.content ~ '\\n\\n' }}"
+               "{%- else -%}{{ 'ASSISTANT: ' ~ m.content ~ eos_token ~ '\\n' }}{%- endif -%}"
+               "{%- endfor -%}"
+               "{{ 'ASSISTANT:' if add_generation_prompt }}"},
     {"alpaca",
      "{%- for m in messages -%}"
      "{{ {'user': '### Instruction:\\n', 'assistant': '### Response:\\n'}.get(m.role, '') ~ "
      "m.content ~ '\\n\\n' }}"
      "{%- endfor -%}"
      "{{ '### Response:\\n' if add_generation_prompt }}"},
-    {"command-r",
-     "{{- bos_token -}}"
-     "{%- set who = {'system': 'SYSTEM', 'user': 'USER', 'assistant': 'CHATBOT'} -%}"
-     "{%- for m in messages -%}"
-     "{{ '<|START_OF_TURN_TOKEN|><|' ~ who[m.role] ~ '_TOKEN|>' ~ m.content | trim ~ "
-     "'<|END_OF_TURN_TOKEN|>' }}"
-     "{%- endfor -%}"
-     "{{ '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>' if add_generation_prompt }}"},
+    {"command-r", "{{- bos_token -}}"
+                  "{%- set who = {'system': 'SYSTEM', 'user': 'USER', 'assistant': 'CHATBOT'} -%}"
+                  "{%- for m in messages -%}"
+                  "{{ '<|START_OF_TURN_TOKEN|><|' ~ who[m.role] ~ '_TOKEN|>' ~ m.content | trim ~ "
+                  "'<|END_OF_TURN_TOKEN|>' }}"
+                  "{%- endfor -%}"
+                  "{{ '<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>' if add_generation_prompt }}"},
     {"granite",
      "{%- for m in messages -%}"
      "{{ '<|start_of_role|>' ~ m.role ~ '<|end_of_role|>' ~ m.content ~ '<|end_of_text|>\\n' }}"
@@ -130,10 +126,9 @@ static const struct {
     {"falcon3",
      "{%- for m in messages %}{{ '<|' ~ m.role ~ '|>\\n' ~ m.content ~ '\\n' }}{% endfor -%}"
      "{{ '<|assistant|>\\n' if add_generation_prompt }}"},
-    {"chatglm4",
-     "[gMASK]<sop>"
-     "{%- for m in messages %}{{ '<|' ~ m.role ~ '|>\\n' ~ m.content }}{% endfor -%}"
-     "{{ '<|assistant|>\\n' if add_generation_prompt }}"},
+    {"chatglm4", "[gMASK]<sop>"
+                 "{%- for m in messages %}{{ '<|' ~ m.role ~ '|>\\n' ~ m.content }}{% endfor -%}"
+                 "{{ '<|assistant|>\\n' if add_generation_prompt }}"},
     {"openchat",
      "{{- bos_token -}}"
      "{%- for m in messages -%}"
@@ -141,12 +136,11 @@ static const struct {
      "m.content) ~ '<|end_of_turn|>' }}"
      "{%- endfor -%}"
      "{{ 'GPT4 Correct Assistant:' if add_generation_prompt }}"},
-    {"exaone3",
-     "{%- for m in messages -%}"
-     "{{ '[|' ~ m.role ~ '|]' ~ m.content | trim ~ ('\\n' if m.role == 'user' else "
-     "'[|endofturn|]\\n') }}"
-     "{%- endfor -%}"
-     "{{ '[|assistant|]' if add_generation_prompt }}"},
+    {"exaone3", "{%- for m in messages -%}"
+                "{{ '[|' ~ m.role ~ '|]' ~ m.content | trim ~ ('\\n' if m.role == 'user' else "
+                "'[|endofturn|]\\n') }}"
+                "{%- endfor -%}"
+                "{{ '[|assistant|]' if add_generation_prompt }}"},
     {"minicpm",
      "{%- for m in messages -%}"
      "{{ '<用户>' ~ m.content | trim ~ '<AI>' if m.role == 'user' else m.content | trim }}"

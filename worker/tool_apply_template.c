@@ -27,10 +27,10 @@ static int read_request(const char *path, json_t **ret, struct err *e)
     for (size_t n; (n = fread(part, 1, sizeof(part), f)) > 0 && !text.failed;) {
         buf_add(&text, part, n);
     }
-    int rc = ferror(f)     ? err_set(e, -EIO, "%s", path)
-             : text.failed ? err_set(e, ERR_BAD_REQUEST, "%s is larger than %d bytes", path,
-                                     LIMIT_BODY_BYTES)
-                           : json_parse(text.data ? text.data : "", text.len, ret, e);
+    int rc = ferror(f) ? err_set(e, -EIO, "%s", path)
+             : text.failed
+                 ? err_set(e, ERR_BAD_REQUEST, "%s is larger than %d bytes", path, LIMIT_BODY_BYTES)
+                 : json_parse(text.data ? text.data : "", text.len, ret, e);
     if (!is_stdin) {
         fclose(f);
     }

@@ -6,11 +6,14 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 static const char context_text[] =
-    "{\"messages\": [{\"role\": \"system\", \"content\": \"S é\"}, {\"role\": \"user\", \"content\": \"Hi\"},"
-    " {\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"id\": \"abcdefghi\", \"function\":"
+    "{\"messages\": [{\"role\": \"system\", \"content\": \"S é\"}, {\"role\": \"user\", "
+    "\"content\": \"Hi\"},"
+    " {\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"id\": \"abcdefghi\", "
+    "\"function\":"
     " {\"name\": \"f\", \"arguments\": {\"x\": [1, 2.5, true, null, \"<é🙂>\"]}}}]}],"
     " \"tools\": [{\"function\": {\"name\": \"f\", \"parameters\": {\"type\": \"object\"}}}],"
-    " \"add_generation_prompt\": true, \"bos_token\": \"<s>\", \"n\": -3, \"f\": 1e300, \"s\": \"a b\\tc\"}";
+    " \"add_generation_prompt\": true, \"bos_token\": \"<s>\", \"n\": -3, \"f\": 1e300, \"s\": \"a "
+    "b\\tc\"}";
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {

@@ -1,4 +1,5 @@
-/* Templates made to exhaust something: each must end soon, with an error or not, in bounded memory. */
+/* Templates made to exhaust something: each must end soon, with an error or not, in bounded memory.
+ */
 #include "shared/clock.h"
 #include "shared/json.h"
 #include "shared/limits.h"
@@ -21,22 +22,41 @@ static const struct hostile {
     const char *after;
 } cases[] = {
     /* loops and recursion */
-    {"nested loops", "{% for a in range(100000) %}{% for b in range(100000) %}{{ a }}{% endfor %}{% endfor %}", "", 0, ""},
-    {"empty loops", "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}", "", 0, ""},
+    {"nested loops",
+     "{% for a in range(100000) %}{% for b in range(100000) %}{{ a }}{% endfor %}{% endfor %}", "",
+     0, ""},
+    {"empty loops",
+     "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}", "", 0, ""},
     {"recursive macro", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "", 0, ""},
-    {"branching macro", "{% macro m(n) %}{% if n %}{{ m(n-1) }}{{ m(n-1) }}{% endif %}{% endmacro %}{{ m(40) }}", "", 0, ""},
+    {"branching macro",
+     "{% macro m(n) %}{% if n %}{{ m(n-1) }}{{ m(n-1) }}{% endif %}{% endmacro %}{{ m(40) }}", "",
+     0, ""},
     {"recursive loop", "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}", "", 0, ""},
-    {"caller recursion", "{% macro m() %}{% call m() %}{{ caller() }}{% endcall %}{% endmacro %}{{ m() }}", "", 0, ""},
+    {"caller recursion",
+     "{% macro m() %}{% call m() %}{{ caller() }}{% endcall %}{% endmacro %}{{ m() }}", "", 0, ""},
     {"default recursion", "{% macro m(a=m()) %}{% endmacro %}{{ m() }}", "", 0, ""},
     {"range", "{{ range(1000000000)|list }}", "", 0, ""},
     {"range to the limit", "{{ range(-9223372036854775807, 9223372036854775807) }}", "", 0, ""},
-    {"lazy chain", "{% set ns=namespace(s=[1]) %}{% for i in range(5000) %}{% set ns.s = ns.s|map('abs') %}{% endfor %}{{ ns.s|list }}", "", 0, ""},
+    {"lazy chain",
+     "{% set ns=namespace(s=[1]) %}{% for i in range(5000) %}{% set ns.s = ns.s|map('abs') %}{% "
+     "endfor %}{{ ns.s|list }}",
+     "", 0, ""},
     /* size */
     {"long text", "{{ 'a' * 1000000000 }}", "", 0, ""},
-    {"many texts", "{% for i in range(100000) %}{% set x = 'a' * 1000000 %}{% endfor %}", "", 0, ""},
-    {"text doubled", "{% set ns = namespace(s='abcdefgh') %}{% for i in range(100) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}", "", 0, ""},
-    {"list doubled", "{% set ns = namespace(s=[1]) %}{% for i in range(100) %}{% set ns.s = ns.s + ns.s %}{% endfor %}", "", 0, ""},
-    {"captures", "{% set ns = namespace(s='a') %}{% for i in range(100) %}{% set ns.s %}{{ ns.s }}{{ ns.s }}{% endset %}{% endfor %}", "", 0, ""},
+    {"many texts", "{% for i in range(100000) %}{% set x = 'a' * 1000000 %}{% endfor %}", "", 0,
+     ""},
+    {"text doubled",
+     "{% set ns = namespace(s='abcdefgh') %}{% for i in range(100) %}{% set ns.s = ns.s ~ ns.s "
+     "%}{% endfor %}",
+     "", 0, ""},
+    {"list doubled",
+     "{% set ns = namespace(s=[1]) %}{% for i in range(100) %}{% set ns.s = ns.s + ns.s %}{% "
+     "endfor %}",
+     "", 0, ""},
+    {"captures",
+     "{% set ns = namespace(s='a') %}{% for i in range(100) %}{% set ns.s %}{{ ns.s }}{{ ns.s }}{% "
+     "endset %}{% endfor %}",
+     "", 0, ""},
     {"replace", "{{ ('a'*10000)|replace('a', 'b'*10000) }}", "", 0, ""},
     {"replace nothing", "{{ ('a'*1000000)|replace('', 'b'*10000) }}", "", 0, ""},
     {"join", "{{ range(100000)|join('a'*100000) }}", "", 0, ""},
@@ -54,37 +74,82 @@ static const struct hostile {
     {"power", "{{ 9 ** 9 ** 9 ** 9 }}", "", 0, ""},
     {"integer", "{{ 99999999999999999999 }}", "", 0, ""},
     /* depth of values */
-    {"nested list", "{% set ns = namespace(s=[]) %}{% for i in range(100000) %}{% set ns.s = [ns.s] %}{% endfor %}{{ ns.s }}", "", 0, ""},
-    {"shared lists printed", "{% set ns = namespace(s=[]) %}{% for i in range(100) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}{{ ns.s }}", "", 0, ""},
-    {"shared lists as JSON", "{% set ns = namespace(s=[]) %}{% for i in range(60) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}{{ ns.s|tojson }}", "", 0, ""},
-    {"shared lists compared", "{% set ns = namespace(s=[], t=[]) %}{% for i in range(60) %}{% set ns.s = [ns.s, ns.s] %}{% set ns.t = [ns.t, ns.t] %}{% endfor %}{{ ns.s == ns.t }}", "", 0, ""},
-    {"shared tuples hashed", "{% set ns = namespace(s=()) %}{% for i in range(60) %}{% set ns.s = (ns.s, ns.s) %}{% endfor %}{{ {ns.s: 1} }}", "", 0, ""},
+    {"nested list",
+     "{% set ns = namespace(s=[]) %}{% for i in range(100000) %}{% set ns.s = [ns.s] %}{% endfor "
+     "%}{{ ns.s }}",
+     "", 0, ""},
+    {"shared lists printed",
+     "{% set ns = namespace(s=[]) %}{% for i in range(100) %}{% set ns.s = [ns.s, ns.s] %}{% "
+     "endfor %}{{ ns.s }}",
+     "", 0, ""},
+    {"shared lists as JSON",
+     "{% set ns = namespace(s=[]) %}{% for i in range(60) %}{% set ns.s = [ns.s, ns.s] %}{% endfor "
+     "%}{{ ns.s|tojson }}",
+     "", 0, ""},
+    {"shared lists compared",
+     "{% set ns = namespace(s=[], t=[]) %}{% for i in range(60) %}{% set ns.s = [ns.s, ns.s] %}{% "
+     "set ns.t = [ns.t, ns.t] %}{% endfor %}{{ ns.s == ns.t }}",
+     "", 0, ""},
+    {"shared tuples hashed",
+     "{% set ns = namespace(s=()) %}{% for i in range(60) %}{% set ns.s = (ns.s, ns.s) %}{% endfor "
+     "%}{{ {ns.s: 1} }}",
+     "", 0, ""},
     {"namespace in itself", "{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}", "", 0, ""},
     /* work per byte */
     {"upper", "{% for i in range(1000) %}{{ ('aé'*1000000)|upper|length }}{% endfor %}", "", 0, ""},
-    {"lower", "{% set s='éa'*200000 %}{% for i in range(100000) %}{% if s|lower == 'x' %}{% endif %}{% endfor %}", "", 0, ""},
+    {"lower",
+     "{% set s='éa'*200000 %}{% for i in range(100000) %}{% if s|lower == 'x' %}{% endif %}{% "
+     "endfor %}",
+     "", 0, ""},
     {"title", "{{ ('ab '*2000000)|title|length }}", "", 0, ""},
     {"sigmas", "{{ ('Σ.'*1000000)|lower|length }}", "", 0, ""},
-    {"search", "{% set s='ab'*4000000 %}{% for i in range(100000) %}{% if 'zz' in s %}{% endif %}{% endfor %}", "", 0, ""},
-    {"length", "{% set s='é'*4000000 %}{% for i in range(100000) %}{{ s|length }}{{ s[3000000] }}{% endfor %}", "", 0, ""},
-    {"compare", "{% set s='ab'*4000000 %}{% set t='ab'*4000000 %}{% for i in range(100000) %}{% if s == t %}{% endif %}{% endfor %}", "", 0, ""},
-    {"split", "{% set s='a '*400000 %}{% for i in range(100000) %}{% set x = s.split() %}{% endfor %}", "", 0, ""},
+    {"search",
+     "{% set s='ab'*4000000 %}{% for i in range(100000) %}{% if 'zz' in s %}{% endif %}{% endfor "
+     "%}",
+     "", 0, ""},
+    {"length",
+     "{% set s='é'*4000000 %}{% for i in range(100000) %}{{ s|length }}{{ s[3000000] }}{% endfor "
+     "%}",
+     "", 0, ""},
+    {"compare",
+     "{% set s='ab'*4000000 %}{% set t='ab'*4000000 %}{% for i in range(100000) %}{% if s == t "
+     "%}{% endif %}{% endfor %}",
+     "", 0, ""},
+    {"split",
+     "{% set s='a '*400000 %}{% for i in range(100000) %}{% set x = s.split() %}{% endfor %}", "",
+     0, ""},
     {"strip", "{{ ('a'*1000000).strip('b'*1000000 ~ 'a') }}", "", 0, ""},
     {"rfind", "{{ ('a'*3000000).rfind('a'*1000 ~ 'b') }}", "", 0, ""},
     {"rfind of many", "{{ ('a'*300000).rfind('b' ~ 'a'*10000) }}", "", 0, ""},
     {"count", "{{ ('a'*10000000).count('a') }}", "", 0, ""},
-    {"hash", "{% set k='k'*10000000 %}{% for i in range(100000) %}{% set d={k: 1} %}{% endfor %}", "", 0, ""},
+    {"hash", "{% set k='k'*10000000 %}{% for i in range(100000) %}{% set d={k: 1} %}{% endfor %}",
+     "", 0, ""},
     {"reverse", "{{ ('é'*10000000)[::-1]|length }}", "", 0, ""},
     {"words", "{% for i in range(1000) %}{{ ('ab '*1000000)|wordcount }}{% endfor %}", "", 0, ""},
     {"urlencode", "{{ ('é'*3000000)|urlencode|length }}", "", 0, ""},
     {"escape", "{{ ('<'*6000000)|e|length }}", "", 0, ""},
-    {"sort", "{% for i in range(1000) %}{{ (range(100000)|sort|list|length) }}{% endfor %}", "", 0, ""},
-    {"JSON", "{% for i in range(100000) %}{% set x = range(1000)|list|tojson %}{% endfor %}", "", 0, ""},
-    {"floats", "{% for i in range(100000) %}{% for k in range(100) %}{{ 0.1 * i }}{% endfor %}{% endfor %}", "", 0, ""},
-    {"numbers read", "{% for i in range(100000) %}{% for k in range(100) %}{{ '0.12345678'|float }}{% endfor %}{% endfor %}", "", 0, ""},
-    {"dates", "{% for i in range(100000) %}{{ strftime_now('%A %B %c %c %c %c %c %c') }}{% endfor %}", "", 0, ""},
-    {"calls", "{% macro m(a,b,c,d) %}x{% endmacro %}{% for i in range(100000) %}{% for k in range(100) %}{{ m(1,2,3,4) }}{% endfor %}{% endfor %}", "", 0, ""},
-    {"keywords", "{% macro m() %}{{ kwargs }}{% endmacro %}{% set d = {} %}{% for i in range(100000) %}{{ m(**dict(a=i, b=2, c=3)) }}{% endfor %}", "", 0, ""},
+    {"sort", "{% for i in range(1000) %}{{ (range(100000)|sort|list|length) }}{% endfor %}", "", 0,
+     ""},
+    {"JSON", "{% for i in range(100000) %}{% set x = range(1000)|list|tojson %}{% endfor %}", "", 0,
+     ""},
+    {"floats",
+     "{% for i in range(100000) %}{% for k in range(100) %}{{ 0.1 * i }}{% endfor %}{% endfor %}",
+     "", 0, ""},
+    {"numbers read",
+     "{% for i in range(100000) %}{% for k in range(100) %}{{ '0.12345678'|float }}{% endfor %}{% "
+     "endfor %}",
+     "", 0, ""},
+    {"dates",
+     "{% for i in range(100000) %}{{ strftime_now('%A %B %c %c %c %c %c %c') }}{% endfor %}", "", 0,
+     ""},
+    {"calls",
+     "{% macro m(a,b,c,d) %}x{% endmacro %}{% for i in range(100000) %}{% for k in range(100) %}{{ "
+     "m(1,2,3,4) }}{% endfor %}{% endfor %}",
+     "", 0, ""},
+    {"keywords",
+     "{% macro m() %}{{ kwargs }}{% endmacro %}{% set d = {} %}{% for i in range(100000) %}{{ "
+     "m(**dict(a=i, b=2, c=3)) }}{% endfor %}",
+     "", 0, ""},
     /* source */
     {"parentheses", "{{ ", "(", 100000, ""},
     {"brackets", "{{ ", "[", 100000, ""},

@@ -1,5 +1,6 @@
-/* Renders templates given as JSON lines {"template": ..., "context": {...}, "now": seconds} on stdin;
- * one JSON line {"output": ...} or {"error": ...} for each on stdout. For tests/worker/template/. */
+/* Renders templates given as JSON lines {"template": ..., "context": {...}, "now": seconds} on
+ * stdin; one JSON line {"output": ...} or {"error": ...} for each on stdout. For
+ * tests/worker/template/. */
 #include "shared/json.h"
 #include "tests/test.h"
 #include "worker/template.h"

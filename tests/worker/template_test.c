@@ -1,6 +1,6 @@
-/* What a caller of worker/template.h sees: errors with line and name, the template's own exceptions,
- * limits. That templates print what Jinja2 prints is the matter of template_families_test and
- * template/differential.py. */
+/* What a caller of worker/template.h sees: errors with line and name, the template's own
+ * exceptions, limits. That templates print what Jinja2 prints is the matter of
+ * template_families_test and template/differential.py. */
 #include "shared/json.h"
 #include "shared/limits.h"
 #include "tests/test.h"
@@ -40,8 +40,8 @@ static void check_error(const char *source, const char *expected)
 {
     struct buf out;
     struct err e = {0};
-    int rc = render(source, strlen(source), "{\"d\": {\"a\": 1}, \"l\": [1], \"n\": null}", 0, &out,
-                    &e);
+    int rc =
+        render(source, strlen(source), "{\"d\": {\"a\": 1}, \"l\": [1], \"n\": null}", 0, &out, &e);
     if (rc == 0) {
         TEST_FAIL("%s printed \"%s\", expected the error %s", source, out.data, expected);
     }
@@ -64,7 +64,8 @@ static void check_errors(void)
                 "line 2: unsupported operand type(s) for +: 'int' and 'str'");
     check_error("{{ 'a' + 1 }}", "line 1: can only concatenate str (not \"int\") to str");
     check_error("{{ 1 < 'a' }}", "line 1: '<' not supported between instances of 'int' and 'str'");
-    check_error("{{ l.append(2) }}", "line 1: access to attribute 'append' of 'list' object is unsafe.");
+    check_error("{{ l.append(2) }}",
+                "line 1: access to attribute 'append' of 'list' object is unsafe.");
     check_error("{{ d.update({}) }}",
                 "line 1: access to attribute 'update' of 'dict' object is unsafe.");
     check_error("{{ 1|nosuch }}", "line 1: there is no filter named 'nosuch'");
@@ -126,7 +127,8 @@ static void check_time(void)
 {
     struct buf out;
     struct err e = {0};
-    const char *source = "{{ strftime_now('%d %b %Y|%A %-d %B|%H:%M:%S %p %I|%j %U %W %V %G|%y%%') }}";
+    const char *source =
+        "{{ strftime_now('%d %b %Y|%A %-d %B|%H:%M:%S %p %I|%j %U %W %V %G|%y%%') }}";
     setenv("TZ", "UTC", 1);
     CHECK_INT(render(source, strlen(source), "{}", 1709210096, &out, &e), 0);
     /* date -u -d @1709210096 with the same format */

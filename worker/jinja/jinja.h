@@ -2,11 +2,11 @@
  * the Python implementation (sandboxed and immutable, trim_blocks and lstrip_blocks on, autoescape
  * off), so that a template prints here what it prints where its author tried it.
  *
- *   source -> jinja_lex -> jinja_parse + jinja_expr -> tree (jinja_ast.h) -> jinja_scope -> template
- *   template + context -> jinja_exec (statements) + jinja_eval (expressions) -> text
- *   values: jinja_value, jinja_dict, jinja_iter; operators: jinja_op; numbers: jinja_number;
- *   text of values: jinja_text; Unicode: jinja_unicode; attributes and methods: jinja_attr, jinja_str,
- *   jinja_strtest; filters: jinja_filter, jinja_seq; tests: jinja_test; functions: jinja_global.
+ *   source -> jinja_lex -> jinja_parse + jinja_expr -> tree (jinja_ast.h) -> jinja_scope ->
+ * template template + context -> jinja_exec (statements) + jinja_eval (expressions) -> text values:
+ * jinja_value, jinja_dict, jinja_iter; operators: jinja_op; numbers: jinja_number; text of values:
+ * jinja_text; Unicode: jinja_unicode; attributes and methods: jinja_attr, jinja_str, jinja_strtest;
+ * filters: jinja_filter, jinja_seq; tests: jinja_test; functions: jinja_global.
  *
  * struct jinja is one parse or one render. Whatever it makes lives in its arena and dies with it,
  * so the first error may leave from any depth with one jump to where the work began: a function
@@ -33,13 +33,13 @@ struct jinja_tail {
 
 struct jinja {
     struct arena arena;
-    jmp_buf leave;     /* where an error goes */
-    struct err *err;   /* filled before the jump; may be NULL */
-    int code;          /* what the error returns */
-    uint32_t line;     /* of the template, for messages; 0: none */
-    uint32_t depth;    /* nested evaluations */
-    uint64_t steps;    /* left */
-    struct buf out;    /* printed text; captures stand above each other in it */
+    jmp_buf leave;   /* where an error goes */
+    struct err *err; /* filled before the jump; may be NULL */
+    int code;        /* what the error returns */
+    uint32_t line;   /* of the template, for messages; 0: none */
+    uint32_t depth;  /* nested evaluations */
+    uint64_t steps;  /* left */
+    struct buf out;  /* printed text; captures stand above each other in it */
     struct jinja_tail tails[JINJA_TAILS];
     unsigned next_tail;
     int64_t now_unix_s;

@@ -1,8 +1,8 @@
 /* The tree of a parsed template. Made by the parser, completed by jinja_scope (which slot a name
  * means), immutable afterwards; it lives in the template's arena.
  *
- * What could nest to the left without end (a + b + c, x.a.b.c, x|f|g) is a list here, so depth of the
- * tree is depth of brackets and blocks, which the parser bounds. */
+ * What could nest to the left without end (a + b + c, x.a.b.c, x|f|g) is a list here, so depth of
+ * the tree is depth of brackets and blocks, which the parser bounds. */
 #ifndef WORKER_JINJA_JINJA_AST_H
 #define WORKER_JINJA_JINJA_AST_H
 
@@ -17,7 +17,7 @@ struct jinja_stmt;
 struct jinja_name {
     const char *s;
     uint32_t n;
-    uint32_t id;   /* among all names of the template */
+    uint32_t id; /* among all names of the template */
     uint32_t slot;
     uint32_t hops;
 };
@@ -180,8 +180,8 @@ struct jinja_for {
     bool is_recursive;
     struct jinja_body otherwise;
     struct jinja_scope otherwise_scope;
-    struct jinja_expr *test;          /* or NULL; it is a function of its own, */
-    struct jinja_target test_target;  /* with its own copy of the target */
+    struct jinja_expr *test;         /* or NULL; it is a function of its own, */
+    struct jinja_target test_target; /* with its own copy of the target */
     struct jinja_scope test_scope;
     struct jinja_function test_function;
 };

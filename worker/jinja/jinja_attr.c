@@ -41,8 +41,7 @@ static struct jinja_value dict_keys(struct jinja *j, struct jinja_value self,
 }
 
 static struct jinja_value dict_values(struct jinja *j, struct jinja_value self,
-                                      const struct jinja_value *arg,
-                                      const struct jinja_args *args)
+                                      const struct jinja_value *arg, const struct jinja_args *args)
 {
     (void)j, (void)arg, (void)args;
     return view(self, JINJA_VALUES);
@@ -97,14 +96,13 @@ static const struct jinja_builtin seq_methods[] = {
     {"index", "value start? stop?", seq_index},
     {"copy", "", copy}, /* of lists */
 };
-static const char *const list_changes[] = {"append", "clear",  "pop",    "reverse",
-                                           "insert", "sort",   "extend", "remove"};
+static const char *const list_changes[] = {"append", "clear", "pop",    "reverse",
+                                           "insert", "sort",  "extend", "remove"};
 
 /* ---- cycler ---- */
 
 static struct jinja_value cycler_next(struct jinja *j, struct jinja_value self,
-                                      const struct jinja_value *arg,
-                                      const struct jinja_args *args)
+                                      const struct jinja_value *arg, const struct jinja_args *args)
 {
     (void)j, (void)arg, (void)args;
     struct jinja_cycler *c = self.cycler;
@@ -114,8 +112,7 @@ static struct jinja_value cycler_next(struct jinja *j, struct jinja_value self,
 }
 
 static struct jinja_value cycler_reset(struct jinja *j, struct jinja_value self,
-                                       const struct jinja_value *arg,
-                                       const struct jinja_args *args)
+                                       const struct jinja_value *arg, const struct jinja_args *args)
 {
     (void)j, (void)arg, (void)args;
     self.cycler->at = 0;

@@ -1,5 +1,5 @@
-/* The evaluator of expressions: a walk over the tree. Each node costs a step; jinja_enter bounds the
- * recursion. */
+/* The evaluator of expressions: a walk over the tree. Each node costs a step; jinja_enter bounds
+ * the recursion. */
 #include "worker/jinja/jinja_eval.h"
 #include "worker/jinja/jinja_attr.h"
 #include "worker/jinja/jinja_dict.h"
@@ -113,9 +113,8 @@ static struct jinja_value eval_filter(struct jinja *j, struct jinja_frame *f,
     struct jinja_args args = eval_arguments(j, f, l->arguments, NULL);
     j->line = l->line;
     if (!l->builtin) {
-        jinja_fail(j, "there is no %s named '%.*s'",
-                   l->kind == JINJA_LINK_TEST ? "test" : "filter", (int)MIN(l->name.n, 100u),
-                   l->name.s);
+        jinja_fail(j, "there is no %s named '%.*s'", l->kind == JINJA_LINK_TEST ? "test" : "filter",
+                   (int)MIN(l->name.n, 100u), l->name.s);
     }
     return jinja_call_builtin(j, l->builtin, v, &args);
 }

@@ -243,9 +243,8 @@ static void bind_rest(struct jinja *j, struct jinja_frame *f, const struct jinja
     }
     uint32_t n = MIN(args->n_pos, def->n_params);
     if (def->varargs.s) {
-        f->slots[def->varargs.slot] =
-            jinja_value_items(JINJA_TUPLE, n < args->n_pos ? args->pos + n : args->pos,
-                              args->n_pos - n);
+        f->slots[def->varargs.slot] = jinja_value_items(
+            JINJA_TUPLE, n < args->n_pos ? args->pos + n : args->pos, args->n_pos - n);
     } else if (args->n_pos > n) {
         jinja_fail(j, "macro '%.*s' takes not more than %u argument(s)", n_name, name,
                    def->n_params);

@@ -1,5 +1,5 @@
-/* Expressions, by precedence: if, or, and, not, comparisons, + -, ~, * / // %, ** (which groups to the
- * left here, unlike in Python), signs, then subscripts, calls, filters and tests. */
+/* Expressions, by precedence: if, or, and, not, comparisons, + -, ~, * / // %, ** (which groups to
+ * the left here, unlike in Python), signs, then subscripts, calls, filters and tests. */
 #include "worker/jinja/jinja_expr.h"
 #include "shared/limits.h"
 #include "worker/jinja/jinja_attr.h"
@@ -77,8 +77,8 @@ static bool take_op(struct jinja_parser *p, const struct level *l, uint8_t *ret_
             }
         } else if (jinja_parse_is_word(p, l->ops[i].word)) {
             bool two = l->kind == JINJA_EXPR_COMPARE && l->ops[i].op == JINJA_NOT_IN;
-            if (two && !(p->next.kind == JINJA_WORD &&
-                         jinja_value_is_str(p->next.value, "in", 2))) {
+            if (two &&
+                !(p->next.kind == JINJA_WORD && jinja_value_is_str(p->next.value, "in", 2))) {
                 continue;
             }
             jinja_parse_take(p);
@@ -224,9 +224,12 @@ static struct jinja_expr *word(struct jinja_parser *p)
         const char *word;
         struct jinja_value value;
     } constants[] = {
-        {"true", {.kind = JINJA_BOOL, .b = true}},   {"True", {.kind = JINJA_BOOL, .b = true}},
-        {"false", {.kind = JINJA_BOOL, .b = false}}, {"False", {.kind = JINJA_BOOL, .b = false}},
-        {"none", {.kind = JINJA_NONE}},              {"None", {.kind = JINJA_NONE}},
+        {"true", {.kind = JINJA_BOOL, .b = true}},
+        {"True", {.kind = JINJA_BOOL, .b = true}},
+        {"false", {.kind = JINJA_BOOL, .b = false}},
+        {"False", {.kind = JINJA_BOOL, .b = false}},
+        {"none", {.kind = JINJA_NONE}},
+        {"None", {.kind = JINJA_NONE}},
     };
     for (size_t i = 0; i < COUNT_OF(constants); i++) {
         if (jinja_value_is_str(t.value, constants[i].word, strlen(constants[i].word))) {
@@ -511,8 +514,8 @@ static struct jinja_expr *unary(struct jinja_parser *p, bool with_filters)
         jinja_parse_deeper(p);
         struct jinja_expr *operand = unary(p, false);
         p->depth--;
-        if (operand->kind == JINJA_EXPR_CONSTANT && (operand->constant.kind == JINJA_INT ||
-                                                     operand->constant.kind == JINJA_FLOAT)) {
+        if (operand->kind == JINJA_EXPR_CONSTANT &&
+            (operand->constant.kind == JINJA_INT || operand->constant.kind == JINJA_FLOAT)) {
             e = make_constant(p, minus ? jinja_number_negate(p->j, operand->constant)
                                        : operand->constant);
         } else {

@@ -63,7 +63,8 @@ FILTER(filter_title)
         size_t from = at, first = 0;
         for (uint32_t cp; at < s.n; at += first) {
             first = jinja_unicode_get(s.s + at, s.n - at, &cp);
-            bool splits = jinja_unicode_is(cp, JINJA_SPACE) || (cp < 0x80 && cp && strchr("-({[<", (int)cp));
+            bool splits =
+                jinja_unicode_is(cp, JINJA_SPACE) || (cp < 0x80 && cp && strchr("-({[<", (int)cp));
             if (!splits) {
                 break;
             }
@@ -79,7 +80,8 @@ FILTER(filter_title)
         for (at = from; at < s.n; at += len) {
             uint32_t cp;
             len = jinja_unicode_get(s.s + at, s.n - at, &cp);
-            if (jinja_unicode_is(cp, JINJA_SPACE) || (cp < 0x80 && cp && strchr("-({[<", (int)cp))) {
+            if (jinja_unicode_is(cp, JINJA_SPACE) ||
+                (cp < 0x80 && cp && strchr("-({[<", (int)cp))) {
                 break;
             }
         }
@@ -275,8 +277,8 @@ FILTER(filter_xmlattr)
         key = jinja_call_str(j, key, NULL);
         for (uint32_t at = 0; at < key.n; at++) {
             if (strchr(" \t\n\r\f\v/>=", key.s[at]) && key.s[at]) {
-                jinja_fail(j, "Invalid character in attribute name: '%.*s'",
-                           (int)MIN(key.n, 100u), key.s);
+                jinja_fail(j, "Invalid character in attribute name: '%.*s'", (int)MIN(key.n, 100u),
+                           key.s);
             }
         }
         jinja_put(j, " ", space);
@@ -369,8 +371,8 @@ FILTER(filter_round)
     if (!ceiling && !jinja_value_is_str(method, "floor", 5)) {
         jinja_fail(j, "method must be common, ceil or floor");
     }
-    struct jinja_value scale = jinja_number_op(j, JINJA_POW, jinja_value_int(10),
-                                               jinja_value_int(digits));
+    struct jinja_value scale =
+        jinja_number_op(j, JINJA_POW, jinja_value_int(10), jinja_value_int(digits));
     struct jinja_value v = jinja_number_op(j, JINJA_MUL, self, scale);
     if (v.kind == JINJA_FLOAT) {
         v = jinja_number_truncate(j, ceiling ? ceil(v.f) : floor(v.f));

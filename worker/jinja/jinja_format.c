@@ -252,8 +252,8 @@ struct jinja_value jinja_format_percent(struct jinja *j, struct jinja_value form
 struct braces {
     struct jinja *j;
     const struct jinja_args *args;
-    uint32_t next;           /* of automatic numbering */
-    bool automatic, manual;  /* which numbering was seen */
+    uint32_t next;          /* of automatic numbering */
+    bool automatic, manual; /* which numbering was seen */
     bool markup;
 };
 
@@ -313,8 +313,7 @@ static struct jinja_value field(struct braces *b, const char *s, size_t n)
             bool is_index = isdigit((unsigned char)s[from]) &&
                             jinja_number_parse_int(j, s + from, at - from, 10, &i);
             v = jinja_op_item(j, v,
-                              is_index ? jinja_value_int(i)
-                                       : jinja_value_str(s + from, at - from));
+                              is_index ? jinja_value_int(i) : jinja_value_str(s + from, at - from));
         }
         at += is_item;
         if (is_item && at < n && s[at] != '.' && s[at] != '[') {

@@ -1,6 +1,6 @@
-/* The tokenizer. The rules are those of jinja2/lexer.py with trim_blocks and lstrip_blocks on: a tag
- * takes the newline behind it and the blanks before it on its line, "-" takes all white space on its
- * side, "+" leaves it. Pure. */
+/* The tokenizer. The rules are those of jinja2/lexer.py with trim_blocks and lstrip_blocks on: a
+ * tag takes the newline behind it and the blanks before it on its line, "-" takes all white space
+ * on its side, "+" leaves it. Pure. */
 #include "worker/jinja/jinja_lex.h"
 #include "shared/utf8.h"
 #include "worker/jinja/jinja_number.h"
@@ -306,7 +306,10 @@ static size_t lex_escape(struct jinja_lex *l, size_t at, size_t end)
         size_t n = jinja_unicode_get(l->s + at, end - at, &cp);
         char text[16];
         int len = snprintf(text, sizeof(text),
-                           cp < 0x100 ? "\\x%02x" : cp < 0x10000 ? "\\u%04x" : "\\U%08x", cp);
+                           cp < 0x100     ? "\\x%02x"
+                           : cp < 0x10000 ? "\\u%04x"
+                                          : "\\U%08x",
+                           cp);
         jinja_put(l->j, text, (size_t)len);
         return at + n;
     } else if (c != '\n') {
@@ -456,9 +459,9 @@ struct jinja_token jinja_lex_next(struct jinja_lex *l)
     for (;;) {
         if (l->has_tag) {
             l->has_tag = false;
-            return (struct jinja_token){
-                .kind = l->in == JINJA_IN_PRINT ? JINJA_PRINT_BEGIN : JINJA_BLOCK_BEGIN,
-                .line = l->line};
+            return (struct jinja_token){.kind = l->in == JINJA_IN_PRINT ? JINJA_PRINT_BEGIN
+                                                                        : JINJA_BLOCK_BEGIN,
+                                        .line = l->line};
         }
         if (l->in == JINJA_IN_PRINT || l->in == JINJA_IN_BLOCK) {
             return next_in_tag(l);

@@ -90,8 +90,7 @@ static struct jinja_value loop_cycle(struct jinja *j, struct jinja_value self,
 }
 
 static struct jinja_value loop_changed(struct jinja *j, struct jinja_value self,
-                                       const struct jinja_value *arg,
-                                       const struct jinja_args *args)
+                                       const struct jinja_value *arg, const struct jinja_args *args)
 {
     (void)arg;
     struct jinja_value now = jinja_value_items(JINJA_TUPLE, args->pos, args->n_pos);

@@ -96,7 +96,8 @@ struct jinja_value jinja_op_binary(struct jinja *j, enum jinja_op op, struct jin
     }
     if (op == JINJA_ADD && is_sequence(a)) {
         const char *type = jinja_value_type(a);
-        jinja_fail(j, "can only concatenate %s (not \"%s\") to %s", type, jinja_value_type(b), type);
+        jinja_fail(j, "can only concatenate %s (not \"%s\") to %s", type, jinja_value_type(b),
+                   type);
     }
     jinja_fail(j, "unsupported operand type(s) for %s: '%s' and '%s'", signs[op],
                jinja_value_type(a), jinja_value_type(b));
@@ -174,8 +175,9 @@ struct jinja_value jinja_op_item(struct jinja *j, struct jinja_value of, struct 
         return v;
     }
     if (key.kind == JINJA_STR) {
-        return jinja_attr_find(j, of, key.s, key.n, &v) ? v
-                                                        : jinja_value_no_attr(of.kind, key.s, key.n);
+        return jinja_attr_find(j, of, key.s, key.n, &v)
+                   ? v
+                   : jinja_value_no_attr(of.kind, key.s, key.n);
     }
     if (jinja_value_as_int(key, &i)) {
         return jinja_value_hint(j, "%s object has no element %" PRId64, jinja_value_type(of), i);
@@ -221,8 +223,8 @@ static struct jinja_value pick_chars(struct jinja *j, struct jinja_value of, int
     jinja_step(j, of.n / 8);
     uint32_t *offsets = jinja_array(j, (size_t)n_chars + 1, sizeof(*offsets));
     for (int64_t i = 0; i < n_chars; i++) {
-        offsets[i + 1] = offsets[i] + (uint32_t)jinja_unicode_step(of.s + offsets[i],
-                                                                   of.n - offsets[i]);
+        offsets[i + 1] =
+            offsets[i] + (uint32_t)jinja_unicode_step(of.s + offsets[i], of.n - offsets[i]);
     }
     char *to = jinja_alloc(j, of.n);
     size_t len = 0;

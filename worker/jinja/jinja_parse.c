@@ -28,9 +28,12 @@ static void describe(const struct jinja_token *t, char text[80])
         break;
     default: {
         static const char *const names[] = {
-            [JINJA_END] = "the end of the template", [JINJA_TEXT] = "text",
-            [JINJA_PRINT_BEGIN] = "'{{'",            [JINJA_PRINT_END] = "'}}'",
-            [JINJA_BLOCK_BEGIN] = "'{%'",            [JINJA_BLOCK_END] = "'%}'",
+            [JINJA_END] = "the end of the template",
+            [JINJA_TEXT] = "text",
+            [JINJA_PRINT_BEGIN] = "'{{'",
+            [JINJA_PRINT_END] = "'}}'",
+            [JINJA_BLOCK_BEGIN] = "'{%'",
+            [JINJA_BLOCK_END] = "'%}'",
             [JINJA_CONST] = "a constant",
         };
         snprintf(text, 80, "%s", names[t->kind]);
@@ -492,8 +495,8 @@ static void parse_tag(struct jinja_parser *p, struct jinja_list *l, const char *
 
 /* Statements up to one of the words; the word is the token at hand then. At the top level there is
  * no word, and the end of the template ends it. */
-static struct jinja_body statements(struct jinja_parser *p, const char *end,
-                                    const char *other_end, const char *third_end)
+static struct jinja_body statements(struct jinja_parser *p, const char *end, const char *other_end,
+                                    const char *third_end)
 {
     struct jinja_list l = {0};
     for (;;) {

@@ -18,10 +18,10 @@ struct jinja_parser {
     struct jinja_lex lex;
     struct jinja_token now, next;
     unsigned depth;
-    unsigned n_loops;          /* around this place within its function: what break may leave */
-    unsigned n_fors;           /* around this place at all */
-    struct jinja_uses *uses;   /* of the macros around this place */
-    struct jinja_dict *names;  /* name -> id */
+    unsigned n_loops;         /* around this place within its function: what break may leave */
+    unsigned n_fors;          /* around this place at all */
+    struct jinja_uses *uses;  /* of the macros around this place */
+    struct jinja_dict *names; /* name -> id */
 };
 
 /* The tree of a template, with slots. Leaves at the first error. */

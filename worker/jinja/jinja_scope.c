@@ -26,7 +26,7 @@ struct scope {
     struct jinja_dict *names; /* name id -> index into inits */
     struct jinja_init *inits;
     uint32_t cap_inits;
-    struct jinja_name **uses; /* names to resolve when the scope is known */
+    struct jinja_name **uses;  /* names to resolve when the scope is known */
     struct jinja_stmt **inner; /* statements with scopes of their own */
     uint32_t n_uses, cap_uses, n_inner, cap_inner;
 };
@@ -93,8 +93,7 @@ static void load(struct jinja *j, struct scope *s, struct jinja_name *name)
 {
     uint32_t hops;
     if (!find(j, s, name->id, &hops)) {
-        declare(j, s, name->id,
-                (struct jinja_init){.kind = JINJA_INIT_CONTEXT, .from = name->id});
+        declare(j, s, name->id, (struct jinja_init){.kind = JINJA_INIT_CONTEXT, .from = name->id});
     }
     use(j, s, name);
 }
@@ -107,8 +106,7 @@ static void store(struct jinja *j, struct scope *s, struct jinja_name *name)
         struct jinja_init init = {.kind = JINJA_INIT_MISSING};
         if (outer) {
             hops += s->outer->function != s->function;
-            init = (struct jinja_init){
-                .kind = JINJA_INIT_OUTER, .from = outer->slot, .hops = hops};
+            init = (struct jinja_init){.kind = JINJA_INIT_OUTER, .from = outer->slot, .hops = hops};
         } else if (s->conditional) {
             init = (struct jinja_init){.kind = JINJA_INIT_CONTEXT, .from = name->id};
         }

@@ -367,8 +367,7 @@ FILTER(filter_reverse)
 {
     (void)arg, (void)args;
     if (self.kind == JINJA_STR) {
-        return jinja_op_slice(j, self, jinja_value_none(), jinja_value_none(),
-                              jinja_value_int(-1));
+        return jinja_op_slice(j, self, jinja_value_none(), jinja_value_none(), jinja_value_int(-1));
     }
     struct jinja_value list = jinja_iter_list(j, self);
     list = jinja_op_slice(j, list, jinja_value_none(), jinja_value_none(), jinja_value_int(-1));
@@ -387,9 +386,8 @@ FILTER(filter_sort)
     if (arg[2].kind == JINJA_STR) {
         struct jinja_value comma = JINJA_LITERAL(",");
         const struct jinja_args sep = {.n_pos = 1, .pos = &comma};
-        names = jinja_call_builtin(j, jinja_call_find(jinja_str_methods, jinja_str_n_methods,
-                                                      "split", 5),
-                                   arg[2], &sep);
+        names = jinja_call_builtin(
+            j, jinja_call_find(jinja_str_methods, jinja_str_n_methods, "split", 5), arg[2], &sep);
     }
     struct getter *getters = jinja_array(j, names.n, sizeof(*getters));
     for (uint32_t i = 0; i < names.n; i++) {
@@ -402,8 +400,8 @@ FILTER(filter_sort)
         for (uint32_t k = 0; k < names.n; k++) {
             keys[k] = get(j, &getters[k], list.items[i]);
         }
-        sorted[i] = (struct jinja_sorted){jinja_value_items(JINJA_LIST, keys, names.n),
-                                          list.items[i]};
+        sorted[i] =
+            (struct jinja_sorted){jinja_value_items(JINJA_LIST, keys, names.n), list.items[i]};
     }
     jinja_sort(j, sorted, list.n, jinja_call_bool(arg[0], false));
     struct jinja_value *items = jinja_value_room(j, list.n);
@@ -461,8 +459,8 @@ FILTER(filter_groupby)
     struct jinja_value *groups = jinja_value_room(j, list.n);
     uint32_t n = 0;
     for (uint32_t from = 0, to; from < list.n; from = to) {
-        for (to = from + 1;
-             to < list.n && jinja_value_equal(j, sorted[to].key, sorted[from].key); to++) {
+        for (to = from + 1; to < list.n && jinja_value_equal(j, sorted[to].key, sorted[from].key);
+             to++) {
         }
         struct jinja_value *items = jinja_value_room(j, to - from);
         for (uint32_t i = from; i < to; i++) {
@@ -552,8 +550,8 @@ FILTER(filter_join)
 {
     (void)args;
     struct getter g = make_getter(j, arg[1], false);
-    struct jinja_value between = arg[0].kind == JINJA_MISSING ? JINJA_LITERAL("")
-                                                              : jinja_text_str(j, arg[0]);
+    struct jinja_value between =
+        arg[0].kind == JINJA_MISSING ? JINJA_LITERAL("") : jinja_text_str(j, arg[0]);
     struct jinja_iter *it = jinja_iter_open(j, self);
     struct jinja_value item;
     size_t mark = jinja_capture(j);

@@ -156,8 +156,7 @@ static void put_number(struct jinja *j, const struct jinja_spec *spec, bool nega
     if (spec->group) {
         digits = grouped(j, spec, digits, n_whole, spec->width - (int64_t)strlen(head), every);
     }
-    put_field(j, spec, head, digits,
-              spec->align == '0' ? '=' : spec->align ? spec->align : '>');
+    put_field(j, spec, head, digits, spec->align == '0' ? '=' : spec->align ? spec->align : '>');
 }
 
 void jinja_spec_put_int(struct jinja *j, const struct jinja_spec *spec, int64_t i)

@@ -14,8 +14,8 @@ struct jinja_spec {
     bool alternate;          /* '#': a prefix, a decimal point at all events */
     char group;              /* ',' '_' or 0: between thousands */
     int64_t width;
-    int64_t precision;       /* -1: none */
-    char type;               /* 0: none */
+    int64_t precision; /* -1: none */
+    char type;         /* 0: none */
 };
 
 /* "[[fill]align][sign][#][0][width][,][.precision][type]"; leaves when it is none. */

@@ -166,8 +166,7 @@ static bool has_affix(struct jinja *j, struct jinja_value in, struct jinja_value
         return false;
     }
     affix = jinja_call_str(j, affix, NULL);
-    return affix.n <= in.n &&
-           memcmp(end ? in.s + in.n - affix.n : in.s, affix.s, affix.n) == 0;
+    return affix.n <= in.n && memcmp(end ? in.s + in.n - affix.n : in.s, affix.s, affix.n) == 0;
 }
 
 static struct jinja_value affixed(struct jinja *j, struct jinja_value self,
@@ -308,8 +307,8 @@ static struct jinja_value split(struct jinja *j, struct jinja_value self,
     }
     struct parts p = {0};
     while (max < 0 || p.n < (size_t)max) {
-        const char *at = from_right ? search_last(j, self.s, self.n, sep)
-                                    : search(j, self.s, self.n, sep);
+        const char *at =
+            from_right ? search_last(j, self.s, self.n, sep) : search(j, self.s, self.n, sep);
         if (!at) {
             break;
         }

@@ -1,5 +1,5 @@
-/* Methods of texts that search, split and join. Positions count characters. On a text that is marked
- * safe they escape their arguments and give a safe text, as Markup does. */
+/* Methods of texts that search, split and join. Positions count characters. On a text that is
+ * marked safe they escape their arguments and give a safe text, as Markup does. */
 #ifndef WORKER_JINJA_JINJA_STR_H
 #define WORKER_JINJA_JINJA_STR_H
 

@@ -29,7 +29,10 @@ static void put_float(struct jinja *j, double f)
 static void put_code(struct jinja *j, uint32_t cp)
 {
     char text[16];
-    int n = snprintf(text, sizeof(text), cp < 0x100 ? "\\x%02x" : cp < 0x10000 ? "\\u%04x" : "\\U%08x",
+    int n = snprintf(text, sizeof(text),
+                     cp < 0x100     ? "\\x%02x"
+                     : cp < 0x10000 ? "\\u%04x"
+                                    : "\\U%08x",
                      cp);
     jinja_put(j, text, (size_t)n);
 }
@@ -261,10 +264,10 @@ struct jinja_value jinja_text_escape(struct jinja *j, struct jinja_value v)
 static void put_json_escape(struct jinja *j, uint32_t cp)
 {
     char text[16];
-    int n = cp < 0x10000 ? snprintf(text, sizeof(text), "\\u%04x", cp)
-                         : snprintf(text, sizeof(text), "\\u%04x\\u%04x",
-                                    0xD800 + ((cp - 0x10000) >> 10),
-                                    0xDC00 + ((cp - 0x10000) & 0x3FF));
+    int n = cp < 0x10000
+                ? snprintf(text, sizeof(text), "\\u%04x", cp)
+                : snprintf(text, sizeof(text), "\\u%04x\\u%04x", 0xD800 + ((cp - 0x10000) >> 10),
+                           0xDC00 + ((cp - 0x10000) & 0x3FF));
     jinja_put(j, text, (size_t)n);
 }
 

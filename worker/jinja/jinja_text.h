@@ -12,10 +12,10 @@ struct jinja_value jinja_text_soft(struct jinja *j, struct jinja_value v);
 void jinja_text_put_repr(struct jinja *j, struct jinja_value v);
 struct jinja_value jinja_text_repr(struct jinja *j, struct jinja_value v);
 
-struct jinja_json { /* as json.dumps takes it */
-    bool ascii;                 /* escape everything else */
-    bool sort;                  /* by key */
-    struct jinja_value indent;  /* none, a number of spaces, or a text */
+struct jinja_json {               /* as json.dumps takes it */
+    bool ascii;                   /* escape everything else */
+    bool sort;                    /* by key */
+    struct jinja_value indent;    /* none, a number of spaces, or a text */
     struct jinja_value item, key; /* separators: "," and ":" with their spaces */
 };
 void jinja_text_put_json(struct jinja *j, struct jinja_value v, const struct jinja_json *how);

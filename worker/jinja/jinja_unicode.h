@@ -1,5 +1,5 @@
-/* Unicode as Python's str sees it: code points, their classes and full case mappings. Texts are valid
- * UTF-8; with others the results mean nothing, but no byte outside is touched. */
+/* Unicode as Python's str sees it: code points, their classes and full case mappings. Texts are
+ * valid UTF-8; with others the results mean nothing, but no byte outside is touched. */
 #ifndef WORKER_JINJA_JINJA_UNICODE_H
 #define WORKER_JINJA_JINJA_UNICODE_H
 
@@ -32,8 +32,8 @@ bool jinja_unicode_is(uint32_t cp, enum jinja_class what);
 enum jinja_case {
     JINJA_TO_UPPER,
     JINJA_TO_LOWER,
-    JINJA_TO_TITLE,      /* every run of letters begins with a capital */
-    JINJA_TO_CAPITAL,    /* the first character, the rest in lower case */
+    JINJA_TO_TITLE,   /* every run of letters begins with a capital */
+    JINJA_TO_CAPITAL, /* the first character, the rest in lower case */
     JINJA_TO_SWAPPED,
     JINJA_TO_FOLDED,
 };

@@ -334,8 +334,7 @@ bool jinja_value_equal(struct jinja *j, struct jinja_value a, struct jinja_value
     return equal;
 }
 
-int jinja_value_compare(struct jinja *j, struct jinja_value a, struct jinja_value b,
-                        const char *op)
+int jinja_value_compare(struct jinja *j, struct jinja_value a, struct jinja_value b, const char *op)
 {
     jinja_step(j, 1);
     if (jinja_value_is_number(a) && jinja_value_is_number(b)) {
@@ -363,8 +362,8 @@ int jinja_value_compare(struct jinja *j, struct jinja_value a, struct jinja_valu
     if (a.kind == JINJA_UNDEFINED || b.kind == JINJA_UNDEFINED) {
         jinja_value_use_undefined(j, a.kind == JINJA_UNDEFINED ? a : b);
     }
-    jinja_fail(j, "'%s' not supported between instances of '%s' and '%s'", op,
-               jinja_value_type(a), jinja_value_type(b));
+    jinja_fail(j, "'%s' not supported between instances of '%s' and '%s'", op, jinja_value_type(a),
+               jinja_value_type(b));
 }
 
 uint64_t jinja_value_hash(struct jinja *j, struct jinja_value v)

@@ -127,7 +127,7 @@ NORETURN void jinja_value_use_undefined(struct jinja *j, struct jinja_value v);
 struct jinja_value jinja_value_from_json(struct jinja *j, const json_t *v);
 
 bool jinja_value_is_true(struct jinja_value v);
-bool jinja_value_is_number(struct jinja_value v); /* bool, int, float */
+bool jinja_value_is_number(struct jinja_value v);  /* bool, int, float */
 double jinja_value_as_float(struct jinja_value v); /* of a number */
 /* Whether v counts as an integer (int or bool), and which. */
 bool jinja_value_as_int(struct jinja_value v, int64_t *ret);
