@@ -1,3 +1,3 @@
 set(CMAKE_BUILD_TYPE RelWithDebInfo CACHE STRING "")
 set(ROCMFORGE_SANITIZE "address,undefined" CACHE STRING "")
-set(ROCMFORGE_WERROR ON CACHE BOOL "")
+# No -Werror: with sanitizers gcc sees paths that are not there. The ci preset is the judge of warnings.

@@ -103,7 +103,7 @@ static void check_status_of(pid_t pid)
 static void one(const char *self, int crime)
 {
     struct rig r;
-    char number[8];
+    char number[16];
     snprintf(number, sizeof(number), "%d", crime);
     const struct rig_options o = {.program = self, .args = {"--crime", number}};
     rig_start(&r, &o);
