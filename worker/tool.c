@@ -23,3 +23,22 @@ int tool_finish(const char *name, struct config *c, int err, struct err *e)
     }
     return EXIT_OK;
 }
+
+int tool_read(const char *path, struct buf *ret, struct err *e)
+{
+    const char *name = path ? path : "standard input";
+    FILE *f = path ? fopen(path, "rbe") : stdin;
+    if (!f) {
+        return err_set(e, -errno, "%s", name);
+    }
+    char part[65536];
+    for (size_t n; !ret->failed && (n = fread(part, 1, sizeof(part), f)) > 0;) {
+        buf_add(ret, part, n);
+    }
+    bool is_unread = ferror(f);
+    if (path) {
+        fclose(f);
+    }
+    int rc = is_unread ? -EIO : ret->failed ? -ENOMEM : 0;
+    return rc < 0 ? err_set(e, rc, "%s", name) : 0;
+}

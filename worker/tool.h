@@ -18,4 +18,8 @@ MUST_CHECK int tool_parse(struct options *o, int argc, char **argv, struct confi
 /* The exit code for err (below 0: an error, told on stderr). What was printed must have arrived. */
 int tool_finish(const char *name, struct config *c, int err, struct err *e);
 
+/* Appends all bytes of a file, or of standard input when path is NULL. Errors, with the path in e: -errno,
+ * -EIO; -ENOMEM (also above the limit of *ret). */
+MUST_CHECK int tool_read(const char *path, struct buf *ret, struct err *e);
+
 #endif

@@ -16,23 +16,14 @@
 /* A file's JSON; of stdin when path is "-". */
 static int read_request(const char *path, json_t **ret, struct err *e)
 {
-    bool is_stdin = strcmp(path, "-") == 0;
-    FILE *f = is_stdin ? stdin : fopen(path, "rb");
-    if (!f) {
-        return err_set(e, -errno, "%s", path);
-    }
     struct buf text;
-    char part[65536];
     buf_init(&text, LIMIT_BODY_BYTES);
-    for (size_t n; (n = fread(part, 1, sizeof(part), f)) > 0 && !text.failed;) {
-        buf_add(&text, part, n);
+    int rc = tool_read(strcmp(path, "-") == 0 ? NULL : path, &text, e);
+    if (text.failed) {
+        rc = err_set(e, ERR_BAD_REQUEST, "%s is larger than %d bytes", path, LIMIT_BODY_BYTES);
     }
-    int rc = ferror(f) ? err_set(e, -EIO, "%s", path)
-             : text.failed
-                 ? err_set(e, ERR_BAD_REQUEST, "%s is larger than %d bytes", path, LIMIT_BODY_BYTES)
-                 : json_parse(text.data ? text.data : "", text.len, ret, e);
-    if (!is_stdin) {
-        fclose(f);
+    if (rc == 0) {
+        rc = json_parse(text.data ? text.data : "", text.len, ret, e);
     }
     buf_finish(&text);
     return rc;

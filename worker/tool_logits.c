@@ -61,21 +61,6 @@ static int parse_ids(const char *text, struct buf *ret, struct err *e)
     return ret->failed ? -ENOMEM : 0;
 }
 
-static int read_text(const char *path, struct buf *ret, struct err *e)
-{
-    FILE *f = fopen(path, "rbe");
-    if (!f) {
-        return err_set(e, -errno, "%s", path);
-    }
-    char part[65536];
-    for (size_t n; (n = fread(part, 1, sizeof part, f)) > 0;) {
-        buf_add(ret, part, n);
-    }
-    fclose(f);
-    buf_char(ret, 0);
-    return ret->failed ? -ENOMEM : 0;
-}
-
 static int read_prompt(struct job *j, const char *tokens, const char *file, const char *text,
                        struct err *e)
 {
@@ -87,7 +72,8 @@ static int read_prompt(struct job *j, const char *tokens, const char *file, cons
     }
     buf_init(&content, 0);
     if (err == 0 && file) {
-        err = read_text(file, &content, e);
+        err = tool_read(file, &content, e);
+        buf_char(&content, 0);
         tokens = content.data;
     }
     if (err == 0) {

@@ -40,20 +40,6 @@ struct job {
     struct sums sums;
 };
 
-static int read_text(const char *path, struct buf *ret, struct err *e)
-{
-    FILE *f = fopen(path, "rb");
-    if (!f) {
-        return err_set(e, -errno, "%s", path);
-    }
-    char part[65536];
-    for (size_t n; (n = fread(part, 1, sizeof(part), f)) > 0;) {
-        buf_add(ret, part, n);
-    }
-    fclose(f);
-    return ret->failed ? -ENOMEM : 0;
-}
-
 static int save_row(struct job *j, struct err *e)
 {
     double lo = j->log_p[0], hi = lo;
@@ -224,7 +210,7 @@ static int tokenize(struct job *j, const char *path, struct err *e)
     }
     buf_init(&text, 0);
     buf_init(&ids, 0);
-    err = read_text(path, &text, e);
+    err = tool_read(path, &text, e);
     err = err < 0 ? err : tokenizer_encode(t, text.data ? text.data : "", text.len,
                                            TOKENIZER_ADD_SPECIAL, &ids);
     j->ids = (int32_t *)(void *)ids.data; /* malloc'ed, so aligned */

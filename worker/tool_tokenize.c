@@ -44,24 +44,6 @@ static void close_vocabulary(struct vocabulary *v)
     gguf_close(&v->file);
 }
 
-/* A file's bytes; of stdin when path is NULL. */
-static int read_all(const char *path, struct buf *ret, struct err *e)
-{
-    FILE *f = path ? fopen(path, "rb") : stdin;
-    if (!f) {
-        return err_set(e, -errno, "%s", path);
-    }
-    char part[65536];
-    for (size_t n; (n = fread(part, 1, sizeof(part), f)) > 0;) {
-        buf_add(ret, part, n);
-    }
-    bool failed = ferror(f) || ret->failed;
-    if (path) {
-        fclose(f);
-    }
-    return failed ? err_set(e, -EIO, "%s", path ? path : "standard input") : 0;
-}
-
 /* ---- tokenize ---- */
 
 static int print_ids(const struct tokenizer *t, const char *text, size_t n, unsigned flags,
@@ -117,7 +99,7 @@ static int tokenize(const struct config *c, const char *prompt, const char *path
     if (prompt) {
         buf_str(&in, prompt);
     } else {
-        err = read_all(path, &in, e);
+        err = tool_read(path, &in, e);
     }
     if (err == 0) {
         err = separator ? print_texts(v.tokenizer, &in, separator, flags, e)
@@ -199,7 +181,7 @@ static int detokenize(const struct config *c, const char *path, const char *sepa
     if (err == 0 && n_words > 0) {
         err = print_text(v.tokenizer, &ids, end.data, e);
     } else if (err == 0) {
-        err = read_all(path, &in, e);
+        err = tool_read(path, &in, e);
         err = err < 0 ? err : print_lines(v.tokenizer, &in, end.data, e);
     }
     buf_finish(&in);
