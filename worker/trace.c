@@ -37,7 +37,7 @@ void trace_add(struct trace *t, enum trace_kind kind, uint64_t request, uint64_t
 /* Ids must not be zero; a request's own span is the parent of its others. */
 static uint64_t root_id(const struct trace *t, uint64_t request)
 {
-    return (t->run ^ request) | 1;
+    return (t->run ^ request << 1) | 1;
 }
 
 static void put_span(const struct trace *t, uint64_t at, uint64_t unix_ns, struct buf *b)
