@@ -3,6 +3,7 @@
  * silence), so that whatever fails before is a plain HTTP error that clients retry; every choice
  * ends with exactly one finish reason; after an error nothing more is sent. */
 #include "gateway/answer.h"
+#include "gateway/ask.h"
 #include "gateway/metrics.h"
 #include "gateway/server.h"
 #include "gateway/sse.h"
@@ -449,18 +450,6 @@ static uint64_t random_u64(void)
     return v;
 }
 
-const struct msg_model *answer_model(struct exchange *x, const struct request *r)
-{
-    const struct msg_model *m = link_model(x->server->link, r->model.data, r->model.n);
-    if (!m) {
-        struct err e;
-        err_set(&e, ERR_MODEL_NOT_FOUND, "'%.*s'", (int)MIN(r->model.n, (size_t)128),
-                r->model.data ? r->model.data : "");
-        exchange_error(x, &e, "model");
-    }
-    return m;
-}
-
 static struct answer *create(struct exchange *x, const struct request *r,
                              const struct answer_format *format, const struct msg_model *model)
 {
@@ -533,31 +522,22 @@ static int submit(struct answer *a, const struct request *r, const struct msg_mo
 void answer_start(struct exchange *x, enum request_api api, const struct answer_format *format)
 {
     struct request r;
-    struct request_err e;
-    const struct buf *body = &x->http->body;
-    if (request_parse(api, body->data ? body->data : "", body->len, &r, &e) < 0) {
-        exchange_error(x, &e.err, e.param);
+    const struct msg_model *model = ask_read(x, api, &r);
+    if (!model) {
         return;
     }
-    const struct msg_model *model = answer_model(x, &r);
-    if (model) {
-        complete(&r, x);
-        struct answer *a = create(x, &r, format, model);
-        int rc = a ? submit(a, &r, model) : -ENOMEM;
-        if (rc == 0) {
-            metrics_add(METRIC_GENERATIONS, 0, a->n_parts);
-            exchange_leave_work(x, &work_ops, a);
-        } else {
-            if (a) {
-                cancel_parts(a);
-                free_answer(a);
-            }
-            err_set(&e.err, rc == -ENOMEM ? ERR_NO_MEMORY : rc, "%s",
-                    rc == ERR_BUSY     ? "too many requests are queued and running"
-                    : rc == ERR_POISON ? "it is refused for an hour after that"
-                                       : "");
-            exchange_error(x, &e.err, NULL);
-        }
-    }
+    complete(&r, x);
+    struct answer *a = create(x, &r, format, model);
+    int rc = a ? submit(a, &r, model) : -ENOMEM;
     request_finish(&r);
+    if (rc == 0) {
+        metrics_add(METRIC_GENERATIONS, 0, a->n_parts);
+        exchange_leave_work(x, &work_ops, a);
+        return;
+    }
+    if (a) {
+        cancel_parts(a);
+        free_answer(a);
+    }
+    ask_refuse(x, rc);
 }

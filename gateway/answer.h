@@ -41,7 +41,4 @@ void answer_start(struct exchange *x, enum request_api api, const struct answer_
 /* A logprob entry's place in the pieces; advances. Returns the piece's bytes. */
 const char *answer_piece_bytes(const struct link_event *ev, size_t i, size_t *at);
 
-/* The model asked for, or answers 404. */
-const struct msg_model *answer_model(struct exchange *x, const struct request *r);
-
 #endif

@@ -208,30 +208,36 @@ static void put_ids(struct buf *ret, const json_t *ids)
     buf_finish(&flat);
 }
 
+/* Appends the section, if there is anything to say; returns how many. */
+static uint32_t put_template_args(const struct request *r, struct buf *ret)
+{
+    if (!r->tools && !r->template_kwargs && r->opens_answer) {
+        return 0;
+    }
+    struct buf args;
+    buf_init(&args, LIMIT_BULK_BYTES / 2);
+    buf_printf(&args, "{\"add_generation_prompt\":%s", r->opens_answer ? "true" : "false");
+    if (r->tools) {
+        buf_str(&args, ",\"tools\":");
+        json_put_value(&args, r->tools);
+    }
+    if (r->template_kwargs) {
+        buf_str(&args, ",\"chat_template_kwargs\":");
+        json_put_value(&args, r->template_kwargs);
+    }
+    buf_char(&args, '}');
+    msg_put_section(ret, MSG_TEMPLATE_ARGS, 0, args.data, args.len);
+    ret->failed |= args.failed;
+    buf_finish(&args);
+    return 1;
+}
+
 void prompt_encode(const struct request *r, size_t i, struct buf *ret, uint32_t *n_sections)
 {
     *n_sections = 1;
-    if (r->api == REQUEST_CHAT) {
+    if (r->messages.len) {
         msg_put_section(ret, MSG_MESSAGES, 0, r->messages.data, r->messages.len);
-        if (r->tools || r->template_kwargs) {
-            struct buf args;
-            buf_init(&args, LIMIT_BULK_BYTES / 2);
-            buf_char(&args, '{');
-            if (r->tools) {
-                buf_str(&args, "\"tools\":");
-                json_put_value(&args, r->tools);
-            }
-            if (r->template_kwargs) {
-                buf_str(&args,
-                        r->tools ? ",\"chat_template_kwargs\":" : "\"chat_template_kwargs\":");
-                json_put_value(&args, r->template_kwargs);
-            }
-            buf_char(&args, '}');
-            msg_put_section(ret, MSG_TEMPLATE_ARGS, 0, args.data, args.len);
-            ret->failed |= args.failed;
-            buf_finish(&args);
-            (*n_sections)++;
-        }
+        *n_sections += put_template_args(r, ret);
         return;
     }
     const json_t *p = r->prompt;

@@ -15,8 +15,10 @@ enum {
     TOKENIZE = REQUEST_TOKENIZE,
     DETOKENIZE = REQUEST_DETOKENIZE,
     MODEL = REQUEST_MODEL,
+    TEMPLATE = REQUEST_TEMPLATE,
     GENERATE = COMPLETIONS | CHAT,
-    ALL = GENERATE | TOKENIZE | DETOKENIZE | MODEL,
+    MESSAGES = CHAT | TEMPLATE,
+    ALL = GENERATE | TOKENIZE | DETOKENIZE | MODEL | TEMPLATE,
 };
 
 typedef int field_fn(struct request *r, const json_t *v, struct request_err *e);
@@ -59,6 +61,7 @@ static void request_defaults(struct request *r)
     r->repeat_penalty = 1.0;
     r->repeat_last_n = 64;
     r->parses_special = r->api == REQUEST_TOKENIZE || r->api == REQUEST_COMPLETIONS;
+    r->opens_answer = true;
 }
 
 int request_refuse(struct request_err *e, const char *param, const char *fmt, ...)
@@ -289,6 +292,7 @@ static int check_together(struct request *r, struct request_err *e)
         }
         break;
     case REQUEST_CHAT:
+    case REQUEST_TEMPLATE:
         if (r->messages.len == 0) {
             return request_refuse(e, "messages", "is missing");
         }
@@ -316,8 +320,9 @@ static int check_together(struct request *r, struct request_err *e)
         return request_refuse(e, "best_of", "is less than n");
     }
     if (r->best_of > r->n && r->is_stream) {
-        return request_refuse(e, "best_of", "more than n cannot be streamed: which are best is "
-                                            "known at the end");
+        return request_refuse(e, "best_of",
+                              "more than n cannot be streamed: which are best is "
+                              "known at the end");
     }
     r->best_of = MAX(r->best_of, r->n);
     return 0;
@@ -361,20 +366,25 @@ void request_finish(struct request *r)
     buf_finish(&r->logit_bias);
 }
 
-static void encode_text(const struct request *r, uint32_t model, struct buf *ret)
+static void encode_text(const struct request *r, enum msg_text_op op, uint32_t model,
+                        struct buf *ret)
 {
     struct msg_text m = {
         .model = model,
-        .op = r->api == REQUEST_TOKENIZE ? MSG_TOKENIZE : MSG_DETOKENIZE,
+        .op = op,
         .add_special = r->adds_special,
         .parse_special = r->parses_special,
         .n_sections = 1,
     };
+    size_t at = ret->len;
     buf_add(ret, &m, sizeof(m));
-    if (r->api == REQUEST_TOKENIZE) {
+    if (op == MSG_TOKENIZE) {
         msg_put_section(ret, MSG_PROMPT_TEXT, 0, r->content.data, r->content.n);
     } else {
         prompt_encode(r, 0, ret, &m.n_sections);
+    }
+    if (!ret->failed) {
+        memcpy(ret->data + at, &m, sizeof(m)); /* now with the number of sections */
     }
 }
 
@@ -387,8 +397,12 @@ static uint32_t milliseconds(double seconds)
 void request_encode(const struct request *r, size_t i, uint32_t model, uint64_t seed,
                     struct buf *ret)
 {
-    if (r->api == REQUEST_TOKENIZE || r->api == REQUEST_DETOKENIZE) {
-        encode_text(r, model, ret);
+    if (!(r->api & GENERATE)) {
+        encode_text(r,
+                    r->api == REQUEST_TOKENIZE     ? MSG_TOKENIZE
+                    : r->api == REQUEST_DETOKENIZE ? MSG_DETOKENIZE
+                                                   : MSG_APPLY_TEMPLATE,
+                    model, ret);
         return;
     }
     struct msg_generate m = {

@@ -12,6 +12,7 @@ enum request_api {
     REQUEST_TOKENIZE = 4,
     REQUEST_DETOKENIZE = 8,
     REQUEST_MODEL = 16, /* load or unload */
+    REQUEST_TEMPLATE = 32,
 };
 
 enum { REQUEST_PARAM_BYTES = 80 };
@@ -46,10 +47,11 @@ struct request {
     int64_t top_k, repeat_last_n, top_logprobs;
     double temperature, top_p, min_p, typical_p;
     double queue_timeout, first_timeout, total_timeout; /* seconds; 0 none */
-    uint64_t client; /* who asks: a digest; 0 unknown */
+    uint64_t client;                                    /* who asks: a digest; 0 unknown */
     double presence_penalty, frequency_penalty, repeat_penalty;
     bool wants_logprobs, wants_echo, ignores_eos, is_stream, wants_usage;
     bool adds_special, parses_special;
+    bool opens_answer; /* the template ends with the beginning of an answer */
 };
 
 /* Reads a body. On failure *ret needs no finish. Errors: ERR_BAD_JSON, ERR_BAD_FIELD, -ENOMEM. */

@@ -1,8 +1,8 @@
-/* What the worker answers by a text: POST /tokenize, /detokenize, /v1/models/load and /unload, GET
- * /slots, /props and /traces: a MSG_TEXT each, the answer collected until its last part; progress of
- * loading may be streamed. Runs on the gateway's loop. */
-#include "gateway/answer.h"
+/* What the worker answers by a text: POST /tokenize, /detokenize, /apply-template, /v1/models/load
+ * and /unload, GET /slots, /props and /traces: a MSG_TEXT each, the answer collected until its last
+ * part; progress of loading may be streamed. Runs on the gateway's loop. */
 #include "gateway/api.h"
+#include "gateway/ask.h"
 #include "gateway/server.h"
 #include "gateway/sse.h"
 
@@ -85,7 +85,7 @@ static void reply(struct text *t)
         }
         buf_str(&b, "]}");
     } else {
-        buf_str(&b, "{\"content\":");
+        buf_str(&b, t->op == MSG_DETOKENIZE ? "{\"content\":" : "{\"prompt\":");
         json_put_string(&b, t->result.data ? t->result.data : "", t->result.len);
         buf_char(&b, '}');
     }
@@ -168,30 +168,21 @@ static void submit(struct exchange *x, enum msg_text_op op, bool is_stream,
         exchange_leave_work(x, &work_ops, t);
         return;
     }
-    struct err e;
     free(t);
-    err_set(&e, rc == -ENOMEM ? ERR_NO_MEMORY : rc, "%s",
-            rc == ERR_BUSY ? "too many requests are queued and running" : "");
-    exchange_error(x, &e, NULL);
+    ask_refuse(x, rc);
 }
 
-static void start(struct exchange *x, enum request_api api)
+static void start(struct exchange *x, enum request_api api, enum msg_text_op op)
 {
     struct request r;
-    struct request_err e;
-    const struct buf *body = &x->http->body;
-    if (request_parse(api, body->data ? body->data : "", body->len, &r, &e) < 0) {
-        exchange_error(x, &e.err, e.param);
-        return;
-    }
-    const struct msg_model *model = answer_model(x, &r);
+    const struct msg_model *model = ask_read(x, api, &r);
     if (model) {
         struct buf payload;
         buf_init(&payload, LIMIT_BULK_BYTES);
         request_encode(&r, 0, model->index, 0, &payload);
-        submit(x, api == REQUEST_TOKENIZE ? MSG_TOKENIZE : MSG_DETOKENIZE, false, model, &payload);
+        request_finish(&r);
+        submit(x, op, false, model, &payload);
     }
-    request_finish(&r);
 }
 
 /* What the worker tells of itself; of the first model where one is meant. */
@@ -208,12 +199,17 @@ static void ask(struct exchange *x, enum msg_text_op op)
 
 void text_tokenize(struct exchange *x)
 {
-    start(x, REQUEST_TOKENIZE);
+    start(x, REQUEST_TOKENIZE, MSG_TOKENIZE);
 }
 
 void text_detokenize(struct exchange *x)
 {
-    start(x, REQUEST_DETOKENIZE);
+    start(x, REQUEST_DETOKENIZE, MSG_DETOKENIZE);
+}
+
+void text_apply_template(struct exchange *x)
+{
+    start(x, REQUEST_TEMPLATE, MSG_APPLY_TEMPLATE);
 }
 
 void text_slots(struct exchange *x)
@@ -234,21 +230,16 @@ void text_traces(struct exchange *x)
 static void order(struct exchange *x, enum msg_text_op op)
 {
     struct request r;
-    struct request_err e;
-    const struct buf *body = &x->http->body;
-    if (request_parse(REQUEST_MODEL, body->data ? body->data : "", body->len, &r, &e) < 0) {
-        exchange_error(x, &e.err, e.param);
-        return;
-    }
-    const struct msg_model *model = answer_model(x, &r);
+    const struct msg_model *model = ask_read(x, REQUEST_MODEL, &r);
     if (model) {
         struct msg_text m = {.op = op, .model = model->index};
+        bool is_stream = r.is_stream;
         struct buf payload;
         buf_init(&payload, 0);
         buf_add(&payload, &m, sizeof(m));
-        submit(x, op, r.is_stream, model, &payload);
+        request_finish(&r);
+        submit(x, op, is_stream, model, &payload);
     }
-    request_finish(&r);
 }
 
 void text_load(struct exchange *x)

@@ -206,7 +206,7 @@ enum msg_section_kind {
     MSG_PROMPT_TEXT = 1,   /* UTF-8 */
     MSG_PROMPT_IDS = 2,    /* int32[] */
     MSG_MESSAGES = 3,      /* JSON array, validated by the gateway */
-    MSG_TEMPLATE_ARGS = 4, /* JSON object: tools, chat_template_kwargs */
+    MSG_TEMPLATE_ARGS = 4, /* JSON object: add_generation_prompt, tools, chat_template_kwargs */
     MSG_STOP = 5,          /* one stop sequence; repeated */
     MSG_LOGIT_BIAS = 6,    /* struct msg_logit_bias[] */
     /* int32[]: ids already sent for choice `index` (replay): they are fed, not drawn, and neither

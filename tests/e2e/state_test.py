@@ -44,6 +44,22 @@ def props(s):
     check_equal(p['kv_cache']['free_blocks'], p['kv_cache']['blocks'], 'all blocks are free')
 
 
+def template(s):
+    """What /apply-template gives is what a chat is computed from."""
+    ask = chat('What is 17 + 25?', max_tokens=1)
+    status, answer = s.post('/apply-template', ask)
+    check_equal(status, 200, 'apply-template')
+    prompt = answer['prompt']
+    check(prompt.endswith('<|im_start|>assistant\n'), f'it opens an answer: {prompt!r}')
+    closed = s.post('/apply-template', {**ask, 'add_generation_prompt': False})[1]['prompt']
+    check(prompt.startswith(closed) and closed.endswith('17 + 25?<|im_end|>\n'), closed)
+    n = len(s.post('/tokenize', {'content': prompt, 'add_special': True})[1]['tokens'])
+    used = s.post('/v1/chat/completions', ask)[1]['usage']['prompt_tokens']
+    check_equal(used, n, 'prompt tokens')
+    status, answer = s.post('/apply-template', {'messages': []})
+    check_equal((status, answer['error']['param']), (400, 'messages'), 'no messages')
+
+
 def traces(s):
     s.post('/v1/chat/completions', chat('What is 17 + 25?'))
     spans = get(s, '/traces')['resourceSpans'][0]['scopeSpans'][0]['spans']
@@ -76,7 +92,7 @@ def metrics(s):
 
 
 with Server(sys.argv[1]) as server:
-    for test in (slots, props, traces, metrics):
+    for test in (slots, props, template, traces, metrics):
         print(test.__name__)
         test(server)
 print('ok')

@@ -217,6 +217,7 @@ static void errors(const struct rig *r)
         {TEXT, "{\"prompt\":\"fail numeric_fault\"}", 500, "numeric_fault"},
         {TEXT, "{\"prompt\":[\"say a\",\"fail server_busy\"]}", 429, "server_busy"},
         {"POST /tokenize", "{}", 400, "invalid_field"},
+        {"POST /apply-template", "{}", 400, "invalid_field"},
         {"GET /nope", NULL, 404, "not_found"},
         {"POST /nope", "{}", 404, "not_found"},
         {"GET /v1/completions", NULL, 405, "method_not_allowed"},
@@ -251,11 +252,15 @@ static void others(const struct rig *r)
     expect(r, "POST /tokenize", "{\"content\":\"AB\"}", 200, "{\"tokens\":[65,66]}");
     expect(r, "POST /tokenize", "{\"content\":\"\"}", 200, "{\"tokens\":[]}");
     expect(r, "POST /detokenize", "{\"tokens\":[65,66]}", 200, "{\"content\":\"AB\"}");
-    char *got = client_body(r, "GET /v1/models", NULL, 200);
-    CHECK(strstr(got,
-                 "{\"object\":\"list\",\"data\":[{\"id\":\"tiny\",\"object\":\"model\","
-                 "\"created\":1700000000,\"owned_by\":\"rocmforge\",\"status\":{"
-                 "\"value\":\"loaded\"},\"meta\":{\"n_vocab\":1000,"));
+    expect(r, "POST /apply-template", USER("hi") ",\"model\":\"tiny\"}", 200,
+           "{\"prompt\":\"[{\\\"role\\\":\\\"user\\\",\\\"content\\\":\\\"hi\\\"}]\"}");
+    char *got = client_body(r, "POST /apply-template", USER("refuse") "}", 400);
+    CHECK(strstr(got, "\"code\":\"template_error\"}}"));
+    free(got);
+    got = client_body(r, "GET /v1/models", NULL, 200);
+    CHECK(strstr(got, "{\"object\":\"list\",\"data\":[{\"id\":\"tiny\",\"object\":\"model\","
+                      "\"created\":1700000000,\"owned_by\":\"rocmforge\",\"status\":{"
+                      "\"value\":\"loaded\"},\"meta\":{\"n_vocab\":1000,"));
     free(got);
     got = client_body(r, "GET /v1/models/%6Fther", NULL, 200);
     CHECK(strncmp(got, "{\"id\":\"other\",", 14) == 0);

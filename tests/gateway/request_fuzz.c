@@ -12,14 +12,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     }
     struct request r;
     struct request_err e;
-    enum request_api api = (enum request_api)(1u << data[0] % 4);
+    enum request_api api = (enum request_api)(1u << data[0] % 6);
     int rc = request_parse(api, (const char *)data + 1, n - 1, &r, &e);
     if (rc < 0) {
         CHECK(e.err.code == rc && e.err.detail[0] && memchr(e.param, 0, sizeof(e.param)));
         return 0;
     }
     bool is_generate = api == REQUEST_COMPLETIONS || api == REQUEST_CHAT;
-    for (size_t i = 0; i < (is_generate ? r.n_prompts : 1); i++) {
+    size_t n_messages = is_generate ? r.n_prompts : api == REQUEST_MODEL ? 0 : 1;
+    for (size_t i = 0; i < n_messages; i++) {
         struct buf b;
         buf_init(&b, LIMIT_BULK_BYTES);
         request_encode(&r, i, 0, 2, &b);

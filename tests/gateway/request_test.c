@@ -176,6 +176,11 @@ static const struct {
     {REQUEST_DETOKENIZE, "{\"tokens\":[]}", 0, ""},
     {REQUEST_DETOKENIZE, "{\"tokens\":[5,-1]}", ERR_BAD_FIELD, "tokens[1]"},
     {REQUEST_DETOKENIZE, "{\"tokens\":\"x\"}", ERR_BAD_FIELD, "tokens"},
+    {REQUEST_TEMPLATE, "{}", ERR_BAD_FIELD, "messages"},
+    {REQUEST_TEMPLATE, "{\"messages\":[{\"role\":\"user\"}],\"prompt\":7}", 0, ""},
+    {REQUEST_TEMPLATE, "{\"messages\":[{\"role\":\"user\"}],\"tools\":7}", ERR_BAD_FIELD, "tools"},
+    {REQUEST_TEMPLATE, "{\"messages\":[{\"role\":\"user\"}],\"add_generation_prompt\":0}",
+     ERR_BAD_FIELD, "add_generation_prompt"},
 };
 
 static void check(enum request_api api, const char *body, int code, const char *param)
@@ -287,7 +292,8 @@ static void messages_for_the_worker(void)
         "[{\"role\":\"user\",\"content\":\"one\\n\xc3\xa9\",\"name\":\"N\"},"
         "{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"id\":1}]}]";
     static const char args[] =
-        "{\"tools\":[{\"type\":\"function\"}],\"chat_template_kwargs\":{\"a\":true}}";
+        "{\"add_generation_prompt\":true,\"tools\":[{\"type\":\"function\"}],"
+        "\"chat_template_kwargs\":{\"a\":true}}";
     p = section(&b, sizeof(m), MSG_MESSAGES, 0, &n);
     CHECK(p && n == strlen(messages) && memcmp(p, messages, n) == 0);
     p = section(&b, sizeof(m), MSG_TEMPLATE_ARGS, 0, &n);
@@ -296,26 +302,44 @@ static void messages_for_the_worker(void)
     buf_finish(&b);
 }
 
-static void text_messages(void)
+static void encode_text(enum request_api api, const char *body, struct buf *b, struct msg_text *ret)
 {
     struct request r;
     struct request_err e;
+    CHECK_INT(request_parse(api, body, strlen(body), &r, &e), 0);
+    buf_init(b, 0);
+    request_encode(&r, 0, 1, 0, b);
+    CHECK_INT(msg_check(MSG_TEXT, MSG_RING, MSG_GATEWAY, MSG_WORKER, MSG_STATE_RUNNING, b->data,
+                        b->len, 0),
+              0);
+    memcpy(ret, b->data, sizeof(*ret));
+    CHECK(ret->request == 0 && ret->model == 1);
+    request_finish(&r);
+}
+
+static void text_messages(void)
+{
     struct buf b;
     struct msg_text m;
     size_t n;
-    static const char body[] = "{\"content\":\"hi\",\"add_special\":true,\"parse_special\":false}";
-    CHECK_INT(request_parse(REQUEST_TOKENIZE, body, strlen(body), &r, &e), 0);
-    buf_init(&b, 0);
-    request_encode(&r, 0, 1, 0, &b);
-    CHECK_INT(
-        msg_check(MSG_TEXT, MSG_RING, MSG_GATEWAY, MSG_WORKER, MSG_STATE_RUNNING, b.data, b.len, 0),
-        0);
-    memcpy(&m, b.data, sizeof(m));
-    CHECK(m.request == 0 && m.model == 1 && m.op == MSG_TOKENIZE && m.add_special == 1 &&
-          m.parse_special == 0);
+    encode_text(REQUEST_TOKENIZE,
+                "{\"content\":\"hi\",\"add_special\":true,\"parse_special\":false}", &b, &m);
+    CHECK(m.op == MSG_TOKENIZE && m.add_special == 1 && m.parse_special == 0);
     const char *p = section(&b, sizeof(m), MSG_PROMPT_TEXT, 0, &n);
     CHECK(p && n == 2 && memcmp(p, "hi", 2) == 0);
-    request_finish(&r);
+    buf_finish(&b);
+
+    encode_text(REQUEST_TEMPLATE,
+                "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],"
+                "\"add_generation_prompt\":false}",
+                &b, &m);
+    CHECK(m.op == MSG_APPLY_TEMPLATE && m.n_sections == 2);
+    static const char messages[] = "[{\"role\":\"user\",\"content\":\"hi\"}]";
+    static const char args[] = "{\"add_generation_prompt\":false}";
+    p = section(&b, sizeof(m), MSG_MESSAGES, 0, &n);
+    CHECK(p && n == strlen(messages) && memcmp(p, messages, n) == 0);
+    p = section(&b, sizeof(m), MSG_TEMPLATE_ARGS, 0, &n);
+    CHECK(p && n == strlen(args) && memcmp(p, args, n) == 0);
     buf_finish(&b);
 }
 

@@ -8,7 +8,8 @@
  *   die N          N tokens, and then nothing
  *   length         one token that says how many bytes the prompt has
  * With logprobs each token has the alternatives wanted; with echo the prompt is one token of its
- * text. TEXT: tokenizing gives one id a byte, detokenizing the way back. */
+ * text. TEXT: tokenizing gives one id a byte, detokenizing the way back; a template
+ * gives the messages as they came, or fails where they hold the word "refuse". */
 #include "ipc/memfd.h"
 #include "shared/clock.h"
 #include "tests/gateway/rig.h"
@@ -321,6 +322,13 @@ static void take_text(struct rig *r, const void *payload, size_t len)
             int32_t id = ((const uint8_t *)data)[i];
             buf_add(&out, &id, sizeof(id));
         }
+    } else if (m.op == MSG_APPLY_TEMPLATE) {
+        if (memmem(data, s.bytes, "refuse", strlen("refuse"))) {
+            fail(r, m.request, "template_error");
+            buf_finish(&out);
+            return;
+        }
+        buf_add(&out, data, s.bytes);
     } else {
         for (size_t i = 0; i + 4 <= s.bytes; i += 4) {
             buf_char(&out, ((const char *)data)[i]);
