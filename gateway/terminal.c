@@ -365,7 +365,7 @@ int terminal_parse(int argc, char **argv, struct err *e)
     };
     static const enum config_key keys[] = {
         CONFIG_model,    CONFIG_device,     CONFIG_isa,           CONFIG_threads,   CONFIG_ctx_size,
-        CONFIG_kv_type,  CONFIG_chunk_size, CONFIG_chat_template, CONFIG_log_level,
+        CONFIG_kv_type,  CONFIG_chunk_size, CONFIG_chat_template, CONFIG_log_level, CONFIG_kv_memory,
         CONFIG_kv_memory_share,
     };
     set.is_chat = strcmp(argv[0], "chat") == 0;

@@ -133,7 +133,9 @@ static int size_kv(const struct program *p, const struct engine_options *o, stru
 {
     uint64_t per_block = kv_bytes_per_block(p->kv, p->n_kv);
     uint64_t avail = memory_available(), used = i->weight_bytes + i->scratch_bytes;
-    double room = avail > used ? (double)(avail - used) * o->kv_memory_share : 0;
+    double room = o->kv_memory_bytes ? (double)o->kv_memory_bytes
+                  : avail > used     ? (double)(avail - used) * o->kv_memory_share
+                                     : 0;
     int64_t n_ctx = o->n_ctx > 0 ? o->n_ctx : i->n_ctx_train;
     int64_t per_seq = blocks_of(n_ctx), fit = INT32_MAX / KV_BLOCK - 1;
     i->n_snapshots = n_snapshots(p, o, room);
@@ -144,9 +146,10 @@ static int size_kv(const struct program *p, const struct engine_options *o, stru
     if (o->n_ctx > 0 && fit < per_seq) {
         return err_set(e, ERR_NO_MEMORY,
                        "a context of %lld tokens takes %.1f MiB of KV cache, %.1f MiB may be used "
-                       "(%.0f %% of the memory that is free)",
+                       "(%s)",
                        (long long)n_ctx, (double)per_block * (double)per_seq / 1048576,
-                       room / 1048576, o->kv_memory_share * 100);
+                       room / 1048576,
+                       o->kv_memory_bytes ? "--kv-memory" : "a share of what is free: --kv-memory-share");
     }
     if (fit < 1) {
         return err_set(e, ERR_NO_MEMORY, "%.1f MiB are free, the model takes %.1f MiB",

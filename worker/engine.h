@@ -22,7 +22,8 @@ struct engine_options {
     int64_t n_seqs;         /* sequences that may be computed together */
     int64_t max_rows;       /* rows of one step (chunk size) */
     int64_t max_logits;     /* rows of one step that may want logits */
-    double kv_memory_share; /* of free memory */
+    uint64_t kv_memory_bytes; /* of the KV cache; 0: kv_memory_share decides */
+    double kv_memory_share;   /* of free memory */
     /* Called during load with bytes done of total; may be NULL. */
     void (*progress)(void *arg, uint64_t done, uint64_t total);
     void *progress_arg;

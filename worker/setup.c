@@ -5,7 +5,8 @@
 
 const enum config_key setup_keys[] = {
     CONFIG_model,    CONFIG_device,   CONFIG_isa,        CONFIG_threads,        CONFIG_ctx_size,
-    CONFIG_kv_type,  CONFIG_parallel, CONFIG_chunk_size, CONFIG_kv_memory_share,
+    CONFIG_kv_type,  CONFIG_parallel, CONFIG_chunk_size, CONFIG_kv_memory,
+    CONFIG_kv_memory_share,
 };
 const size_t setup_n_keys = COUNT_OF(setup_keys);
 
@@ -37,6 +38,7 @@ int setup_engine(const struct config *c, struct engine_options *ret, struct err 
         .n_seqs = c->v[CONFIG_parallel].i,
         .max_rows = c->v[CONFIG_chunk_size].i,
         .max_logits = c->v[CONFIG_parallel].i,
+        .kv_memory_bytes = (uint64_t)c->v[CONFIG_kv_memory].i << 20,
         .kv_memory_share = c->v[CONFIG_kv_memory_share].num,
     };
     return 0;
