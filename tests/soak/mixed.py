@@ -29,9 +29,9 @@ CLIENTS = {
     'burst': '--model b --rate 0.8 --burst 48 --clients 96 --prompt 32-160 --output 64-200',
     'guest': '--model c --rate 0.05 --clients 32 --prompt 32-64 --output 16-32',
 }
-# KV: 10 MiB are 213 blocks, of which a request of 'long' takes up to 63: sequences are put back and the
+# KV: 6 MiB are 127 blocks, of which a request of 'long' takes up to 63: sequences are put back and the
 # prefix cache is always full. The guest's model is gone 5 s after its last request.
-SERVER = ['--max-models', '3', '--parallel', '16', '--kv-memory', '10', '--model-idle', '5',
+SERVER = ['--max-models', '3', '--parallel', '16', '--kv-memory', '6', '--model-idle', '5',
           '--ctx-size', '1024']
 # Last quarter against first: medians, p99s (few values an interval), work per token.
 MEDIAN_FACTOR, P99_FACTOR, WORK_FACTOR, SLACK_MS = 1.3, 2.0, 1.3, 2.0
