@@ -289,7 +289,7 @@ static int usage(FILE *to)
 
 int main(int argc, char **argv)
 {
-    struct options o = {.probe = {.root = "", .device = -1, .quiet_ms = 5000}};
+    struct options o = {.probe = {.root = topology_root(), .device = -1, .quiet_ms = 5000}};
     for (int i = 1; i < argc; i++) {
         uint64_t n = 0;
         bool has_value = i + 1 < argc, is_number = has_value && num_parse_u64(argv[i + 1], &n);

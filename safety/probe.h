@@ -19,7 +19,7 @@ struct hip;
 
 /* What the stages hand on to each other; lives in the child. */
 struct probe {
-    const char *root;  /* "" but in tests */
+    const char *root;  /* topology_root(), or as --root says */
     int device;        /* index of topology_read; -1: topology_choose */
     uint64_t quiet_ms; /* how long the driver may take to free what an ended process held */
     struct lock lock;

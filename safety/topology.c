@@ -17,6 +17,12 @@ static const char *const supported[] = {"gfx1030", "gfx1031", "gfx1032", "gfx103
                                         "gfx1036", "gfx1100", "gfx1101", "gfx1102", "gfx1103",
                                         "gfx1150", "gfx1151", "gfx1152", "gfx1200", "gfx1201"};
 
+const char *topology_root(void)
+{
+    const char *root = getenv("ROCMFORGE_MACHINE_ROOT");
+    return root ? root : "";
+}
+
 int topology_text(const char *root, const char *path, char *ret, size_t bytes)
 {
     char full[TOPOLOGY_PATH_BYTES];

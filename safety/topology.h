@@ -16,7 +16,10 @@ struct gpu {
     bool is_supported;                    /* we carry kernels for its gfx target */
 };
 
-/* All GPUs in the driver's order. root is "" but in tests. Returns how many, 0 where there is no
+/* What stands for "/": "" but in tests, which name a folder in the environment (ROCMFORGE_MACHINE_ROOT) so that
+ * worker and probe see the same machine. */
+const char *topology_root(void);
+/* All GPUs in the driver's order. root as above. Returns how many, 0 where there is no
  * driver, or -errno. */
 MUST_CHECK int topology_read(const char *root, struct gpu ret[TOPOLOGY_MAX_GPUS]);
 /* The one with the most VRAM: the card, not the processor's own graphics. n >= 1. */

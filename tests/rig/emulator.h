@@ -7,6 +7,8 @@
  * writing, without a barrier (or, between blocks, at all) in between. Under AddressSanitizer the guard zones of
  * buffers and shared memory are poisoned instead.
  *
+ * Compiled with EMULATOR_PLAIN, and kernels without the hooks, it judges no access and is fast.
+ *
  * One thread only. Buffers lie between guard zones; their bytes start out as not written. */
 #ifndef TESTS_RIG_EMULATOR_H
 #define TESTS_RIG_EMULATOR_H

@@ -75,10 +75,14 @@ void *emulator_alloc(size_t n_bytes, size_t skew)
     size_t total = (n_bytes + skew + 2 * GUARD + 255) / 256 * 256;
     char *memory = aligned_alloc(256, total);
     ASSERT(memory);
+#ifndef EMULATOR_PLAIN
     memset(memory, POISON, total);
+#endif
     *r = (struct region){.start = memory + GUARD + skew, .n = n_bytes, .memory = memory};
-    r->cells = calloc(n_bytes + 1, sizeof *r->cells);
-    ASSERT(r->cells);
+    if (emulator_has_checker()) {
+        r->cells = calloc(n_bytes + 1, sizeof *r->cells);
+        ASSERT(r->cells);
+    }
     ASAN_POISON_MEMORY_REGION(memory, GUARD + skew);
     ASAN_POISON_MEMORY_REGION(r->start + n_bytes, GUARD);
     return r->start;
@@ -124,7 +128,7 @@ void emulator_upload(void *buffer, const void *data, size_t n_bytes)
     size_t at = r ? (size_t)((char *)buffer - r->start) : 0;
     ASSERT(r && n_bytes <= r->n - at);
     memcpy(buffer, data, n_bytes);
-    for (size_t i = 0; i < n_bytes; i++) {
+    for (size_t i = 0; i < n_bytes && emulator_has_checker(); i++) {
         r->cells[at + i].is_written = true;
     }
 }
@@ -237,7 +241,9 @@ static void add_reader(struct stamp *s, int thread)
 
 static void judge(const void *p, size_t n, size_t alignment, bool is_write)
 {
-    extern char __executable_start[], end[];
+    /* Of the program or library that this stands in. */
+    extern const char __ehdr_start[] __attribute__((visibility("hidden")));
+    extern const char _end[] __attribute__((visibility("hidden")));
     if (!emulator_is_running() || emulator_on_stack(p)) {
         return;
     }
@@ -247,7 +253,7 @@ static void judge(const void *p, size_t n, size_t alignment, bool is_write)
     r = r ? r : buffer_of(p);
     if (!r) {
         const char *c = p;
-        if (!is_write && c >= __executable_start && c < end &&
+        if (!is_write && c >= __ehdr_start && c < _end &&
             !(c >= shared_memory && c < shared_memory + sizeof shared_memory)) {
             return; /* constants of the kernel */
         }
@@ -290,7 +296,7 @@ void gpu_host_access(const void *p, size_t bytes, bool is_write)
 
 /* --- the hooks ------------------------------------------------------------------------------------- */
 
-#ifdef HAS_ASAN
+#if defined(HAS_ASAN) || defined(EMULATOR_PLAIN)
 bool emulator_has_checker(void)
 {
     return false;

@@ -275,12 +275,12 @@ static void test_hip(void)
         int code;
     } cases[] = {
         {"abort-load", "runtime", "ended by SIGABRT", EXIT_GPU_DEVICE},
-        {"abort", "see", "ended by SIGABRT", EXIT_GPU_DEVICE},
-        {"no-device", "see", "hipInit: error 100, no ROCm-capable device", EXIT_GPU_DEVICE},
-        {"hidden", "see", "HIP sees 1 devices, but not 0000:03:00.0", EXIT_GPU_DEVICE},
-        {"oom", "copy", "hipMalloc: error 2, out of memory", EXIT_GPU_DEVICE},
-        {"corrupt", "copy", "byte 1234564 came back as", EXIT_GPU_MEMORY},
-        {"hang", "copy", "no answer within 2.0 s; it was ended by SIGKILL", EXIT_GPU_DEVICE},
+        {"abort@Init", "see", "ended by SIGABRT", EXIT_GPU_DEVICE},
+        {"error=100@Init", "see", "hipInit: error 100, no ROCm-capable device", EXIT_GPU_DEVICE},
+        {"hidden@GetDeviceCount", "see", "HIP sees 1 devices, but not 0000:03:00.0", EXIT_GPU_DEVICE},
+        {"oom@Malloc", "copy", "hipMalloc: error 2, out of memory", EXIT_GPU_DEVICE},
+        {"corrupt@Memcpy*0", "copy", "byte 1234564 came back as", EXIT_GPU_MEMORY},
+        {"hang@Memcpy", "copy", "no answer within 2.0 s; it was ended by SIGKILL", EXIT_GPU_DEVICE},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         put_machine();
