@@ -75,9 +75,7 @@ static void take_attach(struct control *c, struct channel_msg *m)
         log_error("epoch %llu cannot be attached: %s", (unsigned long long)a.epoch, err_text(rc));
         struct msg_breach b = {.epoch = a.epoch};
         snprintf(b.detail, sizeof(b.detail), "its rings cannot be attached");
-        if (channel_send(&c->channel, MSG_BREACH, a.epoch, &b, sizeof(b), NULL, 0) < 0) {
-            log_error("the supervisor could not be told");
-        }
+        notice_send(&c->link.notice, MSG_BREACH, a.epoch, &b, sizeof(b));
     }
 }
 
@@ -88,6 +86,7 @@ static void take(struct control *c, struct channel_msg *m)
     union {
         struct msg_detach detach;
         struct msg_drain drain;
+        struct msg_poison poison;
     } p;
     switch (m->type) {
     case MSG_CONFIG:
@@ -114,9 +113,11 @@ static void take(struct control *c, struct channel_msg *m)
         link_detach(&c->link, &p.detach);
         break;
     case MSG_PING:
-        if (channel_send(&c->channel, MSG_PING, c->link.epoch, m->payload, m->len, NULL, 0) < 0) {
-            stop(c, EXIT_OK);
-        }
+        notice_send(&c->link.notice, MSG_PING, c->link.epoch, m->payload, m->len);
+        break;
+    case MSG_POISON:
+        memcpy(&p.poison, m->payload, sizeof(p.poison));
+        link_poison(&c->link, &p.poison);
         break;
     case MSG_DRAIN:
         memcpy(&p.drain, m->payload, sizeof(p.drain));
@@ -158,9 +159,9 @@ static void on_drained(void *arg)
 {
     struct control *c = arg;
     struct msg_empty m = {0};
-    int rc = channel_send(&c->channel, MSG_DRAINED, c->link.epoch, &m, sizeof(m), NULL, 0);
+    notice_send(&c->link.notice, MSG_DRAINED, c->link.epoch, &m, sizeof(m));
     c->is_drained = true;
-    if (rc < 0 || c->leaves_when_drained) {
+    if (c->leaves_when_drained) {
         stop(c, EXIT_OK);
     }
 }

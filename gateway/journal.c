@@ -141,6 +141,7 @@ static int note_token(struct journal_entry *en, const struct msg_token *m, struc
         c->cap = cap;
     }
     c->ids[c->n++] = m->id;
+    en->first_ns = en->first_ns ? en->first_ns : clock_ns();
     return 0;
 }
 

@@ -39,6 +39,8 @@ struct journal_entry {
     uint64_t result_bytes_before;   /* and at most from those before it */
     struct journal_choice *choices; /* owned; n_choices */
     uint64_t since_ms;              /* clock_ms when it was submitted */
+    uint64_t first_ns;              /* clock_ns at its first sampled token; 0 none yet */
+    bool is_interrupted;            /* a worker died after that */
     /* After the death of its worker: */
     struct buf replay; /* owned; what is sent in place of payload; empty: payload */
     uint64_t waits_ms; /* since when it gets nothing because of a worker's death; 0 it does not */

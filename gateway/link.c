@@ -135,7 +135,11 @@ static void convict(struct link *l, struct journal_entry *en)
     uint8_t digest[HASH_SHA256_BYTES];
     struct err e;
     journal_digest(en->type, &en->payload, digest);
-    poison_add(&l->poison, digest, clock_unix_s(), clock_ms());
+    struct msg_poison m = {.since_unix_s = clock_unix_s(),
+                           .left_ms = (uint64_t)LIMIT_POISON_S * 1000};
+    memcpy(m.digest, digest, sizeof(m.digest));
+    link_poison(l, &m);
+    notice_send(&l->notice, MSG_POISON, l->epoch, &m, sizeof(m));
     log_error("request %llu brought the worker down twice; it is refused for %d minutes",
               (unsigned long long)en->id, LIMIT_POISON_S / 60);
     err_set(&e, ERR_POISON, "%s", l->why.detail);
@@ -248,9 +252,7 @@ static void breach(struct link *l, const struct err *e)
     }
     struct msg_breach m = {.epoch = l->epoch};
     snprintf(m.detail, sizeof(m.detail), "%s", e->detail);
-    if (channel_send(l->channel, MSG_BREACH, l->epoch, &m, sizeof(m), NULL, 0) < 0) {
-        log_error("the supervisor could not be told");
-    }
+    notice_send(&l->notice, MSG_BREACH, l->epoch, &m, sizeof(m));
     struct msg_detach why = {
         .epoch = l->epoch, .err = ERR_WORKER_DOWN, .retry_after_ms = 2000, .is_counted = 1};
     snprintf(why.detail, sizeof(why.detail), "it broke the protocol");
@@ -286,10 +288,7 @@ static int take_model(struct link *l, const struct msg_model *m, struct err *e)
     }
     resume_all(l);
     struct msg_ready ready = {.epoch = l->epoch};
-    if (channel_send(l->channel, MSG_READY, l->epoch, &ready, sizeof(ready), NULL, 0) < 0) {
-        log_warn("the supervisor could not be told that epoch %llu serves",
-                 (unsigned long long)l->epoch);
-    }
+    notice_send(&l->notice, MSG_READY, l->epoch, &ready, sizeof(ready));
     l->on_change(l->arg);
     return 0;
 }
@@ -350,6 +349,9 @@ static int take_event(struct link *l, uint32_t type, struct err *e)
     decode(&ev, type, l->record);
     if (type == MSG_DONE) {
         ev.m.done.n_cached = en->n_cached;
+        if (en->is_interrupted) { /* the last worker knows only its own part */
+            ev.m.done.decode_ns = clock_ns() - en->first_ns;
+        }
         memcpy(resumed_on, en->model.device, sizeof(resumed_on));
         ev.resumed_on = en->is_forced ? resumed_on : NULL;
     } else if (type == MSG_RESULT && en->result_bytes_before > en->result_bytes - ev.n_text) {
@@ -483,7 +485,8 @@ int link_open(struct link *l, uv_loop_t *loop, struct channel *channel,
     };
     outbox_init(l);
     journal_init(&l->journal);
-    int rc = uv_timer_init(loop, &l->poll);
+    int rc = notice_open(&l->notice, loop, channel);
+    rc = rc == 0 ? uv_timer_init(loop, &l->poll) : rc;
     l->poll.data = l;
     if (rc == 0) {
         rc = uv_timer_init(loop, &l->patience);
@@ -499,6 +502,7 @@ void link_close(struct link *l)
     journal_finish(&l->journal);
     uv_close((uv_handle_t *)&l->poll, NULL);
     uv_close((uv_handle_t *)&l->patience, NULL);
+    notice_close(&l->notice);
 }
 
 static int map_epoch(struct link *l, const struct msg_attach *m, const int fds[5])
@@ -713,4 +717,18 @@ void link_pause(struct link *l, uint64_t id, bool pause)
         outbox_add(l, en);
         kick(l);
     }
+}
+
+void link_poison(struct link *l, const struct msg_poison *m)
+{
+    uint64_t now_ms = clock_ms(), longest_ms = (uint64_t)LIMIT_POISON_S * 1000;
+    poison_add(&l->poison, m->digest, m->since_unix_s, now_ms + MIN(m->left_ms, longest_ms),
+               now_ms);
+}
+
+void link_forgive(struct link *l)
+{
+    struct msg_poison none = {.left_ms = 0};
+    poison_clear(&l->poison);
+    notice_send(&l->notice, MSG_POISON, l->epoch, &none, sizeof(none));
 }

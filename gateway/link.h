@@ -11,9 +11,10 @@
 #define GATEWAY_LINK_H
 
 #include "gateway/journal.h"
-#include "gateway/poison.h"
+#include "gateway/notice.h"
 #include "gateway/trial.h"
 #include "ipc/channel.h"
+#include "ipc/poison.h"
 #include "ipc/ring.h"
 #include "ipc/status.h"
 #include "shared/err.h"
@@ -67,6 +68,7 @@ struct link_status {
 struct link {
     uv_loop_t *loop;              /* borrowed */
     struct channel *channel;      /* borrowed */
+    struct notice notice;         /* to the supervisor */
     void (*on_change)(void *arg); /* after every change of state */
     void *arg;
     enum link_state state;
@@ -124,5 +126,10 @@ MUST_CHECK int link_submit(struct link *l, uint32_t type, struct buf *payload,
 /* No more events come; the worker is told. Of an id that is not live: nothing. */
 void link_cancel(struct link *l, uint64_t id);
 void link_pause(struct link *l, uint64_t id, bool pause);
+
+/* What an earlier gateway refused, from the supervisor. */
+void link_poison(struct link *l, const struct msg_poison *m);
+/* Nothing is refused any more; the supervisor is told. */
+void link_forgive(struct link *l);
 
 #endif

@@ -184,7 +184,7 @@ void misc_poison(struct exchange *x)
     struct buf b;
     buf_init(&b, 0);
     if (x->http->method == HTTP_DELETE) {
-        poison_clear(&l->poison);
+        link_forgive(l);
     }
     poison_expire(&l->poison, clock_ms());
     buf_printf(&b, "{\"suspects\":%zu,\"poison\":[", l->trial.n_suspects);

@@ -11,6 +11,7 @@ void journal_rewind(struct journal_entry *en)
 {
     en->is_sent = en->is_bulk_passed = en->is_paused = en->is_cancelled = false;
     en->is_started = false;
+    en->is_interrupted = en->is_interrupted || en->first_ns;
     en->result_bytes_before = MAX(en->result_bytes_before, en->result_bytes);
     en->result_bytes = 0;
     bool has_ids = false;

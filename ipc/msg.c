@@ -24,6 +24,7 @@ static const struct msg_info infos[MSG_TYPE_END] = {
 _Static_assert(sizeof(struct msg_hello) == 48, "msg_hello");
 _Static_assert(sizeof(struct msg_detach) == 24 + MSG_DETAIL_BYTES, "msg_detach");
 _Static_assert(sizeof(struct msg_breach) == 8 + MSG_DETAIL_BYTES, "msg_breach");
+_Static_assert(sizeof(struct msg_poison) == 48, "msg_poison");
 _Static_assert(sizeof(struct msg_stage) == 32 + 2 * MSG_DETAIL_BYTES, "msg_stage");
 _Static_assert(sizeof(struct msg_model) == 48 + 2 * MSG_NAME_BYTES + 224, "msg_model");
 _Static_assert(sizeof(struct msg_generate) == 104, "msg_generate");

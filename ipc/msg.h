@@ -123,6 +123,14 @@ struct msg_breach {
     char detail[MSG_DETAIL_BYTES];
 };
 
+/* Digests of requests that are refused (ipc/poison.h). From the gateway: the list has one more, or
+ * (left_ms 0) was cleared. To a new gateway: what the last one had, a message each. */
+struct msg_poison {
+    uint8_t digest[32];
+    int64_t since_unix_s;
+    uint64_t left_ms;
+};
+
 struct msg_drain {
     uint64_t deadline_ms; /* from now */
 };

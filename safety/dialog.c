@@ -69,6 +69,32 @@ static void pair(struct supervisor *s, uint64_t now_ms)
     s->is_front_attached = s->is_epoch_used = f->state == CHILD_ATTACHED;
 }
 
+/* What the last gateway refused is refused by the next. */
+static void hand_on_poison(struct supervisor *s, uint64_t now_ms)
+{
+    poison_expire(&s->poison, now_ms);
+    for (size_t i = 0; i < s->poison.n; i++) {
+        const struct poison_row *row = &s->poison.rows[i];
+        struct msg_poison m = {.since_unix_s = row->since_unix_s,
+                               .left_ms = row->until_ms - now_ms};
+        memcpy(m.digest, row->digest, sizeof(m.digest));
+        say(s, &s->front, MSG_POISON, &m, sizeof(m), NULL, 0, now_ms);
+    }
+}
+
+static void on_poison(struct supervisor *s, const struct channel_msg *m, uint64_t now_ms)
+{
+    struct msg_poison p;
+    memcpy(&p, m->payload, sizeof(p));
+    if (p.left_ms == 0) {
+        poison_clear(&s->poison);
+    } else {
+        uint64_t longest_ms = (uint64_t)LIMIT_POISON_S * 1000;
+        poison_add(&s->poison, p.digest, p.since_unix_s, now_ms + MIN(p.left_ms, longest_ms),
+                   now_ms);
+    }
+}
+
 static void on_hello(struct supervisor *s, struct child *c, const struct channel_msg *m,
                      uint64_t now_ms)
 {
@@ -76,11 +102,13 @@ static void on_hello(struct supervisor *s, struct child *c, const struct channel
     memcpy(&hello, m->payload, sizeof(hello));
     if (hello.protocol != MSG_PROTOCOL_VERSION || strcmp(hello.version, ROCMFORGE_VERSION) != 0) {
         /* An update replaced the programs under us. Only a restart of all helps. */
-        log_error("%s is of version %.31s (protocol %u), this is %s (protocol %d); restart the "
-                  "server, or install all rocmforge programs from one build",
-                  c->name, hello.version, (unsigned)hello.protocol, ROCMFORGE_VERSION,
-                  MSG_PROTOCOL_VERSION);
-        supervisor_end(s, EXIT_PROTOCOL, now_ms);
+        char text[2 * ERR_DETAIL_BYTES];
+        struct err e;
+        err_set(&e, ERR_VERSION, "%s is of version %.31s (protocol %u), this is %s (protocol %d)",
+                c->name, hello.version, (unsigned)hello.protocol, ROCMFORGE_VERSION,
+                MSG_PROTOCOL_VERSION);
+        log_error("%s", err_format(&e, text, sizeof(text)));
+        supervisor_end(s, err_exit_code(ERR_VERSION), now_ms);
         return;
     }
     if (hello.pid != (uint32_t)c->pid || hello.epoch != c->epoch) {
@@ -99,6 +127,9 @@ static void on_hello(struct supervisor *s, struct child *c, const struct channel
     if (rc != 0 && rc != ERR_PEER_GONE) { /* a probe may have said all and left */
         child_condemn(c, now_ms, "CONFIG could not be sent: %s", err_text(rc));
         return;
+    }
+    if (c == &s->front) {
+        hand_on_poison(s, now_ms);
     }
     const struct listen_set *l = &s->listening;
     if (c == &s->front && l->n_tcp + l->n_unix > 0) {
@@ -281,6 +312,9 @@ static void handle(struct supervisor *s, struct child *c, struct channel_msg *m,
         break;
     case MSG_BREACH:
         on_breach(s, m, now_ms);
+        break;
+    case MSG_POISON:
+        on_poison(s, m, now_ms);
         break;
     case MSG_PREFLIGHT:
         on_preflight(s, m, now_ms);

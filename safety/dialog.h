@@ -7,6 +7,7 @@
  *   worker: READY, front: READY
  *   front: BULK           -> to the worker, unopened
  *   front: BREACH         -> the worker is condemned
+ *   front: POISON         is kept; a new front gets it after CONFIG
  *   both: DRAINED         after DRAIN
  *   gateway: PING         its echo of ours: its loop turns */
 #ifndef SAFETY_DIALOG_H

@@ -168,7 +168,7 @@ static void check_progress(struct supervisor *s, uint64_t now_ms)
     }
     struct watchdog_sample sample;
     watchdog_read(s->epoch.page, &sample);
-    sample.is_work_waiting = sample.is_work_waiting || epoch_bell_rings(&s->epoch);
+    sample.is_bell_ringing = epoch_bell_rings(&s->epoch);
     if (w->holds_gpu && s->options->stall_ms == 0) {
         s->watchdog.limits.step_ms = LAUNCH_GPU_STEP_MS;
     }

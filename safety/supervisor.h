@@ -17,6 +17,7 @@
 #ifndef SAFETY_SUPERVISOR_H
 #define SAFETY_SUPERVISOR_H
 
+#include "ipc/poison.h"
 #include "safety/child.h"
 #include "safety/epoch.h"
 #include "safety/listen.h"
@@ -83,6 +84,8 @@ struct supervisor {
 
     struct channel_msg held; /* a BULK for which the worker's channel has no room yet */
     bool has_held;           /* while true the front is not read */
+
+    struct poison poison; /* what the gateway refuses, for its successor */
 
     bool was_ready;         /* systemd was told */
     uint64_t notify_ms;     /* last WATCHDOG=1 */

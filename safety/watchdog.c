@@ -38,7 +38,9 @@ static uint64_t deadline_ms(const struct watchdog *w)
     case STATUS_LOADING:
         return w->limits.load_ms;
     case STATUS_IDLE:
-        return w->last.is_work_waiting ? w->limits.step_ms : UINT64_MAX;
+        return w->last.is_bell_ringing   ? MIN(w->limits.step_ms, (uint64_t)WATCHDOG_BELL_MS)
+               : w->last.is_work_waiting ? w->limits.step_ms
+                                         : UINT64_MAX;
     case STATUS_DECODE:
         return w->n_paced < WATCHDOG_PACED
                    ? step_ms
@@ -57,7 +59,9 @@ uint64_t watchdog_check(struct watchdog *w, const struct watchdog_sample *s, uin
         w->change_ms += gap_ms; /* we did not run, so perhaps the worker did not either */
     }
     /* Waiting work starts the clock in idle, but is not progress elsewhere. */
-    bool starts_waiting = s->phase == STATUS_IDLE && s->is_work_waiting && !w->last.is_work_waiting;
+    bool starts_waiting =
+        s->phase == STATUS_IDLE && ((s->is_work_waiting && !w->last.is_work_waiting) ||
+                                    (s->is_bell_ringing && !w->last.is_bell_ringing));
     if (is_changed(&w->last, s) || starts_waiting) {
         if (w->last.phase == STATUS_PREFILL || w->last.phase == STATUS_DECODE) {
             w->longest_ms = MAX(w->longest_ms, now_ms - w->change_ms);

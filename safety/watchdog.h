@@ -3,7 +3,8 @@
  * with the sample.
  *
  * Progress is any change of phase, beat, step, op or bytes loaded. Deadlines by phase: idle has
- * none, unless work is waiting or the request bell rings unheard. In prefill and decode a step may
+ * none, unless work is waiting, or the request bell rings and the worker, which has nothing else to
+ * do, does not hear it within WATCHDOG_BELL_MS. In prefill and decode a step may
  * take WATCHDOG_FACTOR times as long as the longest one seen in this epoch, so a big model on a
  * slow processor is no stall. In decode, whose steps are alike, the deadline is shorter once the
  * pace is known: WATCHDOG_PACE_FACTOR times a step as it was at its slowest, and at least
@@ -25,7 +26,8 @@ struct watchdog_sample {
     uint64_t beat, step, load_done_bytes;
     uint32_t phase; /* enum status_phase, or any number: it comes from the worker */
     uint32_t op;
-    bool is_work_waiting; /* requests queued, or the request bell rings and nobody answers */
+    bool is_work_waiting; /* requests queued */
+    bool is_bell_ringing; /* requests in the ring, and nobody answers */
 };
 
 struct watchdog {
@@ -43,6 +45,7 @@ enum {
     WATCHDOG_PACE_FACTOR = 20,
     WATCHDOG_PACED = 32, /* steps after which the pace is known */
     WATCHDOG_DECODE_MS = 5000,
+    WATCHDOG_BELL_MS = 5000,
     WATCHDOG_MAX_MS = 10 * 60 * 1000,
     WATCHDOG_GAP_MS = 5000
 };

@@ -216,6 +216,17 @@ static void other_words_are_told(struct rig *r)
     rig_worker_kill(r, 1000);
 }
 
+/* The administrator clears the list. */
+static void forget_poison(struct rig *r)
+{
+    struct client c;
+    static struct channel_msg m;
+    client_open_unix(&c, r);
+    client_request(&c, "DELETE /poison", NULL, NULL);
+    expect_body(&c, 200, "\"poison\":[]", NULL);
+    CHECK(rig_expect(r, MSG_POISON, &m));
+}
+
 /* Three in flight, the second is poison. */
 static void suspects_are_tried_alone(struct rig *r)
 {
@@ -250,6 +261,8 @@ static void suspects_are_tried_alone(struct rig *r)
           !strstr(res.body.data, "[DONE]"));
     response_finish(&res);
     client_close(&c[1]);
+    static struct channel_msg told;
+    CHECK(rig_expect(r, MSG_POISON, &told)); /* for the gateways to come */
 
     /* A kill from outside in the third's trial proves nothing. */
     begin_epoch(r);
@@ -271,6 +284,14 @@ static void suspects_are_tried_alone(struct rig *r)
     expect_body(&c[2], 200, "\"text\":\"third\"", NULL);
     expect_body(&later, 200, "\"completion_tokens\":1", NULL);
 
+    /* What an earlier gateway refused, this one refuses as well. */
+    static struct channel_msg cleared;
+    struct msg_poison m;
+    memcpy(&m, told.payload, sizeof(m));
+    CHECK(m.left_ms > 3500 * 1000 && m.left_ms <= 3600 * 1000);
+    forget_poison(r);
+    CHECK_INT(channel_send(&r->channel, MSG_POISON, r->epoch, &m, sizeof(m), NULL, 0), 0);
+
     /* The same request is refused, whatever its seed, until the list is cleared. */
     char v[256];
     client_once(r, TEXT, NULL, "{\"prompt\":\"bad\",\"stream\":true,\"seed\":2}", &res);
@@ -287,6 +308,9 @@ static void suspects_are_tried_alone(struct rig *r)
         client_request(&later, hows[i], NULL, NULL);
         expect_body(&later, 200, i ? "\"poison\":[]" : "\"refused\":1}]", NULL);
     }
+    CHECK(rig_expect(r, MSG_POISON, &cleared));
+    memcpy(&m, cleared.payload, sizeof(m));
+    CHECK_INT(m.left_ms, 0);
     ask(&later, r, bodies[1]);
     uint64_t id = take_id(r);
     worker_started(r, id, 3, 0);

@@ -267,6 +267,10 @@ static void run_gateway_attached(void)
         strcpy(b.detail, "tail beyond capacity");
         send_message(MSG_BREACH, &b, sizeof(b), NULL, 0);
     }
+    if (does("poison") && epoch == 1) {
+        struct msg_poison p = {.digest = {7}, .since_unix_s = 5, .left_ms = 60 * 1000};
+        send_message(MSG_POISON, &p, sizeof(p), NULL, 0);
+    }
     if (does("dies") || (does("diesonce") && epoch == 1)) {
         raise(SIGSEGV);
     }
@@ -301,6 +305,14 @@ static void on_detach(struct channel_msg *m)
     memcpy(&d, m->payload, sizeof(d));
     say("detach %llu %s retry %u: %s", (unsigned long long)d.epoch, err_code(d.err),
         d.retry_after_ms, d.detail);
+}
+
+static void on_poison(struct channel_msg *m)
+{
+    struct msg_poison p;
+    memcpy(&p, m->payload, sizeof(p));
+    say("poison %d since %lld %s", p.digest[0], (long long)p.since_unix_s,
+        p.left_ms > 30 * 1000 && p.left_ms <= 60 * 1000 ? "in time" : "at the wrong time");
 }
 
 static void on_drain(struct channel_msg *m)
@@ -343,6 +355,9 @@ static void handle(struct channel_msg *m)
         break;
     case MSG_DETACH:
         on_detach(m);
+        break;
+    case MSG_POISON:
+        on_poison(m);
         break;
     case MSG_PING:
         send_message(MSG_PING, m->payload, m->len, NULL, 0);

@@ -142,10 +142,11 @@ static void test_gateway_death(void)
     rig_expect(&r, "@gateway ready 2");
     rig_stop(&r);
 
-    rig_plan("diesonce", "");
+    rig_plan("poison diesonce", "");
     rig_serve(&r, NULL, NULL);
     rig_expect(&r, "gateway (pid ");
     CHECK(strstr(r.line, "was killed by SIGSEGV") && strstr(r.line, "its own fault"));
+    rig_expect(&r, "@gateway poison 7 since 5 in time");
     rig_expect(&r, "@gateway ready 2");
     rig_stop(&r);
 

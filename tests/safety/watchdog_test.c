@@ -128,6 +128,20 @@ static void test_waiting_work(void)
     CHECK_INT(wait_bite(&w, &s, &now, 100000), start + 10000);
 }
 
+/* It has nothing to do and does not hear the bell: frozen, whatever a step may take. */
+static void test_an_unheard_bell(void)
+{
+    struct watchdog w = {0};
+    struct watchdog_limits patient = {.step_ms = 60 * 1000};
+    watchdog_start(&w, &patient, 0);
+    struct watchdog_sample s = {.phase = STATUS_IDLE};
+    uint64_t now = 0;
+    CHECK_INT(wait_bite(&w, &s, &now, 3600 * 1000), 0);
+    uint64_t start = now;
+    s.is_bell_ringing = true;
+    CHECK_INT(wait_bite(&w, &s, &now, 100000), start + WATCHDOG_BELL_MS);
+}
+
 static void test_read(void)
 {
     _Alignas(64) static char bytes[STATUS_PAGE_BYTES];
@@ -151,6 +165,7 @@ int main(void)
     test_decode_has_a_pace();
     test_a_short_stop_is_no_slow_step();
     test_waiting_work();
+    test_an_unheard_bell();
     test_read();
     return 0;
 }

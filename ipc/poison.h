@@ -1,7 +1,8 @@
-/* The requests that are refused because workers died of them: digests (journal_digest), each for
- * LIMIT_POISON_S. In memory only; a full list forgets the oldest. Pure. */
-#ifndef GATEWAY_POISON_H
-#define GATEWAY_POISON_H
+/* The requests that are refused because workers died of them: digests (gateway/journal.h), each for
+ * LIMIT_POISON_S. The gateway refuses by its list; the supervisor keeps another, so that the next
+ * gateway refuses them, too. In memory only; a full list forgets the oldest. Pure. */
+#ifndef IPC_POISON_H
+#define IPC_POISON_H
 
 #include "shared/base.h"
 #include "shared/hash.h"
@@ -20,8 +21,9 @@ struct poison {
     uint64_t n_refused; /* ever */
 };
 
-void poison_add(struct poison *p, const uint8_t digest[HASH_SHA256_BYTES], int64_t now_unix_s,
-                uint64_t now_ms);
+/* until_ms: when it may be sent again; never before those that are on the list. */
+void poison_add(struct poison *p, const uint8_t digest[HASH_SHA256_BYTES], int64_t since_unix_s,
+                uint64_t until_ms, uint64_t now_ms);
 /* The row of that digest, or NULL. Rows whose time is over are dropped. */
 struct poison_row *poison_find(struct poison *p, const uint8_t digest[HASH_SHA256_BYTES],
                                uint64_t now_ms);
