@@ -10,6 +10,7 @@
 #include "shared/clock.h"
 #include "shared/hash.h"
 #include "shared/log.h"
+#include "shared/num.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -243,17 +244,23 @@ static void send_whole(struct answer *a)
     buf_finish(&b);
 }
 
+/* What the worker refuses of a request is its prompt: the rest was checked here. */
+static const char *param_at_fault(const struct answer *a, const struct err *e)
+{
+    return err_http(e->code) == 400 ? a->format->prompt_field : NULL;
+}
+
 /* Ends the answer with an error: as a status while no head is out, else inside the stream. */
 static void fail(struct answer *a, const struct err *e)
 {
     metrics_add(METRIC_GENERATIONS_FAILED, 0, a->n_open_parts);
     cancel_parts(a);
     if (a->x->status == 0) {
-        exchange_error(a->x, e, NULL);
+        exchange_error(a->x, e, param_at_fault(a, e));
     } else {
         buf_clear(&a->event);
         sse_begin(&a->event);
-        exchange_put_error(&a->event, e, NULL);
+        exchange_put_error(&a->event, e, param_at_fault(a, e));
         send_event(a);
         exchange_stream_end(a->x);
     }
@@ -484,20 +491,42 @@ static struct answer *create(struct exchange *x, const struct request *r,
     return a;
 }
 
-/* What the configuration and the connection say beside the body. */
-static void complete(struct request *r, struct exchange *x)
+/* A time limit: the body's, else the header's, else the configuration's; less what has passed. */
+static int settle_limit(struct exchange *x, const char *header, enum config_key key, double *limit)
 {
-    const struct config *c = &x->server->config;
+    size_t n;
+    const char *text = *limit < 0 ? http_find(x->http, header, &n) : NULL;
+    double seconds = *limit < 0 ? x->server->config.v[key].num : *limit;
+    if (text) {
+        char digits[32] = "";
+        memcpy(digits, text, n < sizeof(digits) ? n : 0);
+        if (!num_parse_f64(digits, &seconds) || !(seconds >= 0 && seconds <= LIMIT_DEADLINE_S)) {
+            struct err e;
+            err_set(&e, ERR_BAD_FIELD, "header '%s' is not a number of seconds from 0 to %d",
+                    header, LIMIT_DEADLINE_S);
+            exchange_error(x, &e, header);
+            return e.code;
+        }
+    }
+    double gone = (double)(clock_ns() - x->begin_ns) * 1e-9; /* it may have waited for a worker */
+    *limit = seconds > 0 ? MAX(seconds - gone, 1e-3) : 0;
+    return 0;
+}
+
+/* What the configuration and the connection say beside the body. Negative: that was refused. */
+static int complete(struct request *r, struct exchange *x)
+{
     const char *const keys[] = {"authorization", "x-api-key"};
-    r->queue_timeout = r->queue_timeout > 0 ? r->queue_timeout : c->v[CONFIG_queue_timeout].num;
-    r->first_timeout = r->first_timeout > 0 ? r->first_timeout : c->v[CONFIG_first_timeout].num;
-    r->total_timeout = r->total_timeout > 0 ? r->total_timeout : c->v[CONFIG_total_timeout].num;
     r->client = r->user.data ? hash64(r->user.data, r->user.n, 0) : 0;
     for (size_t i = 0; i < COUNT_OF(keys); i++) {
         size_t n;
         const char *key = http_find(x->http, keys[i], &n);
         r->client = key ? hash64(key, n, r->client) : r->client;
     }
+    int rc = settle_limit(x, "x-queue-timeout", CONFIG_queue_timeout, &r->queue_timeout);
+    rc = rc < 0 ? rc : settle_limit(x, "x-first-timeout", CONFIG_first_timeout, &r->first_timeout);
+    return rc < 0 ? rc
+                  : settle_limit(x, "x-total-timeout", CONFIG_total_timeout, &r->total_timeout);
 }
 
 static int submit(struct answer *a, const struct request *r, const struct msg_model *model)
@@ -526,7 +555,10 @@ void answer_start(struct exchange *x, enum request_api api, const struct answer_
     if (!model) {
         return;
     }
-    complete(&r, x);
+    if (complete(&r, x) < 0) {
+        request_finish(&r);
+        return;
+    }
     struct answer *a = create(x, &r, format, model);
     int rc = a ? submit(a, &r, model) : -ENOMEM;
     request_finish(&r);

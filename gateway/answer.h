@@ -25,7 +25,8 @@ enum answer_piece { ANSWER_BEGIN, ANSWER_TEXT, ANSWER_FINISH };
 
 struct answer_format {
     const char *id_prefix, *object, *chunk_object;
-    bool has_begin; /* the first piece of a choice is ANSWER_BEGIN */
+    const char *prompt_field; /* that errors of the prompt name */
+    bool has_begin;           /* the first piece of a choice is ANSWER_BEGIN */
     /* Appends a token's logprobs to the choice's buffers. */
     void (*put_logprobs)(struct answer_choice *c, const struct link_event *ev);
     /* Appends one element of "choices". logprobs: write the choice's buffers, else null. */

@@ -82,6 +82,7 @@ static const struct answer_format format = {
     .id_prefix = "chatcmpl",
     .object = "chat.completion",
     .chunk_object = "chat.completion.chunk",
+    .prompt_field = "messages",
     .has_begin = true,
     .put_logprobs = put_logprobs,
     .put_piece = put_piece,

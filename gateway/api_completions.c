@@ -95,6 +95,7 @@ static const struct answer_format format = {
     .id_prefix = "cmpl",
     .object = "text_completion",
     .chunk_object = "text_completion",
+    .prompt_field = "prompt",
     .put_logprobs = put_logprobs,
     .put_piece = put_piece,
     .put_whole = put_whole,

@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Of a model that is not loaded yet, the real one is not known. */
+enum { MAX_CONTEXT = 4 * 1024 * 1024 };
+
 void journal_init(struct journal *j)
 {
     *j = (struct journal){0};
@@ -64,7 +67,10 @@ int journal_add(struct journal *j, uint32_t type, struct buf *payload,
         new.flags = m.flags;
         new.choice_base = m.choice_base;
         new.n_choices = m.n_choices;
-        new.max_tokens = m.max_tokens;
+        uint32_t n_ctx = model->is_loaded ? model->n_ctx : MAX_CONTEXT;
+        new.max_tokens = m.flags &MSG_PROMPT_ONLY ? 0
+                         : m.max_tokens           ? MIN(m.max_tokens, n_ctx)
+                                                  : n_ctx;
         new.n_top = m.flags &MSG_LOGPROBS ? m.top_logprobs + 1 : 0;
         new.choices = calloc(m.n_choices, sizeof(*new.choices));
         if (!new.choices) {
@@ -127,8 +133,7 @@ static int note_token(struct journal_entry *en, const struct msg_token *m, struc
         }
         return c->n_echoed++ < c->n_echoed_before ? JOURNAL_KNOWN : JOURNAL_GOES_ON;
     }
-    if (m->position != c->n || (is_echo && c->n_echoed != en->n_prompt) ||
-        c->n >= en->model.n_ctx || (en->max_tokens && c->n >= en->max_tokens)) {
+    if (m->position != c->n || (is_echo && c->n_echoed != en->n_prompt) || c->n >= en->max_tokens) {
         return breach(e, "a token out of turn");
     }
     if (c->n == c->cap) {

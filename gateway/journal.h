@@ -31,7 +31,8 @@ struct journal_entry {
     struct msg_model model; /* that it runs on */
     struct buf payload;     /* owned */
     /* From the payload: */
-    uint32_t flags, choice_base, n_choices, n_top, max_tokens;
+    uint32_t flags, choice_base, n_choices, n_top;
+    uint32_t max_tokens; /* that a choice may have */
     /* What the worker said: */
     bool is_started, was_started;   /* this worker began it; any did */
     uint32_t n_prompt, n_cached;    /* as the first STARTED said */
@@ -90,6 +91,10 @@ void journal_rewind(struct journal_entry *en);
  * ERR_MODEL_CHANGED, -ENOMEM, with words in e. */
 MUST_CHECK int journal_replay(struct journal_entry *en, const struct msg_model *model,
                               struct err *e);
+
+/* Which of its time limits a request has passed (ERR_*_TIMEOUT); 0 none. The worker minds them
+ * where there is one. */
+int journal_overdue(const struct journal_entry *en, uint64_t now_ms);
 
 /* SHA-256 of the payload without id and seed: the same request sent again has the same. */
 void journal_digest(uint32_t type, const struct buf *payload, uint8_t ret[HASH_SHA256_BYTES]);

@@ -146,19 +146,30 @@ static void convict(struct link *l, struct journal_entry *en)
     fail(l, en, &e);
 }
 
-/* Requests that have waited long enough for a worker. */
+/* Has a request that no worker has waited long enough, for us or for its client? */
+static int end_of_patience(const struct link *l, const struct journal_entry *en, struct err *e)
+{
+    uint64_t now = clock_ms();
+    int why = journal_overdue(en, now);
+    if (why < 0) {
+        return err_set(e, why, "%.3f s, while no worker could go on",
+                       (double)(now - en->since_ms) / 1000);
+    }
+    return now - en->waits_ms < l->resume_ms
+               ? 0
+               : err_set(e, ERR_WORKER_DOWN, "%s; no worker went on within %.1f s", l->why.detail,
+                         (double)(now - en->waits_ms) / 1000);
+}
+
 static void on_patience(uv_timer_t *t)
 {
     struct link *l = t->data;
-    uint64_t now = clock_ms();
     bool any = false;
     for (size_t i = 0; i < LIMIT_LIVE_REQUESTS; i++) {
         struct journal_entry *en = &l->journal.entries[i];
         bool is_served = l->state == LINK_READY && en->is_sent;
-        if (en->id && en->waits_ms && !is_served && now - en->waits_ms >= l->resume_ms) {
-            struct err e;
-            err_set(&e, ERR_WORKER_DOWN, "%s; no worker went on within %.1f s", l->why.detail,
-                    (double)(now - en->waits_ms) / 1000);
+        struct err e;
+        if (en->id && en->waits_ms && !is_served && end_of_patience(l, en, &e) < 0) {
             fail(l, en, &e);
         }
         any = any || (en->id && en->waits_ms);

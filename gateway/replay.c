@@ -7,6 +7,17 @@
 #include <errno.h>
 #include <string.h>
 
+/* Did its owner get anything? */
+static bool has_ids(const struct journal_entry *en)
+{
+    for (uint32_t i = 0; i < en->n_choices; i++) {
+        if (en->choices[i].n > 0 || en->choices[i].is_finished) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void journal_rewind(struct journal_entry *en)
 {
     en->is_sent = en->is_bulk_passed = en->is_paused = en->is_cancelled = false;
@@ -14,11 +25,7 @@ void journal_rewind(struct journal_entry *en)
     en->is_interrupted = en->is_interrupted || en->first_ns;
     en->result_bytes_before = MAX(en->result_bytes_before, en->result_bytes);
     en->result_bytes = 0;
-    bool has_ids = false;
-    for (uint32_t i = 0; i < en->n_choices; i++) {
-        has_ids = has_ids || en->choices[i].n > 0 || en->choices[i].is_finished;
-    }
-    for (uint32_t i = 0; i < en->n_choices && !has_ids; i++) { /* its echo comes again */
+    for (uint32_t i = 0; i < en->n_choices && !has_ids(en); i++) { /* its echo comes again */
         struct journal_choice *c = &en->choices[i];
         c->n_echoed_before = MAX(c->n_echoed_before, c->n_echoed);
         c->n_echoed = 0;
@@ -49,6 +56,20 @@ static uint32_t put_choices(const struct journal_entry *en, struct buf *b)
 static uint32_t left_of(uint32_t limit_ms, uint64_t gone_ms)
 {
     return limit_ms == 0 ? 0 : limit_ms > gone_ms ? limit_ms - (uint32_t)gone_ms : 1;
+}
+
+int journal_overdue(const struct journal_entry *en, uint64_t now_ms)
+{
+    struct msg_generate m;
+    if (en->type != MSG_GENERATE) {
+        return 0;
+    }
+    memcpy(&m, en->payload.data, sizeof(m));
+    uint64_t gone_ms = now_ms - en->since_ms;
+    return m.total_ms && gone_ms >= m.total_ms                       ? ERR_TOTAL_TIMEOUT
+           : m.first_ms && !has_ids(en) && gone_ms >= m.first_ms     ? ERR_FIRST_TOKEN_TIMEOUT
+           : m.queue_ms && !en->was_started && gone_ms >= m.queue_ms ? ERR_QUEUE_TIMEOUT
+                                                                     : 0;
 }
 
 static int encode(struct journal_entry *en)
@@ -91,11 +112,7 @@ int journal_replay(struct journal_entry *en, const struct msg_model *model, stru
         return err_set(e, ERR_MODEL_CHANGED, "%s is not the file that the answer began with",
                        model->name);
     }
-    bool has_ids = false;
-    for (uint32_t i = 0; i < en->n_choices; i++) {
-        has_ids = has_ids || en->choices[i].n > 0 || en->choices[i].is_finished;
-    }
-    en->is_forced = en->is_forced || (has_ids && strcmp(old->profile, model->profile) != 0);
+    en->is_forced = en->is_forced || (has_ids(en) && strcmp(old->profile, model->profile) != 0);
     en->model = *model;
     size_t at = en->type == MSG_GENERATE ? offsetof(struct msg_generate, model)
                                          : offsetof(struct msg_text, model);

@@ -62,6 +62,8 @@ static void request_defaults(struct request *r)
     r->repeat_last_n = 64;
     r->parses_special = r->api == REQUEST_TOKENIZE || r->api == REQUEST_COMPLETIONS;
     r->opens_answer = true;
+    r->max_tokens = -1;
+    r->queue_timeout = r->first_timeout = r->total_timeout = -1;
 }
 
 int request_refuse(struct request_err *e, const char *param, const char *fmt, ...)
@@ -176,13 +178,13 @@ static int read_field(struct request *r, const struct field *f, const json_t *v,
 static int read_max_tokens(struct request *r, const json_t *v, struct request_err *e)
 {
     int64_t i;
-    if (!as_integer(v, &i) || i == 0 || i < -1 || i > INT32_MAX) {
+    if (!as_integer(v, &i) || i < -1 || i > INT32_MAX) {
         return request_refuse(e, "max_tokens",
-                              "is not a whole number from 1 to %d (or -1: to the "
+                              "is not a whole number from 0 to %d (or -1: to the "
                               "end of the context)",
                               INT32_MAX);
     }
-    r->max_tokens = MAX(i, (int64_t)0);
+    r->max_tokens = i;
     return 0;
 }
 
@@ -412,8 +414,9 @@ void request_encode(const struct request *r, size_t i, uint32_t model, uint64_t 
         .flags = (r->api == REQUEST_CHAT ? MSG_CHAT : 0u) |
                  (r->wants_logprobs ? MSG_LOGPROBS : 0u) | (r->wants_echo ? MSG_ECHO : 0u) |
                  (r->parses_special ? MSG_PARSE_SPECIAL : 0u) |
-                 (r->ignores_eos ? MSG_IGNORE_EOS : 0u) | (r->best_of > r->n ? MSG_RANK : 0u),
-        .max_tokens = (uint32_t)r->max_tokens,
+                 (r->ignores_eos ? MSG_IGNORE_EOS : 0u) | (r->best_of > r->n ? MSG_RANK : 0u) |
+                 (r->max_tokens == 0 ? MSG_PROMPT_ONLY : 0u),
+        .max_tokens = (uint32_t)MAX(r->max_tokens, (int64_t)0),
         .n_choices = (uint32_t)r->best_of,
         .choice_base = (uint32_t)(i * (size_t)r->best_of),
         .top_logprobs = (uint32_t)r->top_logprobs,

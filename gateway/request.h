@@ -42,11 +42,11 @@ struct request {
     struct buf logit_bias; /* owned: struct msg_logit_bias[] */
     uint64_t seed;
     bool has_seed;
-    int64_t max_tokens; /* 0: to the end of the context */
+    int64_t max_tokens; /* -1: to the end of the context; 0: the prompt is only read */
     int64_t n, best_of; /* n choices are answered, of best_of (never fewer) that are made */
     int64_t top_k, repeat_last_n, top_logprobs;
     double temperature, top_p, min_p, typical_p;
-    double queue_timeout, first_timeout, total_timeout; /* seconds; 0 none */
+    double queue_timeout, first_timeout, total_timeout; /* seconds; 0 none, negative: not given */
     uint64_t client;                                    /* who asks: a digest; 0 unknown */
     double presence_penalty, frequency_penalty, repeat_penalty;
     bool wants_logprobs, wants_echo, ignores_eos, is_stream, wants_usage;

@@ -42,7 +42,8 @@ static void fail(struct text *t, const struct err *e)
 {
     link_cancel(t->x->server->link, t->id);
     if (t->x->status == 0) {
-        exchange_error(t->x, e, NULL);
+        bool is_prompt = t->op == MSG_APPLY_TEMPLATE && err_http(e->code) == 400;
+        exchange_error(t->x, e, is_prompt ? "messages" : NULL);
     } else {
         struct buf b;
         buf_init(&b, 0);

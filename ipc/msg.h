@@ -180,6 +180,7 @@ enum msg_generate_flags {
     MSG_IGNORE_EOS = 16,
     MSG_RANK = 32,    /* FINISH tells logprob_sum */
     MSG_VERIFY = 64,  /* RESUME_IDS that are computed again must come out the same */
+    MSG_PROMPT_ONLY = 256, /* no token is drawn: choices end by length behind the prompt */
     MSG_AGAIN = 128,  /* (also of TEXT) an earlier worker had it: the queue's limit is not for it */
 };
 
@@ -190,7 +191,7 @@ struct msg_generate {
     uint64_t client;    /* who asks, for fairness: a digest, 0 unknown */
     uint32_t model;     /* index of msg_model */
     uint32_t flags;     /* enum msg_generate_flags */
-    uint32_t max_tokens; /* 0: to the end of the context */
+    uint32_t max_tokens; /* 0: to the end of the context, or MSG_PROMPT_ONLY */
     uint32_t n_choices;
     uint32_t choice_base; /* number of the first choice in the client's answer and in Philox keys */
     uint32_t top_logprobs;

@@ -31,6 +31,7 @@ enum {
     LIMIT_STOP_BYTES = 256,
     LIMIT_LOGIT_BIAS = 1024,
     LIMIT_TOP_LOGPROBS = 20,
+    LIMIT_DEADLINE_S = 24 * 60 * 60, /* of a request: queue, first token, total */
     LIMIT_QUEUE = 512, /* requests waiting in the worker */
     LIMIT_LIVE_REQUESTS = 1024, /* of the gateway, queued and running */
     LIMIT_POISON = 64,          /* digests of requests that are refused */

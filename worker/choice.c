@@ -38,7 +38,7 @@ int choice_init(struct choice *c, struct request *r, uint32_t number, int64_t n_
     for (int64_t i = 0; i < r->n_prompt; i++) {
         sampler_accept(c->sampler, r->prompt[i], true);
     }
-    c->ids = malloc((size_t)n_max * sizeof(*c->ids));
+    c->ids = malloc((size_t)MAX(n_max, 1) * sizeof(*c->ids));
     if (!c->ids) {
         return -ENOMEM;
     }
@@ -144,6 +144,10 @@ static uint32_t n_reported(const struct request *r)
 int choice_draw(struct choice *c, const float *logits, struct events *ev, struct err *e)
 {
     struct request *r = c->request;
+    if (c->n_max == 0) {
+        c->reason = MSG_FINISH_LENGTH;
+        return 0;
+    }
     struct msg_logprob top[LIMIT_TOP_LOGPROBS + 1];
     uint32_t n_top = n_reported(r);
     bool ranks = (r->generate.flags & MSG_RANK) != 0;

@@ -61,7 +61,9 @@ static int make_choices(struct request *r, struct err *e)
                        (long long)r->n_prompt, (long long)r->model->n_ctx);
     }
     int64_t n_max = r->model->n_ctx - r->n_prompt;
-    n_max = g->max_tokens ? MIN(n_max, (int64_t)g->max_tokens) : n_max;
+    n_max = g->flags & MSG_PROMPT_ONLY ? 0
+            : g->max_tokens            ? MIN(n_max, (int64_t)g->max_tokens)
+                                       : n_max;
     r->choices = calloc(g->n_choices, sizeof(*r->choices));
     if (!r->choices) {
         return -ENOMEM;

@@ -22,7 +22,8 @@ static void put_params(const struct msg_generate *g, struct buf *b)
     put_number(b, "presence_penalty", (double)g->presence_penalty);
     put_number(b, "frequency_penalty", (double)g->frequency_penalty);
     buf_printf(b, "\"top_k\":%d,\"repeat_last_n\":%d,\"n_predict\":%lld,\"ignore_eos\":%s}",
-               g->top_k, g->repeat_last_n, g->max_tokens ? (long long)g->max_tokens : -1ll,
+               g->top_k, g->repeat_last_n,
+               g->max_tokens || (g->flags & MSG_PROMPT_ONLY) ? (long long)g->max_tokens : -1ll,
                g->flags & MSG_IGNORE_EOS ? "true" : "false");
 }
 

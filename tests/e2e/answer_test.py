@@ -73,6 +73,24 @@ def fields(s):
                               'max_tokens': 900})
     check_equal((status, r['choices'][0]['finish_reason']), (200, 'timeout'), 'total_timeout')
 
+    status, r = s.post(path, {**base, 'ignore_eos': True, 'max_tokens': 900},
+                       {'X-Total-Timeout': '0.05'})
+    check_equal((status, r['choices'][0]['finish_reason']), (200, 'timeout'), 'the header')
+    status, r = s.post(path, {**base, 'total_timeout': 0}, {'X-Total-Timeout': '0.000001'})
+    check_equal((status, r['choices'][0]['text']), (200, whole), 'the field outranks the header')
+
+    full = s.post(path, {**base, 'echo': True, 'logprobs': 2})[1]['choices'][0]
+    r = s.post(path, {**base, 'echo': True, 'logprobs': 2, 'max_tokens': 0})[1]
+    only = r['choices'][0]
+    check_equal((only['text'], only['finish_reason']), (PROMPT, 'length'), 'the prompt alone')
+    check_equal(r['usage']['completion_tokens'], 0, 'nothing was made')
+    n = len(only['logprobs']['tokens'])
+    check_equal(n, r['usage']['prompt_tokens'], 'all of the prompt')
+    check_equal(only['logprobs']['token_logprobs'], full['logprobs']['token_logprobs'][:n],
+                'logprobs of the prompt')
+    r = s.post('/v1/chat/completions', chat('hi', max_tokens=0))[1]['choices'][0]
+    check_equal((r['message']['content'], r['finish_reason']), ('', 'length'), 'only read')
+
     stop = whole[4:8]
     r = s.post(path, {**base, 'stop': stop})[1]['choices'][0]
     check_equal((r['text'], r['finish_reason']), (whole[:whole.index(stop)], 'stop'), 'stop')
@@ -136,8 +154,10 @@ def errors(s):
     expect(400, 'invalid_field', path, {'prompt': 'x', 'stop': [1]}, 'stop[0]')
     expect(400, 'invalid_field', '/v1/chat/completions', {'messages': 'hello'}, 'messages')
     expect(400, 'invalid_json', path, b'{"prompt": ')
-    expect(400, 'invalid_token', path, {'prompt': [1, 999999]})
-    expect(400, 'context_length_exceeded', path, {'prompt': 'one two three ' * 2000})
+    expect(400, 'invalid_token', path, {'prompt': [1, 999999]}, 'prompt')
+    expect(400, 'invalid_token', path, {'prompt': 'x', 'logit_bias': {'999999': 1}}, 'logit_bias')
+    expect(400, 'invalid_field', path, {'prompt': ''}, 'prompt')
+    expect(400, 'context_length_exceeded', path, {'prompt': 'one two three ' * 2000}, 'prompt')
     check_equal(s.get('/nowhere')[0], 404, 'unknown path')
     check_equal(s.get('/v1/completions')[0], 405, 'method')
     check_equal(s.get('/health')[0], 200, 'health')

@@ -12,14 +12,20 @@ import tempfile
 import time
 
 DEMO = 'deploy/demo/forge-tiny-Q8_0.gguf'
+ADMIN = ('/v1/models/load', '/v1/models/unload', '/poison', '/crashes')
 
 
 class Server:
-    """`rocmforge serve` with the demo model (or the given models), stopped at exit of `with`."""
+    """`rocmforge serve` with the demo model (or the given models), stopped at exit of `with`. It
+    listens on a Unix socket as well; the administrator's paths are asked there."""
 
     def __init__(self, bin_dir, *args, models=None, env=None):
         self.log = tempfile.NamedTemporaryFile('w+b', prefix='rocmforge-e2e-', suffix='.log')
+        self.folder = tempfile.TemporaryDirectory(prefix='rocmforge-e2e-')
+        self.unix = os.path.join(self.folder.name, 'socket')
         command = [os.path.join(bin_dir, 'rocmforge'), 'serve', '--port', '0']
+        if '--unix' not in args:
+            command += ['--unix', self.unix]
         for m in models or ['forge-tiny=' + DEMO]:
             command += ['--model', m]
         self.process = subprocess.Popen(command + list(args), stdin=subprocess.DEVNULL,
@@ -65,11 +71,16 @@ class Server:
             time.sleep(0.01)
         fail(f'not ready in {seconds} s:\n{self.log_text()}')
 
-    def connect(self, timeout=60):
-        return http.client.HTTPConnection('127.0.0.1', self.port, timeout=timeout)
+    def connect(self, timeout=60, path=''):
+        c = http.client.HTTPConnection('127.0.0.1', self.port, timeout=timeout)
+        if path in ADMIN:
+            c.sock = socket.socket(socket.AF_UNIX)
+            c.sock.settimeout(timeout)
+            c.sock.connect(self.unix)
+        return c
 
     def get(self, path, headers=None):
-        c = self.connect()
+        c = self.connect(path=path)
         c.request('GET', path, headers=headers or {})
         r = c.getresponse()
         body = r.read()
@@ -78,7 +89,7 @@ class Server:
 
     def post(self, path, body, headers=None):
         """(status, parsed body). body: an object, or bytes sent as they are."""
-        c = self.connect()
+        c = self.connect(path=path)
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         c.request('POST', path, data, {'Content-Type': 'application/json', **(headers or {})})
         r = c.getresponse()
@@ -91,7 +102,7 @@ class Server:
 
     def stream(self, path, body):
         """Yields parsed SSE events; the last of a complete stream is the string '[DONE]'."""
-        c = self.connect()
+        c = self.connect(path=path)
         c.request('POST', path, json.dumps({**body, 'stream': True}),
                   {'Content-Type': 'application/json'})
         r = c.getresponse()

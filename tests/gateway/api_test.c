@@ -247,6 +247,40 @@ static void errors(const struct rig *r)
     response_finish(&res);
 }
 
+/* Which field was at fault is told also where the whole request has to be seen, or the worker says
+ * so. */
+static void faults_are_placed(const struct rig *r)
+{
+    static const struct {
+        const char *what, *headers, *body;
+        const char *end;
+    } rows[] = {
+        {TEXT, NULL, "{\"prompt\":\"a\",\"logit_bias\":{\"1000\":1}}",
+         "\"param\":\"logit_bias\",\"code\":\"invalid_token\"}}"},
+        {TEXT, NULL, "{\"prompt\":\"fail context_length_exceeded\"}",
+         "\"param\":\"prompt\",\"code\":\"context_length_exceeded\"}}"},
+        {CHAT, NULL, USER("fail template_error") "}",
+         "\"param\":\"messages\",\"code\":\"template_error\"}}"},
+        {"POST /apply-template", NULL, USER("refuse") "}",
+         "\"param\":\"messages\",\"code\":\"template_error\"}}"},
+        {CHAT, "x-queue-timeout: 1s\r\n", USER("say a") "}",
+         "\"param\":\"x-queue-timeout\",\"code\":\"invalid_field\"}}"},
+        {CHAT, "X-First-Timeout: -1\r\n", USER("say a") "}",
+         "\"param\":\"x-first-timeout\",\"code\":\"invalid_field\"}}"},
+        {CHAT, "X-Total-Timeout: 86401\r\n", USER("say a") "}",
+         "\"param\":\"x-total-timeout\",\"code\":\"invalid_field\"}}"},
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        struct response res;
+        client_once(r, rows[i].what, rows[i].headers, rows[i].body, &res);
+        if (res.status != 400 || !strstr(res.body.data, rows[i].end)) {
+            TEST_FAIL("%s: %d %s, expected %s", rows[i].body, res.status, res.body.data,
+                      rows[i].end);
+        }
+        response_finish(&res);
+    }
+}
+
 static void others(const struct rig *r)
 {
     expect(r, "POST /tokenize", "{\"content\":\"AB\"}", 200, "{\"tokens\":[65,66]}");
@@ -340,7 +374,8 @@ static void keys_and_origins(void)
 {
     struct rig r;
     const struct rig_options o = {.config = "allowed_host=forge.lan\ncors_origin=https://ui.lan\n",
-                                  .keys = "# two keys\nsecret-one\n\n  secret-two\r\n"};
+                                  .keys =
+                                      "# two keys\nsecret-one\n\n  secret-two\r\nadmin  boss\n"};
     rig_start(&r, &o);
     rig_worker_start(&r);
     static const struct {
@@ -362,6 +397,13 @@ static void keys_and_origins(void)
         {"GET /v1/models", "Authorization: Basic secret-one\r\n", 401},
         {"GET /v1/models", "Authorization: secret-one\r\n", 401},
         {"GET /v1/models", "Authorization: Bearer # two keys\r\n", 401},
+        {"GET /poison", NULL, 401},
+        {"GET /poison", "x-api-key: nobody\r\n", 401},
+        {"GET /poison", "x-api-key: secret-one\r\n", 403},
+        {"GET /poison", "x-api-key: boss\r\n", 200},
+        {"POST /v1/models/load", "x-api-key: secret-one\r\n", 403},
+        {"POST /v1/models/unload", "x-api-key: secret-one\r\n", 403},
+        {"POST /v1/models/unload", "Authorization: Bearer boss\r\n", 400},
         {"GET /health", "Origin: https://ui.lan\r\n", 200},
         {"GET /health", "Origin: https://evil.com\r\n", 403},
         {"GET /health", "Origin: http://localhost\r\n", 200},
@@ -433,6 +475,7 @@ int main(void)
     text_stream(&r);
     utf8(&r);
     errors(&r);
+    faults_are_placed(&r);
     others(&r);
     bulk(&r);
     rig_stop(&r);

@@ -71,7 +71,7 @@ static const struct row rows[] = {
     {C, ",\"best_of\":3", NULL},
     {B, ",\"max_tokens\":1", NULL},
     {B, ",\"max_tokens\":-1", NULL},
-    {B, ",\"max_tokens\":0", "max_tokens"},
+    {B, ",\"max_tokens\":0", NULL},
     {B, ",\"max_tokens\":-2", "max_tokens"},
     {B, ",\"max_tokens\":2147483648", "max_tokens"},
     {B, ",\"max_tokens\":1e300", "max_tokens"},
@@ -275,7 +275,12 @@ static void messages_for_the_worker(void)
     CHECK(bias.id == 9 && bias.bias == -2.5f);
     buf_finish(&b);
 
+    encode(T, "{\"prompt\":\"a\",\"max_tokens\":0}", 0, &b, &m);
+    CHECK(m.max_tokens == 0 && (m.flags & MSG_PROMPT_ONLY));
+    buf_finish(&b);
+
     encode(T, "{\"prompt\":[\"a\\u0000b\",[7,8]]}", 0, &b, &m);
+    CHECK(!(m.flags & MSG_PROMPT_ONLY));
     p = section(&b, sizeof(m), MSG_PROMPT_TEXT, 0, &n);
     CHECK(p && n == 3 && memcmp(p, "a\0b", 3) == 0);
     CHECK(m.max_tokens == 0 && m.n_sections == 1 && m.temperature == 1.0f && m.top_p == 1.0f);

@@ -359,6 +359,34 @@ static void patience_ends(void)
     rig_stop(&r);
 }
 
+/* A request's own time limits hold as well while there is no worker to mind them. */
+static void time_limits_without_a_worker(void)
+{
+    struct rig r;
+    struct client queued, first, total;
+    rig_start(&r, NULL);
+    begin_epoch(&r);
+    ask(&queued, &r, "{\"prompt\":\"x\",\"queue_timeout\":0.3}");
+    take_id(&r);
+    ask(&first, &r, "{\"prompt\":\"x\",\"first_timeout\":0.3}");
+    worker_started(&r, take_id(&r), 3, 0);
+    ask(&total, &r,
+        "{\"prompt\":\"x\",\"first_timeout\":0.3,\"total_timeout\":0.4,\"stream\":true}");
+    uint64_t id = take_id(&r);
+    worker_started(&r, id, 3, 0);
+    worker_token(&r, id, 0, 0, "one");
+    client_read_until(&total, "one");
+    uint64_t begin = clock_ms();
+    rig_worker_kill(&r, 100000);
+    expect_body(&queued, 504, "\"code\":\"queue_timeout\"", NULL);
+    expect_body(&first, 504, "\"code\":\"first_token_timeout\"", NULL);
+    expect_body(&total, 200, "\"code\":\"total_timeout\"", "[DONE]");
+    CHECK(clock_ms() - begin < 2000);
+    begin_epoch(&r);
+    CHECK(!has_record(&r));
+    rig_stop(&r);
+}
+
 int main(void)
 {
     struct rig r;
@@ -371,5 +399,6 @@ int main(void)
     what_was_not_read_is_no_fault(&r);
     rig_stop(&r);
     patience_ends();
+    time_limits_without_a_worker();
     return 0;
 }
