@@ -28,6 +28,40 @@ struct choice {
     struct choice *prev, *next; /* in the queue */
 };
 
+static inline bool choice_is_older(const struct choice *a, const struct choice *b)
+{
+    uint64_t x = a->request->arrival, y = b->request->arrival;
+    return x != y ? x < y : a->number < b->number;
+}
+
+static inline int64_t choice_n_known(const struct choice *c)
+{
+    return c->request->n_prompt + c->n_ids;
+}
+
+static inline int32_t choice_known(const struct choice *c, int64_t i)
+{
+    const struct request *r = c->request;
+    return i < r->n_prompt ? r->prompt[i] : c->ids[i - r->n_prompt];
+}
+
+/* Tokens to compute before the next is drawn. */
+static inline int64_t choice_n_missing(const struct choice *c)
+{
+    return choice_n_known(c) - engine_seq_length(c->seq);
+}
+
+static inline bool choice_is_bearer(const struct choice *c)
+{
+    return c->request->bearer == c;
+}
+
+/* Slots that it will need, those of the choices that wait for its prompt included. */
+static inline int64_t choice_n_slots(const struct choice *c)
+{
+    return 1 + (choice_is_bearer(c) ? c->request->n_unborn : 0);
+}
+
 /* Takes the request's parameters; the prompt stands. Runs in a prepare thread. n_max: ids the
  * answer may have. Errors: those of sampler_create, -ENOMEM. */
 MUST_CHECK int choice_init(struct choice *c, struct request *r, uint32_t number, int64_t n_max,

@@ -46,8 +46,8 @@ enum status_phase scheduler_plan(struct scheduler *s);
 /* Computes it and sends what came out. */
 void scheduler_run(struct scheduler *s);
 
-struct scheduler_stats { /* since the start */
-    uint64_t n_preempted; /* choices that went back to the queue */
+struct scheduler_stats {                 /* since the start */
+    uint64_t n_preempted;                /* choices that went back to the queue */
     uint64_t n_prompt_tok, n_cached_tok; /* of requests that started: all, taken from the cache */
 };
 struct scheduler_stats scheduler_stats(const struct scheduler *s);
