@@ -1,6 +1,7 @@
 /* The control channel (see control.h). Runs on the gateway's loop. Invariant: no byte from a client
  * is read before the sandbox stands. */
 #include "gateway/control.h"
+#include "gateway/epoch.h"
 #include "gateway/sandbox.h"
 #include "ipc/memfd.h"
 #include "shared/log.h"
@@ -70,7 +71,7 @@ static void take_attach(struct control *c, struct channel_msg *m)
     struct msg_attach a;
     memcpy(&a, m->payload, sizeof(a));
     c->channel.state = MSG_STATE_GREETED | MSG_STATE_RUNNING;
-    int rc = link_attach(&c->link, &a, m->fds);
+    int rc = epoch_attach(&c->link, &a, m->fds);
     if (rc < 0) {
         log_error("epoch %llu cannot be attached: %s", (unsigned long long)a.epoch, err_text(rc));
         struct msg_breach b = {.epoch = a.epoch};
@@ -110,7 +111,7 @@ static void take(struct control *c, struct channel_msg *m)
         break;
     case MSG_DETACH:
         memcpy(&p.detach, m->payload, sizeof(p.detach));
-        link_detach(&c->link, &p.detach);
+        epoch_detach(&c->link, &p.detach);
         break;
     case MSG_PING:
         notice_send(&c->link.notice, MSG_PING, c->link.epoch, m->payload, m->len);

@@ -1,10 +1,10 @@
 /* The gateway's end of the rings: requests go out, events come in, workers come and go. Knows no
  * HTTP; a terminal uses it the same way.
  *
- * One thread (the loop's). Nothing here blocks. An epoch is one worker's life: link_attach begins
- * it, link_detach or a breach of the protocol ends it. The requests in flight are then given to the
- * next worker with what they have, and their owners hear nothing of it but the pause; MSG_FAIL with
- * ERR_WORKER_DOWN comes when no worker is expected, or none went on with a request within
+ * One thread (the loop's). Nothing here blocks. An epoch is one worker's life: epoch_attach begins
+ * it, epoch_detach or a breach of the protocol ends it. The requests in flight are then given to
+ * the next worker with what they have, and their owners hear nothing of it but the pause; MSG_FAIL
+ * with ERR_WORKER_DOWN comes when no worker is expected, or none went on with a request within
  * resume_ms. Requests that bring workers down are found and refused (trial.h, poison.h). Events
  * come from the loop only, never from within a link_* call that submits, cancels or pauses. */
 #ifndef GATEWAY_LINK_H
@@ -107,11 +107,6 @@ MUST_CHECK int link_open(struct link *l, uv_loop_t *loop, struct channel *channe
 /* Requests in flight are forgotten without events. */
 void link_close(struct link *l);
 
-/* The descriptors of MSG_ATTACH, in its order; taken (set to -1) as far as they are kept. Errors:
- * ERR_PROTOCOL, -errno; then the state is DOWN. */
-MUST_CHECK int link_attach(struct link *l, const struct msg_attach *m, int fds[5]);
-void link_detach(struct link *l, const struct msg_detach *m);
-
 void link_status(const struct link *l, struct link_status *ret);
 
 /* The model of that name; name NULL is the first one. NULL: none. */
@@ -131,5 +126,19 @@ void link_pause(struct link *l, uint64_t id, bool pause);
 void link_poison(struct link *l, const struct msg_poison *m);
 /* Nothing is refused any more; the supervisor is told. */
 void link_forgive(struct link *l);
+
+/* ---- for the link's own files ---- */
+void link_set_state(struct link *l, enum link_state state);
+/* The rings are looked at soon, and then polled while something is awaited. */
+void link_kick(struct link *l);
+/* Nothing is awaited: the polling ends. */
+void link_rest(struct link *l);
+void link_on_bell(uv_poll_t *p, int status, int events);
+/* Puts all that may go into the outbox, in order of arrival. */
+void link_send_all(struct link *l);
+/* The request is over, by no word of the worker: its owner and the worker are told. */
+void link_fail(struct link *l, struct journal_entry *en, const struct err *e);
+/* The request is over and its owner knows. */
+void link_forget(struct link *l, struct journal_entry *en);
 
 #endif
