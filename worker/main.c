@@ -10,6 +10,7 @@
 #include "shared/log.h"
 #include "shared/num.h"
 #include "worker/loop.h"
+#include "worker/sandbox.h"
 #include "worker/tool.h"
 
 #include <errno.h>
@@ -154,6 +155,10 @@ static int serve(struct server *s, struct err *e)
     int err = shake_hands(s, e);
     if (err != 0) {
         return err; /* 1: drained */
+    }
+    err = sandbox_enter(e);
+    if (err < 0) {
+        return err;
     }
     status_beat(s->attach.status, STATUS_LOADING);
     err = models_load(&s->models, &s->config, show_progress, s, e);

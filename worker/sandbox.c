@@ -1,0 +1,145 @@
+/* The worker's system call filter. Once per process, before the models are opened. The program is
+ * written here and not by libseccomp, so that the worker builds on machines that have none. */
+#include "worker/sandbox.h"
+
+#include <errno.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <stddef.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#if defined(__SANITIZE_ADDRESS__) || !defined(__x86_64__)
+#define HAS_FILTER 0 /* LeakSanitizer clones and traces at the end */
+#else
+#define HAS_FILTER 1
+#endif
+
+#if HAS_FILTER
+/* clang-format off */
+static const unsigned denied[] = {
+    /* the network: the one socket it needs is open */
+    SYS_socket, SYS_socketpair, SYS_connect, SYS_bind, SYS_listen, SYS_accept, SYS_accept4,
+    /* other programs and processes; it never forks (a fork of a process with a GPU can hang) */
+    SYS_execve, SYS_execveat, SYS_fork, SYS_vfork, SYS_ptrace, SYS_process_vm_readv,
+    SYS_process_vm_writev, SYS_kcmp, SYS_pidfd_open, SYS_pidfd_getfd, SYS_pidfd_send_signal, SYS_tkill,
+    SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo,
+    /* what many holes of kernels were found in */
+    SYS_bpf, SYS_userfaultfd, SYS_io_uring_setup, SYS_io_uring_enter, SYS_io_uring_register,
+    SYS_perf_event_open, SYS_keyctl, SYS_add_key, SYS_request_key, SYS_personality, SYS_vmsplice,
+    SYS_fanotify_init, SYS_name_to_handle_at, SYS_open_by_handle_at,
+    /* the machine */
+    SYS_mount, SYS_umount2, SYS_move_mount, SYS_open_tree, SYS_fsopen, SYS_fsconfig, SYS_fsmount,
+    SYS_fspick, SYS_pivot_root, SYS_chroot, SYS_setns, SYS_unshare, SYS_swapon, SYS_swapoff,
+    SYS_reboot, SYS_kexec_load, SYS_kexec_file_load, SYS_init_module, SYS_finit_module,
+    SYS_delete_module, SYS_acct, SYS_quotactl, SYS_settimeofday, SYS_clock_settime, SYS_adjtimex,
+    SYS_clock_adjtime, SYS_sethostname, SYS_setdomainname, SYS_syslog, SYS_iopl, SYS_ioperm,
+};
+/* clang-format on */
+
+enum { X32_CALLS = 0x40000000, MAX_INSTRUCTIONS = 2 * COUNT_OF(denied) + 40 };
+
+struct program {
+    struct sock_filter code[MAX_INSTRUCTIONS];
+    unsigned short n;
+};
+
+static void put(struct program *p, struct sock_filter f)
+{
+    ASSERT(p->n < MAX_INSTRUCTIONS);
+    p->code[p->n++] = f;
+}
+
+static void put_load(struct program *p, size_t offset)
+{
+    put(p, (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (unsigned)offset));
+}
+
+static void put_return(struct program *p, unsigned what)
+{
+    put(p, (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, what));
+}
+
+/* Where test is true of the loaded word: the next instruction, else the one after it. */
+static void put_if(struct program *p, unsigned test, unsigned value)
+{
+    put(p, (struct sock_filter)BPF_JUMP(BPF_JMP | test | BPF_K, value, 0, 1));
+}
+
+static void put_unless(struct program *p, unsigned test, unsigned value)
+{
+    put(p, (struct sock_filter)BPF_JUMP(BPF_JMP | test | BPF_K, value, 1, 0));
+}
+
+enum { DENY = SECCOMP_RET_ERRNO | EPERM };
+
+/* Of this call the argument (its low half) decides: where it is not as wanted, it is denied. Leaves
+ * the call's number loaded, as every part of the program does. */
+static void put_argument(struct program *p, unsigned call, unsigned argument, unsigned test,
+                         unsigned value)
+{
+    put(p, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 4));
+    put_load(p, offsetof(struct seccomp_data, args) + argument * sizeof(uint64_t));
+    put_unless(p, test, value);
+    put_return(p, DENY);
+    put_load(p, offsetof(struct seccomp_data, nr));
+}
+
+static void write_program(struct program *p)
+{
+    put_load(p, offsetof(struct seccomp_data, arch));
+    put_unless(p, BPF_JEQ, AUDIT_ARCH_X86_64);
+    put_return(p, SECCOMP_RET_KILL_PROCESS);
+    put_load(p, offsetof(struct seccomp_data, nr));
+    put_if(p, BPF_JGE, X32_CALLS);
+    put_return(p, DENY);
+    for (size_t i = 0; i < COUNT_OF(denied); i++) {
+        put_if(p, BPF_JEQ, denied[i]);
+        put_return(p, DENY);
+    }
+    /* Its flags are in memory, where a filter cannot look; libc takes clone instead. */
+    put_if(p, BPF_JEQ, SYS_clone3);
+    put_return(p, SECCOMP_RET_ERRNO | ENOSYS);
+    put_argument(p, SYS_clone, 0, BPF_JSET, CLONE_THREAD);
+    put_argument(p, SYS_kill, 0, BPF_JEQ, (unsigned)getpid());
+    put_argument(p, SYS_tgkill, 0, BPF_JEQ, (unsigned)getpid());
+    static const unsigned keyboards[] = {TIOCSTI, TIOCLINUX}; /* they type for the user */
+    for (size_t i = 0; i < COUNT_OF(keyboards); i++) {
+        put(p, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_ioctl, 0, 4));
+        put_load(p, offsetof(struct seccomp_data, args) + sizeof(uint64_t));
+        put_if(p, BPF_JEQ, keyboards[i]);
+        put_return(p, DENY);
+        put_load(p, offsetof(struct seccomp_data, nr));
+    }
+    put_return(p, SECCOMP_RET_ALLOW);
+}
+
+static int filter_calls(void)
+{
+    static struct program p;
+    p.n = 0;
+    write_program(&p);
+    struct sock_fprog f = {.len = p.n, .filter = p.code};
+    return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &f) == 0
+               ? 0
+               : -errno;
+}
+#endif
+
+int sandbox_enter(struct err *e)
+{
+    (void)setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
+        return err_set(e, -errno, "PR_SET_NO_NEW_PRIVS");
+    }
+    int rc = 0;
+#if HAS_FILTER
+    rc = filter_calls();
+#endif
+    return rc < 0 ? err_set(e, rc, "the system call filter of the worker") : 0;
+}
