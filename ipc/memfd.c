@@ -48,6 +48,17 @@ int memfd_create_shared(const char *name, size_t bytes)
     return fd < 0 ? fd : seal(fd, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
 }
 
+int memfd_create_open(const char *name, size_t bytes)
+{
+    int fd = create(name, bytes);
+    return fd < 0 ? fd : seal(fd, F_SEAL_SHRINK | F_SEAL_GROW);
+}
+
+int memfd_make_const(int fd)
+{
+    return fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SEAL) < 0 ? -errno : 0;
+}
+
 int memfd_create_const(const char *name, const void *data, size_t bytes)
 {
     int fd = create(name, bytes);
@@ -67,8 +78,7 @@ int memfd_create_const(const char *name, const void *data, size_t bytes)
     return seal(fd, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL);
 }
 
-int memfd_map(int fd, size_t min, size_t max, bool is_const, bool writable, void **ret_map,
-              size_t *ret_bytes)
+int memfd_check(int fd, size_t min, size_t max, bool is_const, size_t *ret_bytes)
 {
     int want = F_SEAL_SHRINK | F_SEAL_GROW | (is_const ? F_SEAL_WRITE : 0);
     int seals = fcntl(fd, F_GET_SEALS);
@@ -77,7 +87,18 @@ int memfd_map(int fd, size_t min, size_t max, bool is_const, bool writable, void
         (uint64_t)st.st_size < min || (uint64_t)st.st_size > max) {
         return ERR_PROTOCOL;
     }
-    size_t bytes = (size_t)st.st_size;
+    *ret_bytes = (size_t)st.st_size;
+    return 0;
+}
+
+int memfd_map(int fd, size_t min, size_t max, bool is_const, bool writable, void **ret_map,
+              size_t *ret_bytes)
+{
+    size_t bytes;
+    int err = memfd_check(fd, min, max, is_const, &bytes);
+    if (err < 0) {
+        return err;
+    }
     if (bytes == 0) {
         *ret_map = NULL;
         *ret_bytes = 0;

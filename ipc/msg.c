@@ -1,5 +1,6 @@
 /* The message table and its checks. Pure; works on private copies only. */
 #include "ipc/msg.h"
+#include "ipc/store.h"
 #include "shared/buf.h"
 #include "shared/err.h"
 #include "shared/num.h"
@@ -25,6 +26,7 @@ _Static_assert(sizeof(struct msg_hello) == 48, "msg_hello");
 _Static_assert(sizeof(struct msg_detach) == 24 + MSG_DETAIL_BYTES, "msg_detach");
 _Static_assert(sizeof(struct msg_breach) == 8 + MSG_DETAIL_BYTES, "msg_breach");
 _Static_assert(sizeof(struct msg_poison) == 48, "msg_poison");
+_Static_assert(sizeof(struct msg_store) == 48, "msg_store");
 _Static_assert(sizeof(struct msg_stage) == 32 + 2 * MSG_DETAIL_BYTES, "msg_stage");
 _Static_assert(sizeof(struct msg_model) == 48 + 2 * MSG_NAME_BYTES + 224, "msg_model");
 _Static_assert(sizeof(struct msg_generate) == 104, "msg_generate");
@@ -125,6 +127,12 @@ static bool fields_ok(uint32_t type, const void *payload, size_t len)
         struct msg_bulk m;
         memcpy(&m, payload, sizeof(m));
         return len == sizeof(m) && m.bytes > 0 && m.bytes <= LIMIT_BULK_BYTES;
+    }
+    case MSG_STORE:
+    case MSG_DROP: {
+        struct msg_store m;
+        memcpy(&m, payload, sizeof(m));
+        return len == sizeof(m) && store_info(m.kind)->word && m.bytes > 0;
     }
     case MSG_BULK_NOTE: {
         struct msg_bulk_note m;

@@ -145,6 +145,16 @@ struct msg_stage {
     char remedy[MSG_DETAIL_BYTES];
 };
 
+/* STORE, fd: its memfd, sealed as its kind demands (ipc/store.h). From a worker: keep this for those
+ * that come after me, in place of one of the same kind and key. From the supervisor, before ATTACH:
+ * this was kept. DROP: nobody will want it. */
+struct msg_store {
+    uint32_t kind; /* enum store_kind */
+    uint32_t reserved;
+    uint64_t bytes;
+    uint8_t key[32]; /* what it holds and in which form; the supervisor only compares it */
+};
+
 /* ---- ring ---- */
 
 /* One per served model, index counts from 0, when the worker begins to serve; then again whenever one

@@ -28,14 +28,25 @@ struct matmul_weight { /* a matrix ready to multiply */
     int64_t n_cols;   /* inputs; a multiple of the type's block length */
     const void *data; /* borrowed: the file's bytes; read by the scalar reference only */
     size_t row_bytes; /* of the file's form */
-    void *packed;     /* owned: panels (kernels/cpu/panel.h), or NULL for the scalar reference */
+    const void *packed; /* panels (kernels/cpu/panel.h); NULL: for the scalar reference */
     size_t packed_bytes;
+    void *owned;         /* packed, where matmul_prepare made its memory */
     enum matmul_act act; /* what x must be */
 };
 
-/* Prepares a weight for the ISA. With a vector ISA it is packed: the same bytes in another order,
- * after which the file's form is needed for matmul_row only. Errors: -ENOMEM, -ENOTSUP (no such
- * type). */
+/* Counts the forms that packed weights had: one that was packed by another form is packed anew. */
+enum { MATMUL_LAYOUT = 1 };
+
+/* Describes a weight for the ISA: all but packed. With a vector ISA packed_bytes is above 0: so much
+ * memory, aligned to 64, is filled by matmul_pack once and is then given as packed. Errors: -ENOTSUP
+ * (no such type). */
+MUST_CHECK int matmul_describe(struct matmul_weight *w, enum type type, enum isa isa, int64_t n_rows,
+                               int64_t n_cols, const void *data);
+/* The file's bytes in the order that the vector kernels read; after it the file's form is needed for
+ * matmul_row only. */
+void matmul_pack(const struct matmul_weight *w, void *to, struct pool *pool);
+
+/* Describes and packs a weight into memory of its own. Errors: -ENOMEM, -ENOTSUP. */
 MUST_CHECK int matmul_prepare(struct matmul_weight *w, enum type type, enum isa isa, int64_t n_rows,
                               int64_t n_cols, const void *data, struct pool *pool);
 void matmul_finish(struct matmul_weight *w);

@@ -101,6 +101,20 @@ static void end_epoch(struct supervisor *s, int err, uint64_t wait_ms, bool is_c
     child_end(&s->probe, CHILD_LAST_MS, now_ms); /* nobody waits for its verdict */
 }
 
+/* Which of its predecessors' work the next worker is not given: all of it when memory ran out,
+ * because stores are what a dead worker still holds; nor what was written by one that is perhaps
+ * alive, or perhaps made this one crash before it was ready. */
+static void distrust_stores(struct supervisor *s, const struct policy_death *d,
+                            const struct policy_decision *r)
+{
+    bool is_alive = d->signal == 0 && d->exit_code < 0;
+    if (d->is_oom_kill) {
+        vault_clear(&s->vault);
+    } else if (is_alive || (r->blame == POLICY_OWN && !s->worker.was_ready)) {
+        vault_drop_writable(&s->vault);
+    }
+}
+
 static void death_of_worker(struct supervisor *s, struct policy_death *d, uint64_t now_ms)
 {
     struct child *w = &s->worker;
@@ -128,6 +142,7 @@ static void death_of_worker(struct supervisor *s, struct policy_death *d, uint64
     if (r.blame != POLICY_ORDERED && !(r.gives_up && d->signal == 0)) {
         report(w, d, &r, where, words, now_ms);
     }
+    distrust_stores(s, d, &r);
     char detail[MSG_DETAIL_BYTES], end[64];
     describe_end(d, end, sizeof(end));
     snprintf(detail, sizeof(detail), "the worker %s%s%.180s", end, *words ? ": " : "", words);

@@ -137,6 +137,11 @@ static void on_hello(struct supervisor *s, struct child *c, const struct channel
         say(s, c, MSG_LISTEN, &listen, sizeof(listen), l->fds, l->n_tcp + l->n_unix, now_ms);
     }
     if (c == &s->worker) {
+        rc = vault_give(&s->vault, &c->channel, s->epoch.id);
+        if (rc != 0 && rc != ERR_PEER_GONE) {
+            child_condemn(c, now_ms, "STORE could not be sent: %s", err_text(rc));
+            return;
+        }
         attach(s, c, now_ms);
     }
     pair(s, now_ms);
@@ -266,6 +271,25 @@ static void on_verdict(struct supervisor *s, struct child *c, const struct chann
     }
 }
 
+static void on_store(struct supervisor *s, struct child *c, struct channel_msg *m, uint64_t now_ms)
+{
+    struct msg_store store;
+    memcpy(&store, m->payload, sizeof(store));
+    if (m->type == MSG_DROP) {
+        vault_drop(&s->vault, &store);
+        return;
+    }
+    int rc = vault_keep(&s->vault, &store, m->fds[0]);
+    if (rc != 0) {
+        child_condemn(c, now_ms, "a store of kind '%s' and %llu bytes is not as promised",
+                      store_info(store.kind)->word, (unsigned long long)store.bytes);
+        return;
+    }
+    m->fds[0] = -1;
+    log_debug("%zu stores are kept, %.1f MB in memory", s->vault.n,
+              (double)vault_resident_bytes(&s->vault) / 1e6);
+}
+
 /* False: it has nothing to finish. */
 static bool ask_to_drain(struct supervisor *s, struct child *c, uint64_t deadline_ms,
                          uint64_t now_ms)
@@ -324,6 +348,10 @@ static void handle(struct supervisor *s, struct child *c, struct channel_msg *m,
         break;
     case MSG_VERDICT:
         on_verdict(s, c, m, now_ms);
+        break;
+    case MSG_STORE:
+    case MSG_DROP:
+        on_store(s, c, m, now_ms);
         break;
     }
 }

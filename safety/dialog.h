@@ -1,10 +1,11 @@
 /* The control dialog with the children, on the supervisor's side.
  *
  *   child: HELLO          -> CONFIG; LISTEN to the gateway
- *   worker greeted        -> ATTACH, and to the front with the same five descriptors
+ *   worker greeted        -> STORE for each that is kept, ATTACH, and to the front with the same five descriptors
  *   a new front greeted   -> ATTACH to it and, once more, to the worker that is there
  *   worker: PREFLIGHT     -> the probe is started; its VERDICT goes to the worker
  *   worker: READY, front: READY
+ *   worker: STORE, DROP   to and from the vault
  *   front: BULK           -> to the worker, unopened
  *   front: BREACH         -> the worker is condemned
  *   front: POISON         is kept; a new front gets it after CONFIG

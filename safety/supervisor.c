@@ -358,6 +358,7 @@ static void tear_down(struct supervisor *s)
 {
     listen_close(&s->listening);
     epoch_close(&s->epoch);
+    vault_clear(&s->vault);
     int fds[] = {s->config_fd, s->key_fd, s->signal_fd};
     for (size_t i = 0; i < COUNT_OF(fds); i++) {
         if (fds[i] >= 0) {

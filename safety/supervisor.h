@@ -22,6 +22,7 @@
 #include "safety/epoch.h"
 #include "safety/listen.h"
 #include "safety/policy.h"
+#include "safety/vault.h"
 #include "safety/watchdog.h"
 #include "shared/config.h"
 
@@ -79,6 +80,8 @@ struct supervisor {
     uint64_t n_oom_kills; /* in our cgroup, when the worker was started */
     uint64_t load_ms;     /* what the last load took; for Retry-After */
     uint64_t died_ms;     /* when the last worker died; 0 none */
+
+    struct vault vault; /* what workers leave to their successors */
 
     struct child stuck[SUPERVISOR_MAX_STUCK]; /* cannot be killed; slots with state NONE are free */
 

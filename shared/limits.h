@@ -46,6 +46,7 @@ enum {
     LIMIT_BELL_POLL_MS = 50, /* guards a lost bell while a request is in flight */
     /* models */
     LIMIT_MODELS = 16,
+    LIMIT_STORES = 4 * LIMIT_MODELS, /* kept for the next worker */
     LIMIT_GGUF_STRING_BYTES = 16 * 1024 * 1024,
     LIMIT_GGUF_KEY_BYTES = 64 * 1024 - 1, /* of the format */
     LIMIT_GGUF_NAME_BYTES = 64,           /* of the format */

@@ -29,12 +29,18 @@ static const struct matmul_kernel *kernel_of(enum isa isa)
 #endif
 }
 
+struct packing {
+    const struct matmul_weight *w;
+    void *to;
+};
+
 static void pack_panels(void *arg, int64_t lo, int64_t hi, int thread)
 {
-    const struct matmul_weight *w = arg;
+    const struct packing *p = arg;
+    const struct matmul_weight *w = p->w;
     (void)thread;
-    for (int64_t p = lo; p < hi; p++) {
-        panel_pack(w->type, w->data, w->n_rows, w->n_cols, p, w->packed);
+    for (int64_t i = lo; i < hi; i++) {
+        panel_pack(w->type, w->data, w->n_rows, w->n_cols, i, p->to);
     }
 }
 
@@ -62,13 +68,13 @@ static int64_t panels_of(const struct matmul_weight *w)
     return (w->n_rows + PANEL_ROWS - 1) / PANEL_ROWS;
 }
 
-int matmul_prepare(struct matmul_weight *w, enum type type, enum isa isa, int64_t n_rows,
-                   int64_t n_cols, const void *data, struct pool *pool)
+int matmul_describe(struct matmul_weight *w, enum type type, enum isa isa, int64_t n_rows,
+                    int64_t n_cols, const void *data)
 {
     if (!quant_decoder(type)) {
         return -ENOTSUP;
     }
-    struct matmul_weight ready = {
+    *w = (struct matmul_weight){
         .type = type,
         .isa = isa,
         .n_rows = n_rows,
@@ -79,16 +85,36 @@ int matmul_prepare(struct matmul_weight *w, enum type type, enum isa isa, int64_
     };
     if (isa != ISA_SCALAR) {
         grid_words_make();
-        ready.act = act_of(type);
-        ready.packed_bytes = panel_bytes(type, n_rows, n_cols);
+        w->act = act_of(type);
+        w->packed_bytes = panel_bytes(type, n_rows, n_cols);
+    }
+    return 0;
+}
+
+void matmul_pack(const struct matmul_weight *w, void *to, struct pool *pool)
+{
+    struct packing p = {w, to};
+    pool_run(pool, panels_of(w), 1, pack_panels, &p);
+}
+
+int matmul_prepare(struct matmul_weight *w, enum type type, enum isa isa, int64_t n_rows,
+                   int64_t n_cols, const void *data, struct pool *pool)
+{
+    struct matmul_weight ready;
+    int err = matmul_describe(&ready, type, isa, n_rows, n_cols, data);
+    if (err < 0) {
+        return err;
+    }
+    if (ready.packed_bytes > 0) {
         bool is_large = ready.packed_bytes >= HUGE_PAGE_BYTES;
-        if (posix_memalign(&ready.packed, is_large ? HUGE_PAGE_BYTES : 64, ready.packed_bytes)) {
+        if (posix_memalign(&ready.owned, is_large ? HUGE_PAGE_BYTES : 64, ready.packed_bytes)) {
             return -ENOMEM;
         }
         if (is_large) { /* advice only: with huge pages a stream of weights misses the TLB less */
-            madvise(ready.packed, ready.packed_bytes, MADV_HUGEPAGE);
+            madvise(ready.owned, ready.packed_bytes, MADV_HUGEPAGE);
         }
-        pool_run(pool, panels_of(&ready), 1, pack_panels, &ready);
+        ready.packed = ready.owned;
+        matmul_pack(&ready, ready.owned, pool);
     }
     *w = ready;
     return 0;
@@ -96,7 +122,7 @@ int matmul_prepare(struct matmul_weight *w, enum type type, enum isa isa, int64_
 
 void matmul_finish(struct matmul_weight *w)
 {
-    free(w->packed);
+    free(w->owned);
     *w = (struct matmul_weight){0};
 }
 
