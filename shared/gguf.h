@@ -84,6 +84,10 @@ MUST_CHECK int gguf_parse(const uint8_t *data, size_t bytes, struct gguf *ret, s
 /* 0: unchanged; ERR_MODEL_CHANGED when a part's size, time or inode differ from when opened. */
 MUST_CHECK int gguf_check_unchanged(const struct gguf *g, struct err *e);
 
+/* Takes the files' pages out of this process; whoever reads them again gets them from the page cache,
+ * or from disk. */
+void gguf_let_go(const struct gguf *g);
+
 /* NULL when absent. */
 const struct gguf_kv *gguf_find(const struct gguf *g, const char *key);
 const struct gguf_tensor *gguf_find_tensor(const struct gguf *g, const char *name);

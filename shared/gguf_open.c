@@ -280,6 +280,13 @@ void gguf_close(struct gguf *g)
     *g = (struct gguf){0};
 }
 
+void gguf_let_go(const struct gguf *g)
+{
+    for (size_t i = 0; i < g->n_parts; i++) { /* advice; it may fail for locked pages */
+        (void)madvise((void *)(uintptr_t)g->parts[i].map, g->parts[i].bytes, MADV_DONTNEED);
+    }
+}
+
 int gguf_check_unchanged(const struct gguf *g, struct err *e)
 {
     for (size_t i = 0; i < g->n_parts; i++) {

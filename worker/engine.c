@@ -252,7 +252,11 @@ static int name_model(struct engine *en, struct err *e)
     i->arch = arena_str(&en->program.arena, s.data, s.len);
     snprintf(i->device, sizeof i->device, "cpu %s, %d thread%s", isa_name(en->options.isa),
              pool_threads(en->pool), pool_threads(en->pool) == 1 ? "" : "s");
-    return i->arch ? fingerprint(&en->gguf, i->fingerprint) : -ENOMEM;
+    const struct weights *w = &en->weights;
+    snprintf(i->memory, sizeof i->memory, "%.1f MB packed%s, %.0f %% in huge pages",
+             (double)w->bytes / 1e6, w->was_kept ? " before" : "",
+             w->bytes ? 100.0 * (double)w->huge_bytes / (double)w->bytes : 0.0);
+    return i->arch ? 0 : -ENOMEM;
 }
 
 static int open_parts(struct engine *en, const char *path, struct err *e)
@@ -268,8 +272,13 @@ static int open_parts(struct engine *en, const char *path, struct err *e)
     }
     int n_threads = pool_threads(en->pool);
     err = build(&en->gguf, o, n_threads, &en->program, &en->info, e);
+    err = err < 0 ? err : fingerprint(&en->gguf, en->info.fingerprint);
     err = err < 0 ? err
-                  : program_prepare(&en->program, o->isa, en->pool, o->progress, o->progress_arg, e);
+                  : weights_open(&en->weights, &en->program, o->isa, en->pool, o->stores,
+                                 en->info.fingerprint, o->progress, o->progress_arg, e);
+    if (err == 0 && en->weights.map) { /* or each weight would stand in memory twice */
+        gguf_let_go(&en->gguf);
+    }
     err = err < 0 ? err : program_compile(&en->program);
     err = err < 0 ? err
                   : program_link(&en->program, o->max_rows, o->max_logits, en->info.n_ctx, n_threads);
@@ -320,9 +329,17 @@ void engine_close(struct engine **at)
     free(en->runs);
     free(en->name);
     program_finish(&en->program);
+    weights_close(&en->weights);
     pool_destroy(&en->pool);
     gguf_close(&en->gguf);
     free(en);
+}
+
+void engine_claim_stores(const struct engine_options *o, const uint8_t fingerprint[32])
+{
+    uint8_t key[STORE_KEY_BYTES];
+    weights_key(o->isa, fingerprint, key);
+    stores_claim(o->stores, STORE_WEIGHTS, key);
 }
 
 const struct engine_info *engine_info(const struct engine *en)

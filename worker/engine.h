@@ -12,6 +12,7 @@
 #include "shared/gguf.h"
 
 struct engine;
+struct stores;
 struct engine_seq; /* one sequence: its block table, its recurrent state */
 
 struct engine_options {
@@ -24,6 +25,7 @@ struct engine_options {
     int64_t max_logits;     /* rows of one step that may want logits */
     uint64_t kv_memory_bytes; /* of the KV cache; 0: kv_memory_share decides */
     double kv_memory_share;   /* of free memory */
+    struct stores *stores; /* borrowed; NULL: nothing outlives the process */
     /* Called during load with bytes done of total; may be NULL. */
     void (*progress)(void *arg, uint64_t done, uint64_t total);
     void *progress_arg;
@@ -40,6 +42,7 @@ struct engine_info {
     char device[64];      /* "cpu avx512, 2 threads" */
     char profile[64];     /* equal profiles compute equal bits: "cpu avx512, kv f16" */
     uint8_t fingerprint[32]; /* of metadata and tensor table: keys caches */
+    char memory[96];         /* what kind of memory it got, for the log */
     char warn[160];          /* a sentence for the log, such as tensors that nothing uses; or "" */
 };
 
@@ -51,6 +54,9 @@ MUST_CHECK int engine_open(const char *path, const struct engine_options *o, str
 void engine_close(struct engine **en);
 const struct engine_info *engine_info(const struct engine *en);
 const struct gguf *engine_gguf(const struct engine *en);
+
+/* Of a model that is not open: what is kept of it is not to be dropped as left over. */
+void engine_claim_stores(const struct engine_options *o, const uint8_t fingerprint[32]);
 
 /* What a model would take, without loading tensors (inspect). */
 MUST_CHECK int engine_estimate(const struct gguf *g, const struct engine_options *o,

@@ -6,6 +6,7 @@
 #include "worker/engine.h"
 #include "worker/kv.h"
 #include "worker/program.h"
+#include "worker/weights.h"
 
 /* Of its blocks the full ones are published (worker/kv.h), unless a step of it failed. */
 struct engine_seq {
@@ -24,6 +25,7 @@ struct engine {
     struct engine_info info;
     char *name; /* owned */
     struct program program;
+    struct weights weights;
     struct pool *pool;
     struct kv_pool kv;
     int64_t max_blocks;      /* of a sequence */

@@ -11,6 +11,7 @@
 #include "shared/num.h"
 #include "worker/loop.h"
 #include "worker/sandbox.h"
+#include "worker/stores.h"
 #include "worker/tool.h"
 
 #include <errno.h>
@@ -28,6 +29,7 @@ struct server {
     struct channel_msg msg; /* scratch */
     struct config config;
     struct attach attach;
+    struct stores *stores; /* owned */
     struct models models;
 };
 
@@ -90,6 +92,9 @@ static int take_message(struct server *s, struct err *e)
         err = attach_open(&s->attach, &s->msg);
         s->channel.state = MSG_STATE_RUNNING;
         return err < 0 ? err_set(e, err, "ATTACH") : GOT_ATTACH;
+    case MSG_STORE:
+        err = stores_receive(s->stores, &s->msg);
+        return err < 0 ? err_set(e, err, "STORE") : 0;
     case MSG_DRAIN:
         return GOT_DRAIN;
     default:
@@ -161,7 +166,7 @@ static int serve(struct server *s, struct err *e)
         return err;
     }
     status_beat(s->attach.status, STATUS_LOADING);
-    err = models_load(&s->models, &s->config, show_progress, s, e);
+    err = models_load(&s->models, &s->config, s->stores, show_progress, s, e);
     if (err < 0) {
         return err;
     }
@@ -214,6 +219,7 @@ static int run_server(uint64_t epoch)
     config_init(&s.config);
     attach_init(&s.attach);
     channel_init(&s.channel, CHANNEL_CHILD_FD, MSG_WORKER, MSG_SUPERVISOR);
+    s.stores = stores_create(&s.channel, epoch);
     int err = serve(&s, &e);
     if (err > 0) {
         say_drained(&s);
@@ -222,6 +228,7 @@ static int run_server(uint64_t epoch)
     }
     int code = err < 0 ? report(&s, &e) : EXIT_OK;
     models_finish(&s.models);
+    stores_destroy(&s.stores);
     attach_close(&s.attach);
     config_finish(&s.config);
     channel_close(&s.channel);

@@ -7,6 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 static uint64_t meminfo_available(void)
 {
@@ -84,4 +89,36 @@ void memory_unmap(void *p, size_t bytes)
     if (p) {
         munmap(p, MAX(bytes, (size_t)1));
     }
+}
+
+void *memory_map_fd(int fd, size_t bytes, bool is_writable)
+{
+    /* Huge pages can be mapped only where address and offset agree in their lower bits. */
+    size_t room = bytes + MEMORY_HUGE_BYTES;
+    char *at = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED) {
+        return NULL;
+    }
+    size_t before = -(uintptr_t)at & (MEMORY_HUGE_BYTES - 1);
+    size_t mapped = num_pad(bytes, (size_t)sysconf(_SC_PAGESIZE));
+    void *map = mmap(at + before, bytes, is_writable ? PROT_READ | PROT_WRITE : PROT_READ,
+                     (is_writable ? MAP_SHARED : MAP_PRIVATE) | MAP_FIXED, fd, 0);
+    if (map == MAP_FAILED) {
+        munmap(at, room);
+        return NULL;
+    }
+    if (before > 0) {
+        munmap(at, before);
+    }
+    munmap(at + before + mapped, room - before - mapped);
+    return map;
+}
+
+size_t memory_make_huge(char *map, size_t bytes)
+{
+    madvise(map, bytes, MADV_HUGEPAGE);
+    for (size_t at = 0; at < bytes; at += MEMORY_HUGE_BYTES) {
+        map[at] = 0; /* what is wholly empty cannot be collapsed */
+    }
+    return madvise(map, bytes, MADV_COLLAPSE) == 0 ? bytes : 0;
 }

@@ -12,4 +12,14 @@ uint64_t memory_available(void);
 void *memory_map(size_t bytes);
 void memory_unmap(void *p, size_t bytes);
 
+#define MEMORY_HUGE_BYTES ((size_t)2 << 20)
+
+/* Maps a whole memfd where huge pages can be mapped: shared when writable, else read-only and private.
+ * NULL when it cannot be. */
+void *memory_map_fd(int fd, size_t bytes, bool is_writable);
+/* Asks for huge pages under a writable mapping of a memfd, before it is filled; map and bytes are
+ * multiples of MEMORY_HUGE_BYTES. Shared memory seldom gets them by itself, but since Linux 6.1 the
+ * pages there are can be collapsed. Returns the bytes that are known to be huge. */
+size_t memory_make_huge(char *map, size_t bytes);
+
 #endif

@@ -3,6 +3,7 @@
 #include "worker/models.h"
 #include "shared/log.h"
 #include "worker/setup.h"
+#include "worker/stores.h"
 #include "worker/template_chat.h"
 
 #include <errno.h>
@@ -143,6 +144,7 @@ static int look_at(struct model *v, const struct engine_options *o, struct err *
     err = engine_estimate(&g, o, &info, e);
     if (err == 0) {
         take_sizes(v, &info);
+        engine_claim_stores(o, info.fingerprint);
         if (gguf_get_str(&g, "general.architecture", &arch, &none) == 0 && arch.data) {
             snprintf(arch_name, sizeof(arch_name), "%.*s", (int)MIN(arch.len, (size_t)31),
                      arch.data);
@@ -175,10 +177,10 @@ static int load(struct model *m, const struct config *c, const struct engine_opt
         models_describe(m);
         log_info(
             "model %s: %s, %s, %.1f MB of weights, context %lld tokens, KV cache %.1f MB for %lld "
-            "tokens, on %s",
+            "tokens, on %s; %s",
             m->name, info->arch, info->quant, (double)info->weight_bytes / 1e6, (long long)m->n_ctx,
             (double)info->kv_bytes / 1e6, (long long)(info->n_blocks * ENGINE_BLOCK_TOKENS),
-            info->device);
+            info->device, info->memory);
         if (*info->warn) {
             log_warn("model %s: %s", m->name, info->warn);
         }
@@ -201,8 +203,8 @@ static int name_path(int err, const char *path, struct err *e)
     return err_set(e, err, "%s%s%.200s", path, *detail ? ": " : "", detail);
 }
 
-int models_load(struct models *m, const struct config *c, models_progress_fn *progress,
-                void *progress_arg, struct err *e)
+int models_load(struct models *m, const struct config *c, struct stores *stores,
+                models_progress_fn *progress, void *progress_arg, struct err *e)
 {
     *m = (struct models){0};
     const struct config_list *list = &c->v[CONFIG_model].list;
@@ -224,6 +226,7 @@ int models_load(struct models *m, const struct config *c, models_progress_fn *pr
     o.max_logits = m->max_logits;
     m->max_loaded = c->v[CONFIG_max_models].i > 0 ? (size_t)c->v[CONFIG_max_models].i : list->n;
     o.kv_memory_share /= (double)MIN(list->n, m->max_loaded);
+    o.stores = stores;
     m->options = o;
     m->config = c;
     for (size_t i = 0; i < list->n; i++) {
@@ -240,6 +243,7 @@ int models_load(struct models *m, const struct config *c, models_progress_fn *pr
             return err;
         }
     }
+    stores_drop_unclaimed(stores);
     return 0;
 }
 

@@ -17,11 +17,6 @@ void program_init(struct program *p)
 
 void program_finish(struct program *p)
 {
-    for (size_t i = 0; i < p->n_prepared; i++) {
-        for (int32_t k = 0; k < p->weights[i].n; k++) {
-            matmul_finish(&p->weights[i].w[k]);
-        }
-    }
     free(p->ops);
     free(p->bufs);
     free(p->weights);
@@ -155,27 +150,17 @@ uint64_t program_weight_bytes(const struct program *p)
     return n;
 }
 
-int program_prepare(struct program *p, enum isa isa, struct pool *pool,
-                    void (*progress)(void *arg, uint64_t done, uint64_t total), void *progress_arg,
-                    struct err *e)
+int program_describe_weights(struct program *p, enum isa isa, struct err *e)
 {
-    uint64_t total = program_weight_bytes(p), done = 0;
-    for (; p->n_prepared < p->n_weights; p->n_prepared++) {
-        struct program_weights *pw = &p->weights[p->n_prepared];
+    for (size_t i = 0; i < p->n_weights; i++) {
+        struct program_weights *pw = &p->weights[i];
         for (int32_t k = 0; k < pw->n; k++) {
             struct matmul_weight *w = &pw->w[k];
-            int err = matmul_prepare(w, w->type, isa, w->n_rows, w->n_cols, w->data, pool);
+            int err = matmul_describe(w, w->type, isa, w->n_rows, w->n_cols, w->data);
             if (err < 0) {
-                while (k-- > 0) {
-                    matmul_finish(&pw->w[k]);
-                }
-                return err_set(e, err == -ENOMEM ? ERR_NO_MEMORY : err, "tensor '%s' (%s)",
-                               pw->name, type_info((uint32_t)w->type)->name);
+                return err_set(e, err, "tensor '%s' (%s)", pw->name,
+                               type_info((uint32_t)w->type)->name);
             }
-        }
-        done += weights_bytes(pw);
-        if (progress) {
-            progress(progress_arg, done, total);
         }
     }
     return 0;

@@ -25,7 +25,7 @@ struct program_buffer {
     size_t offset, bytes;
 };
 
-struct program_weights { /* matrices that are prepared together: one, or all experts of a layer */
+struct program_weights { /* matrices of one tensor: one, or all experts of a layer */
     struct matmul_weight *w; /* type, shape and data are set when building */
     int32_t n;
     const char *name; /* of the tensor */
@@ -38,7 +38,7 @@ struct program {
     struct program_buffer *bufs; /* owned */
     size_t n_bufs, cap_bufs;
     struct program_weights *weights; /* owned */
-    size_t n_weights, cap_weights, n_prepared;
+    size_t n_weights, cap_weights;
     struct kv_layer *kv; /* owned; data is set by the engine */
     size_t n_kv, cap_kv;
     struct op_state *states; /* owned; data is set by the engine */
@@ -67,10 +67,9 @@ struct op_rows program_rows(const struct program *p, int buf);
 typedef void program_visit_fn(void *arg, struct op_rows *r, bool is_out);
 void program_visit(struct op *op, program_visit_fn *fn, void *arg);
 
-/* Packs the matrices for the instruction set. progress may be NULL. */
-MUST_CHECK int program_prepare(struct program *p, enum isa isa, struct pool *pool,
-                               void (*progress)(void *arg, uint64_t done, uint64_t total),
-                               void *progress_arg, struct err *e);
+/* Describes the matrices for the instruction set; their packed form is for worker/weights.h. Errors:
+ * -ENOTSUP, e names the tensor. */
+MUST_CHECK int program_describe_weights(struct program *p, enum isa isa, struct err *e);
 uint64_t program_weight_bytes(const struct program *p);
 
 /* The passes, then the memory plan for steps of at most max_rows rows, max_logits of which want

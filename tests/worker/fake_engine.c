@@ -229,6 +229,12 @@ const struct gguf *engine_gguf(const struct engine *en)
     return NULL;
 }
 
+void engine_claim_stores(const struct engine_options *o, const uint8_t fingerprint[32])
+{
+    (void)o;
+    (void)fingerprint;
+}
+
 int engine_open(const char *path, const struct engine_options *o, struct engine **ret,
                 struct err *e)
 {

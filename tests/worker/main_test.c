@@ -2,6 +2,7 @@
  * it ends when something is wrong: exit code, last words. argv[1] is the program; without it,
  * the one of the build tree. */
 #include "ipc/memfd.h"
+#include "ipc/store.h"
 #include "shared/clock.h"
 #include "shared/config.h"
 #include "tests/test.h"
@@ -16,7 +17,7 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
-enum { NO_LIMIT = 1000 * 1000, RING = 1 << 18 };
+enum { NO_LIMIT = 1000 * 1000, RING = 1 << 18, MAX_STORES = 4 };
 
 static const char *program;
 
@@ -27,6 +28,9 @@ struct child {
     int fds[5];
     void *maps[3];
     struct peer peer;
+    struct msg_store stores[MAX_STORES]; /* that it wants kept */
+    int store_fds[MAX_STORES];
+    int n_stores;
 };
 
 static void start(struct child *c)
@@ -49,8 +53,16 @@ static void start(struct child *c)
 static void receive(struct child *c, uint32_t type)
 {
     struct pollfd p = {.fd = c->channel.fd, .events = POLLIN};
-    CHECK_INT(poll(&p, 1, 20000), 1);
-    CHECK_INT(channel_recv(&c->channel, &c->msg), 1);
+    for (;;) {
+        CHECK_INT(poll(&p, 1, 20000), 1);
+        CHECK_INT(channel_recv(&c->channel, &c->msg), 1);
+        if (c->msg.type != MSG_STORE || type == MSG_STORE) {
+            break;
+        }
+        CHECK(c->n_stores < MAX_STORES);
+        memcpy(&c->stores[c->n_stores], c->msg.payload, sizeof(c->stores[0]));
+        c->store_fds[c->n_stores++] = c->msg.fds[0];
+    }
     CHECK_INT(c->msg.type, type);
 }
 
@@ -130,6 +142,9 @@ static void finish(struct child *c)
     for (int i = 0; c->maps[0] && i < 5; i++) {
         close(c->fds[i]);
     }
+    while (c->n_stores > 0) {
+        close(c->store_fds[--c->n_stores]);
+    }
 }
 
 static const char *const good[] = {
@@ -175,6 +190,42 @@ static void it_serves_and_drains(void)
     receive(&c, MSG_DRAINED);
     CHECK_INT(wait_exit(&c), 0);
     finish(&c);
+}
+
+static const char question[] =
+    "[{\"role\":\"user\",\"content\":\"What happens when the GPU hangs? Tell me all of it.\"}]";
+
+static void ask_and_kill(struct child *c)
+{
+    receive(c, MSG_READY);
+    struct ask a = ask_chat(1, question, NULL);
+    peer_send(&c->peer, &a);
+    take_until_over(c);
+    kill(c->pid, SIGKILL);
+    CHECK_INT(waitpid(c->pid, NULL, 0), c->pid);
+}
+
+static void it_goes_on_with_what_another_left(void)
+{
+    struct child first, second;
+    begin(&first, good);
+    ask_and_kill(&first);
+    CHECK_INT(first.n_stores, 1);
+    start(&second);
+    expect_hello(&second);
+    send_config(&second, good);
+    for (int i = 0; i < first.n_stores; i++) {
+        CHECK_INT(store_check(first.stores[i].kind, first.store_fds[i], first.stores[i].bytes), 0);
+        CHECK_INT(channel_send(&second.channel, MSG_STORE, 3, &first.stores[i],
+                               sizeof(first.stores[i]), &first.store_fds[i], 1),
+                  0);
+    }
+    send_attach(&second);
+    ask_and_kill(&second);
+    CHECK_INT(second.n_stores, 0); /* nothing was made again */
+    CHECK_STR(peer_text(&second.peer, 1, 0), peer_text(&first.peer, 1, 0));
+    finish(&first);
+    finish(&second);
 }
 
 static void it_says_what_is_wrong(const char *key, const char *value, int exit_code,
@@ -263,6 +314,7 @@ int main(int argc, char **argv)
     snprintf(beside, sizeof(beside), "%s/../bin/rocmforge-worker", dirname(self));
     program = argc > 1 ? argv[1] : beside;
     it_serves_and_drains();
+    it_goes_on_with_what_another_left();
     it_says_what_is_wrong("device", "gpu", 13, "no usable GPU");
     it_says_what_is_wrong("model", "/nowhere/x.gguf", 16, "/nowhere/x.gguf");
     it_says_what_is_wrong("model", "README.md", 16, "README.md");

@@ -22,7 +22,7 @@ static void build(const struct tiny_model *m, struct built *b)
     CHECK(pool_create(1, &b->pool) == 0);
     if (gguf_open(tiny_model_file(m, TYPE_Q8_0), &b->g, &e) != 0 ||
         model_build(&b->g, TINY_CTX, TYPE_F16, &b->p, warn, &e) != 0 ||
-        program_prepare(&b->p, isa_detect(), b->pool, NULL, NULL, &e) != 0) {
+        program_describe_weights(&b->p, isa_detect(), &e) != 0) {
         TEST_FAIL("%s: %s", m->name, e.detail);
     }
     CHECK_STR(warn, ""); /* every tensor of the file is used */
