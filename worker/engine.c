@@ -283,6 +283,7 @@ static int open_parts(struct engine *en, const char *path, struct err *e)
     err = err < 0 ? err
                   : program_link(&en->program, o->max_rows, o->max_logits, en->info.n_ctx, n_threads);
     en->info.scratch_bytes = en->program.memory_bytes + en->program.scratch_bytes;
+    err = err < 0 || o->profile_every == 0 ? err : profile_init(&en->profile, &en->program);
     err = err < 0 ? err : name_model(en, e);
     return err < 0 ? err : allocate(en, e);
 }
@@ -328,6 +329,7 @@ void engine_close(struct engine **at)
     free(en->out_rows);
     free(en->runs);
     free(en->name);
+    profile_finish(&en->profile);
     program_finish(&en->program);
     weights_close(&en->weights);
     pool_destroy(&en->pool);
@@ -345,6 +347,21 @@ void engine_claim_stores(const struct engine_options *o, const uint8_t fingerpri
 const struct engine_info *engine_info(const struct engine *en)
 {
     return &en->info;
+}
+
+struct profile *engine_profile(struct engine *en)
+{
+    return en->options.profile_every > 0 ? &en->profile : NULL;
+}
+
+void engine_put_profile(struct engine *en, struct buf *b)
+{
+    const struct profile *f = engine_profile(en);
+    if (f) {
+        profile_put_json(f, b);
+    } else {
+        buf_str(b, "null");
+    }
 }
 
 const struct gguf *engine_gguf(const struct engine *en)

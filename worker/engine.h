@@ -26,6 +26,7 @@ struct engine_options {
     uint64_t kv_memory_bytes; /* of the KV cache; 0: kv_memory_share decides */
     double kv_memory_share;   /* of free memory */
     struct stores *stores; /* borrowed; NULL: nothing outlives the process */
+    int64_t profile_every;  /* every so many steps one is timed op by op; 0: none */
     /* Called during load with bytes done of total; may be NULL. */
     void (*progress)(void *arg, uint64_t done, uint64_t total);
     void *progress_arg;
@@ -57,6 +58,14 @@ const struct gguf *engine_gguf(const struct engine *en);
 
 /* Of a model that is not open: what is kept of it is not to be dropped as left over. */
 void engine_claim_stores(const struct engine_options *o, const uint8_t fingerprint[32]);
+
+/* What the sampled steps took, op by op, since the load (worker/profile.h); NULL without
+ * profile_every. */
+struct profile;
+struct profile *engine_profile(struct engine *en);
+/* Appends it as JSON, null without profile_every. */
+struct buf;
+void engine_put_profile(struct engine *en, struct buf *b);
 
 /* What a model would take, without loading tensors (inspect). */
 MUST_CHECK int engine_estimate(const struct gguf *g, const struct engine_options *o,

@@ -5,6 +5,7 @@
 
 #include "worker/engine.h"
 #include "worker/kv.h"
+#include "worker/profile.h"
 #include "worker/program.h"
 #include "worker/weights.h"
 
@@ -26,6 +27,8 @@ struct engine {
     char *name; /* owned */
     struct program program;
     struct weights weights;
+    struct profile profile;
+    uint64_t n_steps;
     struct pool *pool;
     struct kv_pool kv;
     int64_t max_blocks;      /* of a sequence */

@@ -65,7 +65,11 @@ int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
         const struct engine_seq *s = rows[en->runs[i].first].seq;
         ASSERT(s->n_tokens + en->runs[i].n <= s->n_blocks * KV_BLOCK);
     }
-    program_run(&en->program, &step, n_out);
+    if (en->options.profile_every > 0 && en->n_steps++ % (uint64_t)en->options.profile_every == 0) {
+        profile_run(&en->profile, &en->program, &step, n_out);
+    } else {
+        program_run(&en->program, &step, n_out);
+    }
 
     const struct op_rows *logits = &en->program.result;
     int err = 0;

@@ -179,13 +179,19 @@ static int64_t op_rows_of(const struct program *p, const struct op *op, int64_t 
     return (b->is_out ? n_out : n_rows) * b->mult;
 }
 
+bool program_run_op(const struct program *p, size_t i, const struct op_step *s, int64_t n_out)
+{
+    int64_t n = op_rows_of(p, &p->ops[i], s->n_rows, n_out);
+    if (n > 0) {
+        ops_run(&p->ops[i], s, n);
+    }
+    return n > 0;
+}
+
 void program_run(const struct program *p, const struct op_step *s, int64_t n_out)
 {
     for (size_t i = 0; i < p->n_ops; i += 1u + p->ops[i].n_joined) {
-        int64_t n = op_rows_of(p, &p->ops[i], s->n_rows, n_out);
-        if (n > 0) {
-            ops_run(&p->ops[i], s, n);
-        }
+        program_run_op(p, i, s, n_out);
     }
 }
 

@@ -82,6 +82,8 @@ void program_place(struct program *p, char *memory);
 
 /* One step, see struct op_step. n_out: rows that want logits. */
 void program_run(const struct program *p, const struct op_step *s, int64_t n_out);
+/* The part of it that op i heads (with those joined to it); false: it has no rows in this step. */
+bool program_run_op(const struct program *p, size_t i, const struct op_step *s, int64_t n_out);
 
 /* Text form, one op a line, for people. */
 struct buf;

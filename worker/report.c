@@ -90,6 +90,8 @@ void report_props(const struct model *m, int64_t n_seqs, struct buf *b)
                    "\"bytes\":%llu}",
                    (long long)info->n_blocks, (long long)engine_free_blocks(m->engine),
                    ENGINE_BLOCK_TOKENS, (unsigned long long)info->kv_bytes);
+        buf_str(b, ",\"op_profile\":");
+        engine_put_profile(m->engine, b);
     }
     buf_char(b, '}');
 }

@@ -40,6 +40,7 @@ int setup_engine(const struct config *c, struct engine_options *ret, struct err 
         .max_logits = c->v[CONFIG_parallel].i,
         .kv_memory_bytes = (uint64_t)c->v[CONFIG_kv_memory].i << 20,
         .kv_memory_share = c->v[CONFIG_kv_memory_share].num,
+        .profile_every = c->v[CONFIG_profile_every].i,
     };
     return 0;
 }

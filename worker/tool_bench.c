@@ -1,10 +1,14 @@
-/* `bench`: prefill and decode rates of a model through the engine, beside what the memory of this
- * machine can deliver in the same run. Random tokens from a fixed seed; medians, with the spread. */
-#include "kernels/cpu/pool.h"
+/* `bench`: prefill and decode rates of a model through the engine, beside what the memory and the
+ * arithmetic of this machine can deliver in the same run, and beside an earlier run. Random tokens from
+ * a fixed seed; medians, with the spread. */
+#include "kernels/cpu/peak.h"
 #include "shared/clock.h"
+#include "shared/limits.h"
 #include "shared/num.h"
 #include "shared/philox.h"
-#include "shared/limits.h"
+#include "shared/progress.h"
+#include "worker/bench_result.h"
+#include "worker/profile.h"
 #include "worker/setup.h"
 #include "worker/tool.h"
 
@@ -14,11 +18,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_LIST = 16, MAX_REPEAT = 99, STREAM_BYTES = 512 * 1024 * 1024 };
+enum { MAX_LIST = 16, MAX_REPEAT = 99, MAX_MACHINES = MAX_LIST };
 
 struct list {
     int64_t v[MAX_LIST];
     size_t n;
+};
+
+struct words {
+    char v[MAX_LIST][24];
+    size_t n;
+};
+
+struct plan { /* what the command line asks for */
+    struct list prompts, generates, depths, batches;
+    struct words kv_types, threads;
+    int64_t repeat;
 };
 
 struct measure { /* seconds of each repetition */
@@ -33,77 +48,50 @@ struct bench {
     struct engine_seq *seqs[LIMIT_SLOTS];
     struct engine_row *rows; /* owned */
     uint32_t draws;
-    double stream_bytes_per_s;
-    uint64_t step_bytes; /* weights that one step reads */
-    bool json, is_first;
+    struct bench_machine machines[MAX_MACHINES]; /* one for each thread count */
+    size_t n_machines;
+    struct bench_baseline *baseline; /* owned; NULL: none */
+    struct progress progress;
+    double slower, tolerance; /* the worst ratio to the baseline, and what is allowed */
+    bool json, profile, is_first;
 };
+
+static int parse_words(const char *name, const char *text, struct words *ret, struct err *e)
+{
+    ret->n = 0;
+    for (const char *p = text; *p;) {
+        size_t n = strcspn(p, ",");
+        if (ret->n == MAX_LIST || n == 0 || n >= sizeof(ret->v[0])) {
+            return err_set(e, ERR_USAGE, "--%s: '%s' is not a list of at most %d words", name, text,
+                           MAX_LIST);
+        }
+        snprintf(ret->v[ret->n++], sizeof(ret->v[0]), "%.*s", (int)n, p);
+        p += n + (p[n] == ',');
+    }
+    return 0;
+}
 
 static int parse_list(const char *name, const char *text, int64_t min, int64_t max,
                       struct list *ret, struct err *e)
 {
-    char item[24];
+    struct words words;
+    int err = parse_words(name, text, &words, e);
     ret->n = 0;
-    for (const char *p = text; *p;) {
-        size_t n = strcspn(p, ",");
-        int64_t v;
-        snprintf(item, sizeof(item), "%.*s", (int)MIN(n, sizeof(item) - 1), p);
-        if (ret->n == MAX_LIST || !num_parse_i64(item, &v) || v < min || v > max) {
-            return err_set(e, ERR_USAGE, "--%s: '%s' is not a number of %lld to %lld", name, item,
-                           (long long)min, (long long)max);
+    for (size_t i = 0; err == 0 && i < words.n; i++) {
+        if (!num_parse_i64(words.v[i], &ret->v[ret->n]) || ret->v[ret->n] < min ||
+            ret->v[ret->n] > max) {
+            return err_set(e, ERR_USAGE, "--%s: '%s' is not a number of %lld to %lld", name,
+                           words.v[i], (long long)min, (long long)max);
         }
-        ret->v[ret->n++] = v;
-        p += n + (p[n] == ',');
+        ret->n++;
     }
-    return 0;
+    return err;
 }
 
 static int by_value(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
-}
-
-struct stream_job {
-    const uint64_t *data;
-    uint64_t *sums; /* per thread, 64 bytes apart */
-};
-
-static void stream_slice(void *arg, int64_t lo, int64_t hi, int thread)
-{
-    struct stream_job *j = arg;
-    uint64_t sum[8] = {0};
-    for (int64_t i = lo; i < hi; i += 8) {
-        for (int k = 0; k < 8; k++) {
-            sum[k] += j->data[i + k];
-        }
-    }
-    for (int k = 0; k < 8; k++) {
-        j->sums[thread * 8] += sum[k];
-    }
-}
-
-/* Bytes per second that the same number of threads read from memory in a plain loop. */
-static double stream_rate(int n_threads)
-{
-    struct pool *pool;
-    if (pool_create(n_threads, &pool) < 0) {
-        return NAN;
-    }
-    struct stream_job j = {.data = aligned_alloc(4096, STREAM_BYTES),
-                           .sums = calloc((size_t)pool_threads(pool) * 8, sizeof(uint64_t))};
-    double best = INFINITY;
-    if (j.data && j.sums) {
-        memset((void *)(uintptr_t)j.data, 1, STREAM_BYTES);
-        for (int i = 0; i < 7; i++) {
-            uint64_t start = clock_ns();
-            pool_run(pool, STREAM_BYTES / 8, 1 << 15, stream_slice, &j);
-            best = fmin(best, (double)(clock_ns() - start) * 1e-9);
-        }
-    }
-    free((void *)(uintptr_t)j.data);
-    free(j.sums);
-    pool_destroy(&pool);
-    return STREAM_BYTES / best;
 }
 
 static int32_t random_token(struct bench *b)
@@ -167,6 +155,7 @@ static int run(struct bench *b, bool is_decode, size_t n_seqs, int64_t n, int64_
 {
     ret->n = 0;
     for (int64_t r = -1; r < repeat; r++) { /* the first round warms up */
+        progress_show(&b->progress, (uint64_t)(r + 1), (uint64_t)repeat + 1);
         int err = 0;
         size_t made = 0;
         for (; made < n_seqs && err == 0; made += err == 0) {
@@ -196,56 +185,100 @@ static int run(struct bench *b, bool is_decode, size_t n_seqs, int64_t n, int64_
     return 0;
 }
 
-static void report(struct bench *b, bool is_decode, size_t n_seqs, int64_t n, int64_t depth,
-                   const struct measure *m)
+/* Bytes and multiply-adds of the matrices that a step of so many rows works on: the embedding only
+ * where it also serves as the output; of experts those that may be expected to be chosen. */
+static void step_work(const struct engine *en, double n_rows, double *ret_bytes, double *ret_macs)
 {
-    double tokens = (double)n * (double)n_seqs;
-    double median = tokens / m->s[m->n / 2];
-    double lo = tokens / m->s[m->n - 1], hi = tokens / m->s[0];
-    double kv_per_token = (double)b->info->kv_bytes /
-                          ((double)b->info->n_blocks * ENGINE_BLOCK_TOKENS);
-    double kv_bytes = kv_per_token * ((double)depth + (double)n / 2) * (double)n_seqs;
-    double rate = median / (double)n_seqs * ((double)b->step_bytes + kv_bytes);
-    char test[48];
-    snprintf(test, sizeof(test), "%s %lld", is_decode ? "decode" : "prefill", (long long)n);
-    if (b->json) {
-        printf("%s\n  {\"test\":\"%s\",\"tokens\":%lld,\"depth\":%lld,\"batch\":%zu,"
-               "\"tokens_per_s\":%.3f,\"min\":%.3f,\"max\":%.3f,\"repeats\":%zu}",
-               b->is_first ? "" : ",", is_decode ? "decode" : "prefill", (long long)n,
-               (long long)depth, n_seqs, median, lo, hi, m->n);
-        b->is_first = false;
-        return;
+    const struct gguf *g = engine_gguf(en);
+    bool is_tied = !gguf_find_tensor(g, "output.weight");
+    char key[96];
+    uint64_t n_expert = 0, n_used = 0;
+    snprintf(key, sizeof(key), "%s.expert_count", engine_info(en)->arch);
+    bool has_experts = gguf_get_u64(g, key, 1, UINT32_MAX, 0, &n_expert, NULL) == 0 && n_expert > 0;
+    snprintf(key, sizeof(key), "%s.expert_used_count", engine_info(en)->arch);
+    has_experts = has_experts && gguf_get_u64(g, key, 1, n_expert, 0, &n_used, NULL) == 0;
+    double chosen = has_experts ? (double)n_used / (double)n_expert : 1;
+    *ret_bytes = *ret_macs = 0;
+    for (size_t i = 0; i < g->n_tensors; i++) {
+        const struct gguf_tensor *t = &g->tensors[i];
+        if (t->n_dims < 2 || (!is_tied && strcmp(t->name, "token_embd.weight") == 0)) {
+            continue;
+        }
+        bool is_expert = has_experts && strstr(t->name, "_exps.");
+        double values = (double)t->ne[0] * (double)t->ne[1] * (double)t->ne[2];
+        *ret_bytes += (double)t->n_bytes * (is_expert ? 1 - pow(1 - chosen, n_rows) : 1);
+        *ret_macs += values * (is_expert ? chosen : 1);
     }
-    printf("%-14s %7lld %6zu %12.2f %9.2f .. %-9.2f", test, (long long)depth, n_seqs, median, lo,
-           hi);
-    if (is_decode) {
-        printf(" %7.1f GB/s %4.0f %%", rate * 1e-9, rate / b->stream_bytes_per_s * 100);
-    }
-    putchar('\n');
-    fflush(stdout);
 }
 
-static int run_all(struct bench *b, const struct list *prompts, const struct list *generates,
-                   const struct list *depths, const struct list *batches, int64_t repeat,
-                   struct err *e)
+static void report(struct bench *b, bool is_decode, int64_t batch, int64_t n, int64_t depth,
+                   const char *kv_type, const struct bench_machine *machine,
+                   const struct measure *m)
+{
+    double tokens = (double)n * (double)batch, bytes, macs;
+    struct bench_result r = {.is_decode = is_decode,
+                             .n_tokens = n,
+                             .depth = depth,
+                             .batch = batch,
+                             .n_threads = machine->n_threads,
+                             .kv_type = kv_type,
+                             .median = tokens / m->s[m->n / 2],
+                             .least = tokens / m->s[m->n - 1],
+                             .most = tokens / m->s[0],
+                             .repeats = (int64_t)m->n};
+    step_work(b->engine, (double)batch, &bytes, &macs);
+    r.ops_per_s = r.median * 2 * macs;
+    if (is_decode) {
+        double kv_per_token = (double)b->info->kv_bytes /
+                              ((double)b->info->n_blocks * ENGINE_BLOCK_TOKENS);
+        double kv_bytes = kv_per_token * ((double)depth + (double)n / 2) * (double)batch;
+        r.bytes_per_s = r.median / (double)batch * (bytes + kv_bytes);
+    }
+    double earlier = bench_baseline_find(b->baseline, &r);
+    if (earlier > 0) {
+        b->slower = fmin(b->slower, r.median / earlier);
+    }
+    struct buf out;
+    buf_init(&out, 0);
+    if (b->json) {
+        buf_str(&out, b->is_first ? "\n  " : ",\n  ");
+        bench_put_json(&out, &r);
+    } else {
+        bench_put_line(&out, &r, machine, earlier);
+    }
+    struct profile *profile = engine_profile(b->engine);
+    if (profile && !b->json) {
+        profile_put_table(profile, &out);
+        profile_clear(profile);
+    }
+    progress_clear(&b->progress);
+    fwrite(out.data, 1, out.len, stdout);
+    fflush(stdout);
+    buf_finish(&out);
+    b->is_first = false;
+}
+
+static int run_all(struct bench *b, const struct plan *p, const char *kv_type,
+                   const struct bench_machine *machine, struct err *e)
 {
     struct measure m;
-    for (size_t d = 0; d < depths->n; d++) {
-        for (size_t i = 0; i < prompts->n; i++) {
-            int err = run(b, false, 1, prompts->v[i], depths->v[d], repeat, &m, e);
+    for (size_t d = 0; d < p->depths.n; d++) {
+        int64_t depth = p->depths.v[d];
+        for (size_t i = 0; i < p->prompts.n; i++) {
+            int err = run(b, false, 1, p->prompts.v[i], depth, p->repeat, &m, e);
             if (err < 0) {
                 return err;
             }
-            report(b, false, 1, prompts->v[i], depths->v[d], &m);
+            report(b, false, 1, p->prompts.v[i], depth, kv_type, machine, &m);
         }
-        for (size_t i = 0; i < generates->n; i++) {
-            for (size_t k = 0; k < batches->n; k++) {
-                size_t n_seqs = (size_t)batches->v[k];
-                int err = run(b, true, n_seqs, generates->v[i], depths->v[d], repeat, &m, e);
+        for (size_t i = 0; i < p->generates.n; i++) {
+            for (size_t k = 0; k < p->batches.n; k++) {
+                int64_t batch = p->batches.v[k];
+                int err = run(b, true, (size_t)batch, p->generates.v[i], depth, p->repeat, &m, e);
                 if (err < 0) {
                     return err;
                 }
-                report(b, true, n_seqs, generates->v[i], depths->v[d], &m);
+                report(b, true, batch, p->generates.v[i], depth, kv_type, machine, &m);
             }
         }
     }
@@ -261,81 +294,129 @@ static int64_t largest(const struct list *l)
     return best;
 }
 
-/* Bytes of the matrices a step reads: the embedding only where it also serves as the output. */
-static uint64_t step_bytes(const struct gguf *g)
+/* The ceilings with so many threads, measured once. */
+static const struct bench_machine *find_machine(struct bench *b, struct err *e)
 {
-    bool is_tied = !gguf_find_tensor(g, "output.weight");
-    uint64_t sum = 0;
-    for (size_t i = 0; i < g->n_tensors; i++) {
-        if (is_tied || strcmp(g->tensors[i].name, "token_embd.weight") != 0) {
-            sum += g->tensors[i].n_bytes;
-        }
+    struct pool *pool;
+    int err = pool_create(b->options.n_threads, &pool);
+    if (err < 0) {
+        err_set(e, err, "thread pool");
+        return NULL;
     }
-    return sum;
+    int n_threads = pool_threads(pool);
+    size_t i = 0;
+    while (i < b->n_machines && b->machines[i].n_threads != n_threads) {
+        i++;
+    }
+    if (i == b->n_machines) {
+        b->machines[b->n_machines++] =
+            (struct bench_machine){.n_threads = n_threads,
+                                   .read_bytes_per_s = peak_read_rate(pool),
+                                   .dot_ops_per_s = peak_dot_rate(pool, b->options.isa)};
+    }
+    pool_destroy(&pool);
+    return &b->machines[i];
 }
 
-static int bench(struct config *c, struct bench *b, const char *const texts[4], int64_t repeat,
-                 struct err *e)
+static void put_model(struct bench *b, const char *name, const struct bench_machine *machine)
 {
-    struct list prompts, generates, depths, batches;
-    char *name, *path;
-    int err = parse_list("prompt", texts[0], 1, 1 << 20, &prompts, e);
-    err = err < 0 ? err : parse_list("generate", texts[1], 1, 1 << 20, &generates, e);
-    err = err < 0 ? err : parse_list("depth", texts[2], 0, 1 << 20, &depths, e);
-    err = err < 0 ? err : parse_list("batch", texts[3], 1, LIMIT_SLOTS, &batches, e);
-    err = err < 0 ? err : setup_engine(c, &b->options, e);
-    err = err < 0 ? err : setup_model(c, &name, &path, e);
+    if (!b->json) {
+        printf("%s%s: %s %s, %.1f MiB of weights; %s; plain read %.1f GB/s, 8-bit dot products %.2f "
+               "TOP/s\n", b->is_first ? "" : "\n", name, b->info->arch, b->info->quant,
+               (double)b->info->weight_bytes / 1048576, b->info->device,
+               machine->read_bytes_per_s * 1e-9, machine->dot_ops_per_s * 1e-12);
+    }
+    if (b->json && b->is_first) {
+        printf("{\"version\":\"" ROCMFORGE_VERSION "\",\"model\":\"%s\",\"arch\":\"%s\",\"quant\":"
+               "\"%s\",\"device\":\"%s\",\"results\":[", name, b->info->arch, b->info->quant,
+               b->info->device);
+    }
+    if (!b->json && b->is_first) {
+        struct buf head;
+        buf_init(&head, 0);
+        bench_put_head(&head, b->baseline != NULL);
+        fwrite(head.data, 1, head.len, stdout);
+        buf_finish(&head);
+    }
+}
+
+/* One KV type and thread count. */
+static int bench_engine(struct bench *b, struct config *c, const struct plan *p, const char *name,
+                        const char *path, struct err *e)
+{
+    int err = setup_engine(c, &b->options, e);
     if (err < 0) {
         return err;
     }
-    int64_t need = largest(&depths) + MAX(largest(&prompts), largest(&generates));
     if (b->options.n_ctx == 0) {
-        b->options.n_ctx = need;
+        b->options.n_ctx = largest(&p->depths) + MAX(largest(&p->prompts), largest(&p->generates));
     }
-    b->options.n_seqs = largest(&batches);
+    b->options.n_seqs = largest(&p->batches);
     b->options.max_logits = b->options.n_seqs;
-    err = engine_open(path, &b->options, &b->engine, e);
-    if (err == 0) {
-        b->info = engine_info(b->engine);
-        b->rows = calloc((size_t)MAX(b->options.max_rows, LIMIT_SLOTS), sizeof(*b->rows));
-        b->stream_bytes_per_s = stream_rate(b->options.n_threads);
-        b->step_bytes = step_bytes(engine_gguf(b->engine));
-        if (b->json) {
-            printf("{\"model\":\"%s\",\"arch\":\"%s\",\"quant\":\"%s\",\"device\":\"%s\","
-                   "\"stream_gb_per_s\":%.2f,\"results\":[",
-                   name, b->info->arch, b->info->quant, b->info->device,
-                   b->stream_bytes_per_s * 1e-9);
-        } else {
-            printf("%s: %s %s, %.1f MiB of weights; %s; plain read %.1f GB/s\n", name,
-                   b->info->arch, b->info->quant, (double)b->info->weight_bytes / 1048576,
-                   b->info->device, b->stream_bytes_per_s * 1e-9);
-            printf("%-14s %7s %6s %12s %23s %18s\n", "test", "depth", "batch", "tokens/s",
-                   "slowest .. fastest", "of plain read");
+    b->options.profile_every = b->profile;
+    const struct bench_machine *machine = find_machine(b, e);
+    err = machine ? engine_open(path, &b->options, &b->engine, e) : -ENOMEM;
+    if (err < 0) {
+        return err;
+    }
+    b->info = engine_info(b->engine);
+    b->rows = calloc((size_t)MAX(b->options.max_rows, LIMIT_SLOTS), sizeof(*b->rows));
+    put_model(b, name, machine);
+    err = b->rows ? run_all(b, p, type_info((uint32_t)b->options.kv_type)->name, machine, e) : -ENOMEM;
+    free(b->rows);
+    b->rows = NULL;
+    engine_close(&b->engine);
+    return err;
+}
+
+static int bench(struct config *c, struct bench *b, const struct plan *p, struct err *e)
+{
+    char *name, *path;
+    int err = setup_model(c, &name, &path, e);
+    if (err < 0) {
+        return err;
+    }
+    progress_start(&b->progress);
+    b->is_first = true;
+    b->slower = INFINITY;
+    for (size_t k = 0; k < p->kv_types.n && err == 0; k++) {
+        for (size_t t = 0; t < p->threads.n && err == 0; t++) {
+            err = config_set(c, "kv_type", p->kv_types.v[k], CONFIG_FROM_FLAG, e);
+            err = err < 0 ? err : config_set(c, "threads", p->threads.v[t], CONFIG_FROM_FLAG, e);
+            err = err < 0 ? err : bench_engine(b, c, p, name, path, e);
         }
-        b->is_first = true;
-        err = b->rows ? run_all(b, &prompts, &generates, &depths, &batches, repeat, e) : -ENOMEM;
-        if (b->json) {
-            printf("\n]}\n");
-        }
-        free(b->rows);
-        engine_close(&b->engine);
+    }
+    progress_clear(&b->progress);
+    if (b->json && !b->is_first) {
+        printf("\n]}\n");
     }
     free(name);
     free(path);
+    if (err == 0 && b->slower < 1 - b->tolerance / 100) {
+        err = err_set(e, ERR_SLOWER, "the worst test is x %.3f of the baseline (--tolerance %g %%)",
+                      b->slower, b->tolerance);
+    }
     return err;
 }
 
 int tool_bench(int argc, char **argv)
 {
-    const char *texts[4] = {"512", "128", "0", "1"};
-    int64_t repeat = 5;
-    struct bench b = {0};
+    const char *prompts = "512", *generates = "128", *depths = "0", *batches = "1";
+    const char *kv_types = NULL, *threads = NULL, *baseline = NULL;
+    struct plan p = {.repeat = 5};
+    struct bench b = {.tolerance = 5};
     const struct option_spec specs[] = {
-        {"prompt", 'p', OPTION_STR, &texts[0], 0, 0, "prefill lengths, comma-separated (512)"},
-        {"generate", 'n', OPTION_STR, &texts[1], 0, 0, "decode lengths (128)"},
-        {"depth", 'd', OPTION_STR, &texts[2], 0, 0, "tokens that stand before (0)"},
-        {"batch", 'b', OPTION_STR, &texts[3], 0, 0, "sequences decoded together (1)"},
-        {"repeat", 'r', OPTION_INT, &repeat, 1, MAX_REPEAT, "repetitions of each test (5)"},
+        {"prompt", 'p', OPTION_STR, &prompts, 0, 0, "prefill lengths, comma-separated (512)"},
+        {"generate", 'n', OPTION_STR, &generates, 0, 0, "decode lengths (128)"},
+        {"depth", 'd', OPTION_STR, &depths, 0, 0, "tokens that stand before (0)"},
+        {"batch", 'b', OPTION_STR, &batches, 0, 0, "sequences decoded together (1)"},
+        {"kv-types", 0, OPTION_STR, &kv_types, 0, 0, "KV types, one after the other (--kv-type)"},
+        {"thread-counts", 0, OPTION_STR, &threads, 0, 0, "thread counts, likewise (--threads)"},
+        {"repeat", 'r', OPTION_INT, &p.repeat, 1, MAX_REPEAT, "repetitions of each test (5)"},
+        {"profile", 0, OPTION_FLAG, &b.profile, 0, 0, "the time of each op under every test"},
+        {"baseline", 0, OPTION_STR, &baseline, 0, 0, "compare with what --json printed before"},
+        {"tolerance", 0, OPTION_NUM, &b.tolerance, 0, 100,
+         "percent below the baseline that are no error (5)"},
         {"json", 0, OPTION_FLAG, &b.json, 0, 0, "print JSON"},
     };
     struct options o = {
@@ -350,7 +431,20 @@ int tool_bench(int argc, char **argv)
     struct err e = {0};
     int err = tool_parse(&o, argc, argv, &c, &e);
     if (err == 1) {
-        err = bench(&c, &b, texts, repeat, &e);
+        char n_threads[24];
+        snprintf(n_threads, sizeof(n_threads), "%lld", (long long)c.v[CONFIG_threads].i);
+        err = parse_list("prompt", prompts, 1, 1 << 20, &p.prompts, &e);
+        err = err < 0 ? err : parse_list("generate", generates, 1, 1 << 20, &p.generates, &e);
+        err = err < 0 ? err : parse_list("depth", depths, 0, 1 << 20, &p.depths, &e);
+        err = err < 0 ? err : parse_list("batch", batches, 1, LIMIT_SLOTS, &p.batches, &e);
+        err = err < 0 ? err
+                      : parse_words("kv-types", kv_types ? kv_types : c.v[CONFIG_kv_type].str,
+                                    &p.kv_types, &e);
+        err = err < 0 ? err
+                      : parse_words("thread-counts", threads ? threads : n_threads, &p.threads, &e);
+        err = err < 0 || !baseline ? err : bench_baseline_open(baseline, &b.baseline, &e);
+        err = err < 0 ? err : bench(&c, &b, &p, &e);
+        bench_baseline_close(&b.baseline);
     }
     return tool_finish("bench", &c, err, &e);
 }

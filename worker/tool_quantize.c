@@ -2,9 +2,9 @@
  * at a few rows per thread whatever the model's size. One process, its own pool. */
 #include "kernels/cpu/pool.h"
 #include "kernels/quant.h"
-#include "shared/clock.h"
 #include "shared/ggufw.h"
 #include "shared/num.h"
+#include "shared/progress.h"
 #include "worker/quantize.h"
 #include "worker/tool.h"
 
@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 enum { CHUNK_BYTES = 16 * 1024 * 1024 }; /* of encoded rows between writes */
 
@@ -56,23 +55,8 @@ struct state {
     struct pool *pool;
     struct quantize_shape shape;
     uint64_t done_bytes, total_bytes, written_bytes;
-    uint64_t last_ns;
-    bool is_tty;
+    struct progress progress;
 };
-
-static void show_progress(struct state *s)
-{
-    if (!s->is_tty || (clock_ns() - s->last_ns < 100000000u && s->done_bytes < s->total_bytes)) {
-        return;
-    }
-    s->last_ns = clock_ns();
-    int percent = s->total_bytes ? (int)(s->done_bytes * 100 / s->total_bytes) : 100;
-    static const char bar[] = "########################################";
-    fprintf(stderr, "\r[%-40.*s] %3d %%", percent * 40 / 100, bar, percent);
-    if (s->done_bytes == s->total_bytes) {
-        fputc('\n', stderr);
-    }
-}
 
 /* Re-encodes one tensor; *ret_error is the relative RMS error. */
 static int write_tensor(struct state *s, const struct gguf_tensor *t, enum type to,
@@ -111,7 +95,7 @@ static int write_tensor(struct state *s, const struct gguf_tensor *t, enum type 
         err = ggufw_write(s->out, j.out, (size_t)n * row_bytes, e);
         s->done_bytes += (uint64_t)n * type_row_bytes(t->type, (size_t)n_cols);
         s->written_bytes += (uint64_t)n * row_bytes;
-        show_progress(s);
+        progress_show(&s->progress, s->done_bytes, s->total_bytes);
     }
     double error = 0, power = 0;
     for (int i = 0; i < n_threads; i++) {
@@ -210,7 +194,7 @@ static int quantize(struct state *s, const char *out_path, const struct quantize
             printf("%-40s %6s -> %-6s relative error %.5f\n", t->name,
                    type_info((uint32_t)t->type)->name, type_info((uint32_t)types[i])->name, error);
         }
-        show_progress(s);
+        progress_show(&s->progress, s->done_bytes, s->total_bytes);
     }
     err = err < 0 ? err : ggufw_commit(s->out, e);
 done:
@@ -232,7 +216,8 @@ static bool is_input(const struct gguf *in, const char *path)
 
 static int run(const struct config *c, const char *const paths[3], struct err *e)
 {
-    struct state s = {.is_tty = isatty(STDERR_FILENO)};
+    struct state s = {0};
+    progress_start(&s.progress);
     const struct quantize_mix *mix = quantize_mix_by_name(paths[2]);
     if (!mix) {
         return err_set(e, ERR_USAGE, "'%s' is no type", paths[2]);
@@ -249,6 +234,7 @@ static int run(const struct config *c, const char *const paths[3], struct err *e
     ggufw_destroy(&s.out);
     pool_destroy(&s.pool);
     gguf_close(&s.in);
+    progress_clear(&s.progress);
     if (err == 0) {
         printf("%.1f MiB -> %.1f MiB\n", (double)s.total_bytes / 1048576,
                (double)s.written_bytes / 1048576);

@@ -223,6 +223,12 @@ const struct engine_info *engine_info(const struct engine *en)
     return &en->info;
 }
 
+void engine_put_profile(struct engine *en, struct buf *b)
+{
+    (void)en;
+    buf_str(b, "null");
+}
+
 const struct gguf *engine_gguf(const struct engine *en)
 {
     (void)en;

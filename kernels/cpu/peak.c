@@ -1,0 +1,170 @@
+/* Ceilings of the machine (see peak.h). Drives the pool; blocks for the time it measures. */
+#include "kernels/cpu/peak.h"
+#include "shared/clock.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+enum { READ_BYTES = 512 << 20, READ_ROUNDS = 7, DOT_STEPS = 1 << 22, DOT_ROUNDS = 5, CHAINS = 12 };
+
+struct read_job {
+    const uint64_t *data;
+    uint64_t *sums; /* per thread, 64 bytes apart */
+};
+
+static void read_slice(void *arg, int64_t lo, int64_t hi, int thread)
+{
+    struct read_job *j = arg;
+    uint64_t sum[8] = {0};
+    for (int64_t i = lo; i < hi; i += 8) {
+        for (int k = 0; k < 8; k++) {
+            sum[k] += j->data[i + k];
+        }
+    }
+    for (int k = 0; k < 8; k++) {
+        j->sums[thread * 8] += sum[k];
+    }
+}
+
+double peak_read_rate(struct pool *pool)
+{
+    uint64_t *data = aligned_alloc(2 << 20, READ_BYTES);
+    struct read_job j = {.data = data,
+                         .sums = calloc((size_t)pool_threads(pool) * 8, sizeof(uint64_t))};
+    double best = NAN;
+    if (data && j.sums) {
+        memset(data, 1, READ_BYTES);
+        for (int i = 0; i < READ_ROUNDS; i++) {
+            uint64_t start = clock_ns();
+            pool_run(pool, READ_BYTES / 8, 1 << 15, read_slice, &j);
+            best = fmax(best, READ_BYTES / ((double)(clock_ns() - start) * 1e-9));
+        }
+    }
+    free(data);
+    free(j.sums);
+    return best;
+}
+
+/* Independent chains of dot products, so that their latency hides. Each returns operations done; the
+ * sums go to *sink, so that nothing is optimised away. */
+typedef double dot_fn(int64_t n_steps, int32_t *sink);
+
+static double dot_scalar(int64_t n_steps, int32_t *sink)
+{
+    volatile int32_t seed = 3;
+    int32_t sums[CHAINS] = {0}, x = seed;
+    for (int64_t i = 0; i < n_steps; i++) {
+        for (int c = 0; c < CHAINS; c++) {
+            sums[c] += (int8_t)(x + c) * (int8_t)i;
+        }
+    }
+    for (int c = 0; c < CHAINS; c++) {
+        *sink += sums[c];
+    }
+    return (double)n_steps * CHAINS * 2;
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static double dot_avx2(int64_t n_steps, int32_t *sink)
+{
+    volatile char seed = 3;
+    __m256i sums[CHAINS], x = _mm256_set1_epi8(seed), ones = _mm256_set1_epi16(1);
+    memset(sums, 0, sizeof(sums));
+    for (int64_t i = 0; i < n_steps; i++) {
+#pragma GCC unroll 12
+        for (int c = 0; c < CHAINS; c++) {
+            __m256i pairs = _mm256_maddubs_epi16(x, _mm256_xor_si256(x, sums[c]));
+            sums[c] = _mm256_add_epi32(sums[c], _mm256_madd_epi16(pairs, ones));
+        }
+    }
+    for (int c = 1; c < CHAINS; c++) {
+        sums[0] = _mm256_add_epi32(sums[0], sums[c]);
+    }
+    *sink += _mm256_extract_epi32(sums[0], 0);
+    return (double)n_steps * CHAINS * 32 * 2;
+}
+
+__attribute__((target("avx2,avxvnni"))) static double dot_avx_vnni(int64_t n_steps, int32_t *sink)
+{
+    volatile char seed = 3;
+    __m256i sums[CHAINS], x = _mm256_set1_epi8(seed);
+    memset(sums, 0, sizeof(sums));
+    for (int64_t i = 0; i < n_steps; i++) {
+#pragma GCC unroll 12
+        for (int c = 0; c < CHAINS; c++) {
+            sums[c] = _mm256_dpbusd_avx_epi32(sums[c], x, x);
+        }
+    }
+    for (int c = 1; c < CHAINS; c++) {
+        sums[0] = _mm256_add_epi32(sums[0], sums[c]);
+    }
+    *sink += _mm256_extract_epi32(sums[0], 0);
+    return (double)n_steps * CHAINS * 32 * 2;
+}
+
+__attribute__((target("avx512f,avx512vnni"))) static double dot_avx512(int64_t n_steps,
+                                                                       int32_t *sink)
+{
+    volatile char seed = 3;
+    __m512i sums[CHAINS], x = _mm512_set1_epi8(seed);
+    memset(sums, 0, sizeof(sums));
+    for (int64_t i = 0; i < n_steps; i++) {
+#pragma GCC unroll 12
+        for (int c = 0; c < CHAINS; c++) {
+            sums[c] = _mm512_dpbusd_epi32(sums[c], x, x);
+        }
+    }
+    for (int c = 1; c < CHAINS; c++) {
+        sums[0] = _mm512_add_epi32(sums[0], sums[c]);
+    }
+    *sink += _mm_cvtsi128_si32(_mm512_castsi512_si128(sums[0]));
+    return (double)n_steps * CHAINS * 64 * 2;
+}
+#endif
+
+static dot_fn *dot_of(enum isa isa)
+{
+#if defined(__x86_64__)
+    if (isa == ISA_AVX512) {
+        return dot_avx512;
+    }
+    if (isa == ISA_AVX2) {
+        return isa_has_avx_vnni() ? dot_avx_vnni : dot_avx2;
+    }
+#endif
+    (void)isa;
+    return dot_scalar;
+}
+
+struct dot_job {
+    dot_fn *fn;
+    int32_t *sinks; /* per thread, 64 bytes apart */
+};
+
+static void dot_slice(void *arg, int64_t lo, int64_t hi, int thread)
+{
+    struct dot_job *j = arg;
+    j->fn(hi - lo, &j->sinks[thread * 16]);
+}
+
+double peak_dot_rate(struct pool *pool, enum isa isa)
+{
+    struct dot_job j = {.fn = dot_of(isa),
+                        .sinks = calloc((size_t)pool_threads(pool) * 16, sizeof(int32_t))};
+    double best = NAN;
+    if (j.sinks) {
+        double ops_per_step = j.fn(1, j.sinks);
+        for (int i = 0; i < DOT_ROUNDS; i++) {
+            uint64_t start = clock_ns();
+            pool_run(pool, DOT_STEPS, DOT_STEPS / 256, dot_slice, &j);
+            best = fmax(best, DOT_STEPS * ops_per_step / ((double)(clock_ns() - start) * 1e-9));
+        }
+    }
+    free(j.sinks);
+    return best;
+}
