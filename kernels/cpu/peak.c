@@ -10,7 +10,7 @@
 #include <immintrin.h>
 #endif
 
-enum { READ_BYTES = 512 << 20, READ_ROUNDS = 7, DOT_STEPS = 1 << 22, DOT_ROUNDS = 5, CHAINS = 12 };
+enum { READ_BYTES = 256 << 20, READ_ROUNDS = 7, DOT_STEPS = 1 << 22, DOT_ROUNDS = 5, CHAINS = 12 };
 
 struct read_job {
     const uint64_t *data;

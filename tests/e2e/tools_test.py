@@ -1,4 +1,5 @@
 """The commands that need no server: help, exit codes, and that no input is written over."""
+import json
 import os
 import shutil
 import subprocess
@@ -54,7 +55,34 @@ def input_survives(folder):
                         '-q')[1], '2 + 3 = 5.\n', 'what the copy says')
 
 
+def benchmarks(folder):
+    """Every test of a run finds itself in the baseline; a baseline out of reach ends with its own code."""
+    tests = ['-m', DEMO, '-p', '16', '-n', '4', '-d', '0,32', '-b', '1,3', '-r', '1',
+             '--kv-types', 'f16,f32', '--thread-counts', '1,2']
+    code, out, err = command('bench', *tests, '--json')
+    check_equal((code, err), (0, ''), 'bench --json')
+    run = json.loads(out)
+    check_equal(len(run['results']), 2 * 2 * 2 * 3, 'results')
+    check_equal(len({json.dumps([r[k] for k in ('test', 'tokens', 'depth', 'batch', 'threads', 'kv_type')])
+                     for r in run['results']}), len(run['results']), 'different results')
+    for scale, want in ((1e-6, 0), (1e6, 25)):
+        with open(folder + '/baseline.json', 'w') as f:
+            json.dump(run | {'results': [r | {'tokens_per_s': r['tokens_per_s'] * scale}
+                                         for r in run['results']]}, f)
+        code, out, err = command('bench', *tests, '--baseline', folder + '/baseline.json')
+        check_equal(code, want, err)
+        check_equal(out.count('   x '), len(run['results']), out)
+    with open(folder + '/baseline.json', 'w') as f:
+        f.write('{"results":3}')
+    code, out, err = command('bench', *tests, '--baseline', folder + '/baseline.json')
+    check_equal(code, 11, err)
+    code, out, err = command('bench', '-m', DEMO, '-p', '16', '-n', '4', '-r', '1', '--profile')
+    check_equal((code, err), (0, ''), 'bench --profile')
+    check('matmul token_embd' in out and 'attention' in out, out)
+
+
 with tempfile.TemporaryDirectory() as scratch:
+    benchmarks(scratch)
     help_of_all()
     missing_model(scratch)
     mistakes()
