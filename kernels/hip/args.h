@@ -77,6 +77,19 @@ struct scale_args {
     float scale, cap;
 };
 
+/* decode: grid (ceil(n_cols / DECODE_THREADS), rows). y = scale * row ids[r] of a tensor in the file's form; ids NULL:
+ * row r. n_cols: a multiple of the type's block length. */
+enum { DECODE_THREADS = 256 };
+struct decode_args {
+    const uint8_t *data;
+    const int32_t *ids;
+    float *y;
+    int64_t row_bytes, y_stride;
+    int32_t type; /* enum type */
+    int32_t n_cols;
+    float scale;
+};
+
 /* gemv_<type>: grid (ceil(n_rows / GEMV_ROWS), ceil(n_tokens / GEMV_TOKENS)). y = w x + bias + add, with w packed
  * (kernels/hip/pack.h) and x in 8 bits. add may be y. */
 enum { GEMV_ROWS = 4, GEMV_THREADS = GEMV_ROWS * 32, GEMV_TOKENS = 4 };
