@@ -14,13 +14,14 @@ GPU_FN void act_store(int8_t *row, int n, int first, float x)
     /* What is not a number must not vanish in an integer: it makes the scale one. */
     float poison = gpu_sum(x - x);
     int32_t q = poison == 0 ? (int32_t)gpu_round(x * inverse) : 0;
-    int32_t sum = gpu_sum_i32(q);
+    int32_t upper = gpu_lane() >= 16 ? q : 0;
+    int32_t sum = gpu_sum_i32(q - upper), upper_sum = gpu_sum_i32(upper);
     row[first + gpu_lane()] = (int8_t)q;
     if (gpu_lane() == 0) {
-        float *scales = (float *)(void *)(row + n) + first / 32 * 2;
-        scale += poison;
-        scales[0] = scale;
-        scales[1] = scale * (float)sum;
+        struct args_act *of_group = (struct args_act *)(void *)(row + n) + first / ARGS_GROUP;
+        of_group->scale = scale + poison;
+        of_group->sum[0] = (int16_t)sum;
+        of_group->sum[1] = (int16_t)upper_sum;
     }
 }
 

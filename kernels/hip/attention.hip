@@ -5,21 +5,24 @@
 #include "kernels/hip/args.h"
 #include "kernels/hip/gpu.h"
 
+#define attention_split_args attention_args
+#define attention_fold_args attention_args
+
 enum { ATTENTION_KV_BLOCK = 16, ATTENTION_WAVES = ATTENTION_THREADS / GPU_WAVE };
 #define ATTENTION_NO_SCORE (-1e30f)
 
 /* The first position that the row sees. */
-GPU_FN int attention_lowest(const struct attention_split_args *a, int position)
+GPU_FN int attention_lowest(const struct attention_args *a, int position)
 {
     return a->window > 0 && position >= a->window ? position - a->window + 1 : 0;
 }
 
-GPU_FN int64_t attention_head_elems(const struct attention_split_args *a)
+GPU_FN int64_t attention_head_elems(const struct attention_args *a)
 {
     return (int64_t)ATTENTION_KV_BLOCK * (a->dim_k + (a->v_in_k ? 0 : a->dim_v));
 }
 
-GPU_FN float *attention_part(const struct attention_split_args *a, int row, int head, int split)
+GPU_FN float *attention_part(const struct attention_args *a, int row, int head, int split)
 {
     int64_t index = ((int64_t)row * a->n_head + head) * a->n_splits + split;
     return a->part + index * (2 + a->dim_v);
@@ -31,7 +34,7 @@ GPU_FN float attention_half(struct gpu_16 v, int i)
 }
 
 /* Scores of a block's 16 positions for all heads. Lane l does positions 8 (l % 2) and up, of every 16th dimension. */
-GPU_FN void attention_scores(const struct attention_split_args *a, const uint16_t *k,
+GPU_FN void attention_scores(const struct attention_args *a, const uint16_t *k,
                              const float *q, int first_head, int n_heads, int position, int first,
                              int index, float *scores)
 {

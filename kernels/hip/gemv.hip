@@ -1,119 +1,218 @@
-/* Products of packed weights with a few rows of 8-bit activations. A wave does one row of the matrix; lane l takes groups l,
- * l + 32, ... of 32 weights, and the lanes are added by a butterfly. That order depends on n_cols only, so a token's
- * result is the same with any others beside it. */
-#include "kernels/hip/args.h"
-#include "kernels/hip/gpu.h"
+/* Products of packed weights with a few tokens. A lane does a row of the matrix, so that sums need no exchange; x is the same
+ * for all lanes. Wave w of a block takes segments w, w + 8, ... of 256 columns, and the segments' sums are added in
+ * ascending order: one order for every number of tokens, and that of gemm. */
+#include "kernels/hip/act.h"
+#include "kernels/hip/activate.h"
+#include "kernels/hip/group.h"
 
-enum gemv_form { GEMV_Q4_0, GEMV_Q8_0, GEMV_Q4_K, GEMV_Q6_K };
+#define gemv_args matmul_args
+#define gemv_q4_0_args matmul_args
+#define gemv_q8_0_args matmul_args
+#define gemv_q4_k_args matmul_args
+#define gemv_q6_k_args matmul_args
+#define gemv_f16_args matmul_args
+#define gemv_bf16_args matmul_args
+#define gemv_f32_args matmul_args
 
-/* A group of weights in registers, and how it scales. */
-struct gemv_group {
-    uint32_t low[8]; /* 8-bit weights, or 4 words of nibbles */
-    uint32_t high[2];
-    float scale[2]; /* of its halves */
-    float min;
-};
+/* Types without a kernel of their own. */
+#define GEMV_OTHERS(CASE)                                                                          \
+    CASE(Q4_1) CASE(Q5_0) CASE(Q5_1) CASE(Q2_K) CASE(Q3_K) CASE(Q5_K) CASE(Q8_K) CASE(IQ1_S)       \
+    CASE(IQ1_M) CASE(IQ2_XXS) CASE(IQ2_XS) CASE(IQ2_S) CASE(IQ3_XXS) CASE(IQ3_S) CASE(IQ4_NL)      \
+    CASE(IQ4_XS) CASE(MXFP4) CASE(NVFP4) CASE(TQ1_0) CASE(TQ2_0) CASE(Q1_0) CASE(Q2_0)
 
-GPU_FN struct gemv_group gemv_load(const struct gemv_args *a, enum gemv_form form, int64_t group)
+enum { GEMV_WAVES = GEMV_THREADS / GPU_WAVE };
+
+/* Sums over a segment for n rows of x, at most max (a constant). */
+GPU_FN void gemv_segment(const struct matmul_args *a, const struct args_weight *w, int type,
+                         int row, int segment, const int8_t *x, int n, int max, float *sum)
 {
-    struct gemv_group g;
-    const uint8_t *low = a->low + group * (form == GEMV_Q8_0 ? 32 : 16);
-    struct gpu_16 v = gpu_load16(low);
-    struct gpu_16 more = form == GEMV_Q8_0 ? gpu_load16(low + 16) : v;
-    for (int i = 0; i < 4; i++) {
-        g.low[i] = v.w[i];
-        g.low[i + 4] = more.w[i];
-    }
-    uint32_t scale = *(const uint16_t *)(const void *)(a->scale + group * 2);
-    g.min = 0;
-    g.high[0] = g.high[1] = 0;
-    if (form == GEMV_Q4_K) {
-        uint32_t super = *(const uint32_t *)(const void *)(a->super + group / 8 * 4);
-        g.scale[0] = gpu_f16_f32((uint16_t)super) * (float)(scale & 0xff);
-        g.min = gpu_f16_f32((uint16_t)(super >> 16)) * (float)(scale >> 8);
-    } else if (form == GEMV_Q6_K) {
-        const uint32_t *high = (const uint32_t *)(const void *)(a->high + group * 8);
-        g.high[0] = high[0];
-        g.high[1] = high[1];
-        float d = gpu_f16_f32(*(const uint16_t *)(const void *)(a->super + group / 8 * 4));
-        g.scale[0] = d * (float)(int8_t)scale;
-        g.scale[1] = d * (float)(int8_t)(scale >> 8);
-        return g;
-    } else {
-        g.scale[0] = gpu_f16_f32((uint16_t)scale);
-        g.min = form == GEMV_Q4_0 ? 8.0f * g.scale[0] : 0;
-    }
-    g.scale[1] = g.scale[0];
-    return g;
-}
-
-/* The group times 32 activations of scale x_scale and scaled sum x_sum. */
-GPU_FN float gemv_dot(const struct gemv_group *g, enum gemv_form form, const int8_t *x,
-                      float x_scale, float x_sum)
-{
-    struct gpu_16 first = gpu_load16(x), second = gpu_load16(x + 16);
-    int32_t dot[2] = {0, 0};
-    for (int i = 0; i < 4; i++) {
-        int32_t u = (int32_t)first.w[i], v = (int32_t)second.w[i];
-        if (form == GEMV_Q8_0) {
-            dot[0] = gpu_dot4((int32_t)g->low[i], u, dot[0]);
-            dot[0] = gpu_dot4((int32_t)g->low[i + 4], v, dot[0]);
-        } else if (form == GEMV_Q6_K) {
-            uint32_t low = (g->low[i] & 0x0f0f0f0fu) | (g->high[0] >> 2 * i & 0x03030303u) << 4;
-            uint32_t high = (g->low[i] >> 4 & 0x0f0f0f0fu) | (g->high[1] >> 2 * i & 0x03030303u) << 4;
-            dot[0] = gpu_dot4_u8(low, u, dot[0]) - 32 * gpu_dot4(0x01010101, u, 0);
-            dot[1] = gpu_dot4_u8(high, v, dot[1]) - 32 * gpu_dot4(0x01010101, v, 0);
-        } else {
-            dot[0] = gpu_dot4_u8(g->low[i] & 0x0f0f0f0fu, u, dot[0]);
-            dot[0] = gpu_dot4_u8(g->low[i] >> 4 & 0x0f0f0f0fu, v, dot[0]);
-        }
-    }
-    float y = x_scale * g->scale[0] * (float)dot[0];
-    y = form == GEMV_Q6_K ? y + x_scale * g->scale[1] * (float)dot[1] : y;
-    return y - g->min * x_sum;
-}
-
-GPU_FN void gemv_run(const struct gemv_args a, enum gemv_form form)
-{
-    int row = gpu_block_x() * GEMV_ROWS + gpu_thread() / GPU_WAVE;
-    int token = gpu_block_y() * GEMV_TOKENS, n_groups = a.n_cols / 32;
-    if (row >= a.n_rows) {
-        return;
-    }
-    float sum[GEMV_TOKENS] = {0, 0, 0, 0};
-    for (int i = gpu_lane(); i < n_groups; i += GPU_WAVE) {
-        struct gemv_group g = gemv_load(&a, form, (int64_t)row * n_groups + i);
-        for (int t = 0; t < GEMV_TOKENS; t++) {
-            if (token + t < a.n_tokens) {
-                const int8_t *x = a.act + (token + t) * a.act_stride;
-                const float *scales = (const float *)(const void *)(x + a.n_cols) + 2 * i;
-                sum[t] += gemv_dot(&g, form, x + 32 * i, scales[0], scales[1]);
+    int n_chunks = (a->n_cols + ARGS_CHUNK - 1) / ARGS_CHUNK, n_groups = a->n_cols / ARGS_GROUP;
+    for (int c = 2 * segment; c < 2 * segment + 2 && c < n_chunks; c++) {
+        struct group_chunk chunk = group_load(w, type, n_chunks, row, c);
+        GPU_UNROLL
+        for (int i = 0; i < 4; i++) {
+            int at = 4 * c + i;
+            struct group g = group_of(&chunk, type, i);
+            const int8_t *q = x + ARGS_GROUP * at;
+            GPU_UNROLL
+            for (int t = 0; t < GEMV_TOKENS; t++) {
+                if (t < max && (max == 1 || t < n) && at < n_groups) {
+                    struct args_act scales = *(const struct args_act *)(const void *)(
+                        q + a->n_cols - (int)(ARGS_GROUP - sizeof scales) * at);
+                    struct gpu_16 first = gpu_load16(q), second = gpu_load16(q + 16);
+                    int32_t dot[2] = {0, 0};
+                    GPU_UNROLL
+                    for (int k = 0; k < 4; k++) {
+                        dot[0] = gpu_dot4((int32_t)g.q[k], (int32_t)first.w[k], dot[0]);
+                        dot[1] = gpu_dot4((int32_t)g.q[4 + k], (int32_t)second.w[k], dot[1]);
+                    }
+                    sum[t] = group_add(sum[t], &g, type, dot, scales);
+                    q += a->x_bytes;
+                }
             }
         }
     }
-    for (int t = 0; t < GEMV_TOKENS; t++) {
-        float y = gpu_sum(sum[t]);
-        if (gpu_lane() == 0 && token + t < a.n_tokens) {
-            int64_t at = (token + t) * a.y_stride + row;
-            y = a.bias ? y + a.bias[row] : y;
-            a.y[at] = a.add ? y + a.add[at] : y;
+}
+
+/* The same with weights and x in floats. */
+GPU_FN void gemv_segment_float(const struct matmul_args *a, const struct args_weight *w, int type,
+                               int row, int segment, const int8_t *x, int n, float *sum)
+{
+    int n_chunks = (a->n_cols + ARGS_CHUNK - 1) / ARGS_CHUNK, n_words = group_words(type);
+    int per_word = ARGS_CHUNK / n_words;
+    for (int c = 2 * segment; c < 2 * segment + 2 && c < n_chunks; c++) {
+        int64_t at = ((int64_t)(row / ARGS_PANEL) * n_chunks + c) * ARGS_PANEL;
+        const uint8_t *words = w->data + (at * n_words + row % ARGS_PANEL) * 16;
+        for (int i = 0; i < n_words; i++) {
+            int column = c * ARGS_CHUNK + i * per_word;
+            if (column >= a->n_cols) {
+                break;
+            }
+            struct gpu_16 v = gpu_load16(words + i * ARGS_PANEL * 16);
+            const int8_t *of_token = x;
+            GPU_UNROLL
+            for (int t = 0; t < GEMV_TOKENS; t++) {
+                if (t < n) {
+                    const float *u = (const float *)(const void *)of_token + column;
+                    GPU_UNROLL
+                    for (int k = 0; k < per_word; k++) {
+                        uint16_t half = (uint16_t)(v.w[k / 2 % 4] >> k % 2 * 16);
+                        float weight = type == TYPE_F32   ? gpu_bits_f32(v.w[k % 4])
+                                       : type == TYPE_F16 ? gpu_f16_f32(half)
+                                                          : gpu_bf16_f32(half);
+                        if (column + k < a->n_cols) {
+                            sum[t] = gpu_fma(weight, u[k], sum[t]);
+                        }
+                    }
+                    of_token += a->x_bytes;
+                }
+            }
         }
+    }
+}
+
+/* type: a constant, or -1: whichever is not a constant elsewhere. */
+GPU_FN void gemv_any(const struct matmul_args *a, const struct args_weight *w, int type, int row,
+                     int segment, const int8_t *x, int n, float *sum)
+{
+    if (type == TYPE_F32 || type == TYPE_F16 || type == TYPE_BF16) {
+        gemv_segment_float(a, w, type, row, segment, x, n, sum);
+    } else if (type >= 0 && n == 1) {
+        gemv_segment(a, w, type, row, segment, x, n, 1, sum);
+    } else if (type >= 0) {
+        gemv_segment(a, w, type, row, segment, x, n, GEMV_TOKENS, sum);
+    } else {
+        switch (a->type) {
+#define GEMV_CASE(name)                                                                            \
+    case TYPE_##name:                                                                              \
+        gemv_segment(a, w, TYPE_##name, row, segment, x, n, GEMV_TOKENS, sum);                     \
+        break;
+            GEMV_OTHERS(GEMV_CASE)
+#undef GEMV_CASE
+        default:
+            break;
+        }
+    }
+}
+
+GPU_FN void gemv_run(const struct matmul_args a, int type)
+{
+    GPU_SHARED(float, sums, 2 * GEMV_WAVES * GEMV_TOKENS * GPU_WAVE);
+    int wave = gpu_uniform(gpu_thread() / GPU_WAVE), lane = gpu_lane();
+    int part = 0, panel = gpu_block_x();
+    while (part + 1 < a.n_w && a.glu == MATMUL_NO_GLU &&
+           panel >= (a.w[part].n_rows + GEMV_ROWS - 1) / GEMV_ROWS) {
+        panel -= (a.w[part].n_rows + GEMV_ROWS - 1) / GEMV_ROWS;
+        part++;
+    }
+    int first = a.ids ? gpu_block_y() : gpu_block_y() * GEMV_TOKENS;
+    int n = a.ids ? 1 : a.n_tokens - first < GEMV_TOKENS ? a.n_tokens - first : GEMV_TOKENS;
+    int token = a.ids ? first / a.n_used : first;
+    int expert = a.ids ? gpu_uniform(a.ids[token * a.ids_stride + first % a.n_used]) : 0;
+    int x_row = a.ids && !a.x_per_slot ? token : first;
+    const int8_t *x = (const int8_t *)a.x + x_row * a.x_bytes;
+
+    int row = panel * GEMV_ROWS + lane, n_rows = a.w[part].n_rows;
+    int n_segments = (a.n_cols + ARGS_SEGMENT - 1) / ARGS_SEGMENT, round = 0;
+    float total[2] = {0, 0}; /* of token `wave`, of the gate and the other */
+    for (int m = 0; m < (a.glu == MATMUL_NO_GLU ? 1 : 2); m++) {
+        struct args_weight w = a.w[part + m];
+        w.data += expert * w.each_bytes;
+        float of_token = 0;
+        for (int from = 0; from < n_segments; from += GEMV_WAVES, round++) {
+            float sum[GEMV_TOKENS] = {0, 0, 0, 0, 0, 0, 0, 0};
+            if (from + wave < n_segments) {
+                gemv_any(&a, &w, type, row, from + wave, x, n, sum);
+            }
+            /* In turn: a wave that is ahead writes to the other half. */
+            float *mine = sums + round % 2 * GEMV_WAVES * GEMV_TOKENS * GPU_WAVE;
+            GPU_UNROLL
+            for (int t = 0; t < GEMV_TOKENS; t++) {
+                if (t < n) {
+                    mine[(wave * GEMV_TOKENS + t) * GPU_WAVE + lane] = sum[t];
+                }
+            }
+            gpu_barrier();
+            for (int s = 0; s < GEMV_WAVES && wave < n; s++) {
+                if (from + s < n_segments) {
+                    of_token += mine[(s * GEMV_TOKENS + wave) * GPU_WAVE + lane];
+                }
+            }
+        }
+        const float *bias = a.bias[part + m];
+        if (bias && row < n_rows) {
+            of_token += bias[(int64_t)expert * n_rows + row];
+        }
+        total[m] = of_token;
+    }
+    if (wave >= n) {
+        return;
+    }
+    float y = total[0];
+    if (a.glu != MATMUL_NO_GLU) {
+        y = activate_gated(a.glu, total[0], total[1], a.alpha, a.limit);
+        if (a.act) {
+            act_store(a.act + (first + wave) * a.act_stride, n_rows, panel * GEMV_ROWS, y);
+        }
+    }
+    if (a.y[part] && row < n_rows) {
+        if (a.add && part == 0) {
+            y += a.add[(first + wave) * a.add_stride + row];
+        }
+        a.y[part][(first + wave) * a.y_stride[part] + row] = y;
     }
 }
 
 GPU_KERNEL(gemv_q4_0, GEMV_THREADS)
 {
-    gemv_run(a, GEMV_Q4_0);
+    gemv_run(a, TYPE_Q4_0);
 }
 GPU_KERNEL(gemv_q8_0, GEMV_THREADS)
 {
-    gemv_run(a, GEMV_Q8_0);
+    gemv_run(a, TYPE_Q8_0);
 }
 GPU_KERNEL(gemv_q4_k, GEMV_THREADS)
 {
-    gemv_run(a, GEMV_Q4_K);
+    gemv_run(a, TYPE_Q4_K);
 }
 GPU_KERNEL(gemv_q6_k, GEMV_THREADS)
 {
-    gemv_run(a, GEMV_Q6_K);
+    gemv_run(a, TYPE_Q6_K);
+}
+GPU_KERNEL(gemv_f16, GEMV_THREADS)
+{
+    gemv_run(a, TYPE_F16);
+}
+GPU_KERNEL(gemv_bf16, GEMV_THREADS)
+{
+    gemv_run(a, TYPE_BF16);
+}
+GPU_KERNEL(gemv_f32, GEMV_THREADS)
+{
+    gemv_run(a, TYPE_F32);
+}
+/* Every other type. */
+GPU_KERNEL(gemv, GEMV_THREADS)
+{
+    gemv_run(a, -1);
 }

@@ -8,6 +8,7 @@
  *   GPU_TABLE                   before a constant table
  *   GPU_KERNEL(name, threads)   a kernel whose argument is `const struct name_args a`; blocks have exactly
  *                               `threads` threads, a multiple of GPU_WAVE
+ *   GPU_UNROLL                  before a loop whose body indexes what must stay in registers
  *   GPU_SHARED(type, name, n)   an array of the block's shared memory, aligned to 16 bytes, not initialised
  *   gpu_thread() gpu_block_x() gpu_block_y() gpu_block_z()
  *   gpu_barrier()               all threads of the block; orders shared memory, not global memory
@@ -17,8 +18,9 @@
  *   gpu_exp2 gpu_log2 gpu_rcp gpu_rsq    1 ulp or so; denormals count as 0
  *   gpu_fma(a, b, c)                     the only contraction there is: compile with -ffp-contract=off
  *   gpu_dot4(a, b, c)           c + the products of four signed bytes
- *   gpu_dot4_u8(a, b, c)        the same with a's bytes unsigned
  *   gpu_dot2(a, b, c)           c + the products of two binary16, in float
+ *   gpu_pick(low, high, index)  byte i is byte number (byte i of index: 0 to 7) of the eight bytes low, high
+ *   gpu_uniform(i)              i, which is the same in all lanes of the wave: tells the compiler so
  *   gpu_shuffle(v, lane) gpu_shuffle_xor(v, mask)   32 bits of another lane; mask is a constant
  *   gpu_sum(v) gpu_max(v) gpu_sum_i32(v)            over the wave, the same bits in every lane
  *   struct gpu_frag_f16, gpu_frag_i8, gpu_acc_f32, gpu_acc_i32, gpu_frag_*_load, gpu_mma_*, gpu_acc_row
@@ -46,6 +48,10 @@ struct __attribute__((aligned(16))) gpu_16 {
 #else
 #include "kernels/hip/gpu_host.h"
 #endif
+
+struct __attribute__((aligned(8))) gpu_8 {
+    uint32_t w[2];
+};
 
 GPU_FN int gpu_lane(void)
 {

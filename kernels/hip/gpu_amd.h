@@ -10,6 +10,7 @@
 #define GPU_KERNEL(name, threads)                                                                  \
     extern "C" __attribute__((global, amdgpu_flat_work_group_size(threads, threads))) void name(   \
         const struct name##_args a)
+#define GPU_UNROLL _Pragma("unroll")
 #define GPU_SHARED(type, name, n) static __attribute__((shared, aligned(16))) type name[n]
 
 typedef int gpu_i2 __attribute__((ext_vector_type(2)));
@@ -102,16 +103,13 @@ GPU_FN int32_t gpu_dot4(int32_t a, int32_t b, int32_t c)
     return __builtin_amdgcn_sudot4(true, a, true, b, c, false);
 #endif
 }
-GPU_FN int32_t gpu_dot4_u8(uint32_t a, int32_t b, int32_t c)
+GPU_FN uint32_t gpu_pick(uint32_t low, uint32_t high, uint32_t index)
 {
-#if defined(__GFX10__)
-    /* No mixed signs here: a - 128 is signed, and 128 times b's bytes is added back. */
-    int32_t shifted = (int32_t)(a ^ 0x80808080u);
-    return __builtin_amdgcn_sdot4(shifted, b, c, false) +
-           (__builtin_amdgcn_sdot4(0x01010101, b, 0, false) << 7);
-#else
-    return __builtin_amdgcn_sudot4(false, (int)a, true, b, c, false);
-#endif
+    return __builtin_amdgcn_perm(high, low, index);
+}
+GPU_FN int gpu_uniform(int i)
+{
+    return __builtin_amdgcn_readfirstlane(i);
 }
 GPU_FN float gpu_dot2(uint32_t a, uint32_t b, float c)
 {

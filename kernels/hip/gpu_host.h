@@ -26,6 +26,7 @@ enum { GPU_HOST_WORDS = 8 };
 const uint32_t *gpu_host_exchange(const char *site, const void *value, size_t bytes);
 /* Memory of the block for this key; the same for all its threads. */
 void *gpu_host_shared(const char *key, const char *name, size_t bytes);
+void gpu_host_not_uniform(const char *site); /* a fault */
 /* A whole aligned access, checked at once. */
 void gpu_host_access(const void *p, size_t bytes, bool is_write);
 /* Which lane holds which element of a matrix: 11 (both halves hold all of a row) or 12. Kernels may not care, so tests
@@ -50,6 +51,7 @@ int gpu_host_matrix(void);
     const struct gpu_host_kernel name##_kernel = {#name, name##_call, sizeof(struct name##_args),  \
                                                   n_threads};                                      \
     static void name##_thread(const struct name##_args a)
+#define GPU_UNROLL
 #define GPU_SHARED(type, name, n)                                                                  \
     static const char name##_key;                                                                  \
     type *const name = (type *)gpu_host_shared(&name##_key, #name, sizeof(type) * (n))
@@ -116,13 +118,28 @@ GPU_FN int32_t gpu_dot4(int32_t a, int32_t b, int32_t c)
     }
     return c;
 }
-GPU_FN int32_t gpu_dot4_u8(uint32_t a, int32_t b, int32_t c)
+GPU_FN uint32_t gpu_pick(uint32_t low, uint32_t high, uint32_t index)
 {
+    uint64_t all = low | (uint64_t)high << 32;
+    uint32_t picked = 0;
     for (int i = 0; i < 4; i++) {
-        c += (uint8_t)(a >> 8 * i) * (int8_t)((uint32_t)b >> 8 * i);
+        picked |= (uint32_t)(all >> 8 * (index >> 8 * i & 7) & 255) << 8 * i;
     }
-    return c;
+    return picked;
 }
+GPU_FN int gpu_host_uniform(int i, const char *site)
+{
+    const uint32_t *all = gpu_host_exchange(site, &i, 4);
+    uint32_t differs = 0;
+    for (int l = 1; l < GPU_WAVE; l++) {
+        differs |= all[l * GPU_HOST_WORDS] ^ all[0];
+    }
+    if (differs != 0) {
+        gpu_host_not_uniform(site);
+    }
+    return i;
+}
+#define gpu_uniform(i) gpu_host_uniform(i, GPU_HOST_SITE)
 GPU_FN float gpu_dot2(uint32_t a, uint32_t b, float c)
 {
     c = fmaf(half_to_f32((uint16_t)a), half_to_f32((uint16_t)b), c);

@@ -238,6 +238,11 @@ const uint32_t *gpu_host_exchange(const char *site, const void *value, size_t by
     return words;
 }
 
+void gpu_host_not_uniform(const char *site)
+{
+    emulator_thread_fault("the lanes of a wave differ at %s", site);
+}
+
 /* --- the schedule ------------------------------------------------------------------------------- */
 
 /* The i-th of n in an order given by the seed. */

@@ -142,15 +142,16 @@ static void test_words(int matrix)
         largest = fmaxf(largest, half_to_f32(a16[i]));
     }
     for (int i = 0; i < 32; i++) {
-        int32_t dot = i, dot_u8 = i;
-        for (int k = 4 * i; k < 4 * i + 4; k++) {
-            dot += a8[k] * b8[k];
-            dot_u8 += (uint8_t)a8[k] * b8[k];
+        int32_t dot = i;
+        uint32_t pick = 0;
+        for (int k = 0; k < 4; k++) {
+            dot += a8[4 * i + k] * b8[4 * i + k];
+            pick |= (uint32_t)(uint8_t)a8[4 * i + (b8[4 * i + k] & 7)] << 8 * k;
         }
         CHECK(lanes[i] == sum && lanes[32 + i] == largest);
         CHECK(lanes[64 + i] == half_to_f32(a16[i * 5 % 32]));
         CHECK(lanes[96 + i] == half_to_f32(a16[i ^ 12]));
-        CHECK(numbers[i] == 31 * 32 * 63 / 6 && numbers[32 + i] == dot && numbers[64 + i] == dot_u8);
+        CHECK(numbers[i] == 31 * 32 * 63 / 6 && numbers[32 + i] == dot && numbers[64 + i] == (int32_t)pick);
     }
 }
 

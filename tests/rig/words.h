@@ -12,7 +12,7 @@ struct words_args {
     float *d16;                /* 16 x 16 */
     int32_t *d8;               /* 16 x 16 */
     float *lanes;              /* 4 x 32: sum, maximum, shuffle from lane * 5 % 32, exchange with lane ^ 12 */
-    int32_t *numbers;          /* 3 x 32: sum of lane * lane, dot4, dot4_u8 */
+    int32_t *numbers;          /* 3 x 32: sum of lane * lane, dot4, pick */
 };
 
 #endif

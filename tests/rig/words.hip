@@ -22,5 +22,5 @@ GPU_KERNEL(words, WORDS_THREADS)
     const int32_t *x = (const int32_t *)(const void *)a.a8, *y = (const int32_t *)(const void *)a.b8;
     a.numbers[lane] = gpu_sum_i32(lane * lane);
     a.numbers[32 + lane] = gpu_dot4(x[lane], y[lane], lane);
-    a.numbers[64 + lane] = gpu_dot4_u8((uint32_t)x[lane], y[lane], lane);
+    a.numbers[64 + lane] = (int32_t)gpu_pick((uint32_t)x[lane], (uint32_t)x[lane + 1], (uint32_t)y[lane] & 0x07070707u);
 }

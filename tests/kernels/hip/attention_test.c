@@ -57,11 +57,10 @@ static void exact_head(const struct shape *s, const uint16_t *kv, const int32_t 
     free(w);
 }
 
-static void launch(const struct attention_split_args *a, int n_rows)
+static void launch(const struct attention_args *a)
 {
-    int group = a->n_head / a->n_kv_head, chunks = (group + ATTENTION_HEADS - 1) / ATTENTION_HEADS;
-    DEVICE_RUN(attention_split, a->n_splits, a->n_kv_head * chunks, n_rows, a);
-    DEVICE_RUN(attention_fold, a->n_head, n_rows, 1, a);
+    DEVICE_RUN(attention_split, a);
+    DEVICE_RUN(attention_fold, a);
 }
 
 static void test(const struct shape *s)
@@ -105,8 +104,8 @@ static void test(const struct shape *s)
     int q_n = s->n_head * s->dim_k, y_n = s->n_head * s->dim_v;
     float *q = device_random((int64_t)s->n_rows * q_n, 2, &seed);
     float *sinks = device_random(s->n_head, 2, &seed), *alibi = device_random(s->n_head, 0.1f, &seed);
-    struct attention_split_args a = {
-        .q_stride = q_n, .y_stride = y_n, .table_stride = table_stride, .n_head = s->n_head,
+    struct attention_args a = {
+        .q_stride = q_n, .y_stride = y_n, .table_stride = table_stride, .n_rows = s->n_rows, .n_head = s->n_head,
         .n_kv_head = s->n_kv_head, .dim_k = s->dim_k, .dim_v = s->dim_v, .v_in_k = s->v_in_k,
         .n_splits = longest / ATTENTION_SPLIT + 1, .window = s->window, .scale = 0.3f,
         .softcap = s->softcap};
@@ -128,7 +127,7 @@ static void test(const struct shape *s)
     a.sinks = s->has_sinks ? dsinks : NULL;
     a.alibi = s->has_alibi ? dalibi : NULL;
     a.y = dy;
-    launch(&a, s->n_rows);
+    launch(&a);
     float *y = malloc((size_t)(s->n_rows * y_n) * 4), *alone = malloc((size_t)y_n * 4);
     double *exact = malloc((size_t)y_n * sizeof *exact);
     emulator_download(y, dy, (size_t)(s->n_rows * y_n) * 4);
@@ -145,7 +144,8 @@ static void test(const struct shape *s)
     a.row_table = (int32_t *)dr + last;
     a.positions = (int32_t *)dp + last;
     a.n_splits = s->positions[last] / ATTENTION_SPLIT + 1;
-    launch(&a, 1);
+    a.n_rows = 1;
+    launch(&a);
     emulator_download(alone, dy, (size_t)y_n * 4);
     CHECK(memcmp(alone, y + last * y_n, (size_t)y_n * 4) == 0);
 

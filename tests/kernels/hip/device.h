@@ -3,18 +3,23 @@
 #ifndef TESTS_KERNELS_HIP_DEVICE_H
 #define TESTS_KERNELS_HIP_DEVICE_H
 
-#include "kernels/hip/args.h"
+#include "kernels/hip/table.h"
 #include "tests/rig/emulator.h"
 #include "tests/test.h"
 
-/* Runs a grid of x by y by z blocks in the order of a seed that advances from launch to launch. */
-#define DEVICE_RUN(kernel, x, y, z, args)                                                          \
-    device_run(&kernel##_kernel, (int)(x), (int)(y), (int)(z), args, sizeof *(args))
-static inline void device_run(const struct gpu_host_kernel *kernel, int x, int y, int z,
+/* Launches a kernel over the grid of the table, in the order of a seed that advances from launch to launch. */
+#define DEVICE_RUN(name, args)                                                                     \
+    device_run(&name##_kernel, &table_kernels[TABLE_##name], args, sizeof *(args))
+static inline void device_run(const struct gpu_host_kernel *kernel, const struct table_kernel *entry,
                               const void *args, size_t args_bytes)
 {
     static uint64_t seed;
-    struct emulator_grid g = {.x = x, .y = y, .z = z, .seed = seed, .matrix = seed % 2 ? 12 : 11};
+    int32_t grid[3];
+    CHECK(strcmp(kernel->name, entry->name) == 0);
+    CHECK(entry->args_bytes == args_bytes && entry->threads == kernel->threads);
+    entry->grid(args, grid);
+    struct emulator_grid g = {.x = grid[0], .y = grid[1], .z = grid[2], .seed = seed,
+                              .matrix = seed % 2 ? 12 : 11};
     seed++;
     if (!emulator_launch(kernel, &g, args, args_bytes)) {
         TEST_FAIL("%s", emulator_fault());
@@ -50,6 +55,25 @@ static inline void device_check(const char *what, const float *y, const double *
         if (!(error <= limit * largest)) {
             TEST_FAIL("%s: value %d is %.9g, expected %.9g (largest %.9g)", what, (int)i,
                       (double)y[i], exact[i], largest);
+        }
+    }
+}
+
+/* A row in 8 bits: every value within half a step, and the sums of its bytes. */
+static inline void device_check_act(const int8_t *row, int n, const double *exact)
+{
+    const struct args_act *groups = (const struct args_act *)(const void *)(row + n);
+    for (int b = 0; b < n / ARGS_GROUP; b++) {
+        double largest = 0, scale = (double)groups[b].scale;
+        int sum[2] = {0, 0};
+        for (int i = 0; i < ARGS_GROUP; i++) {
+            largest = fmax(largest, fabs(exact[32 * b + i]));
+            sum[i / 16] += row[32 * b + i];
+        }
+        CHECK(fabs(scale - largest / 127) <= 1e-5 * largest);
+        CHECK(groups[b].sum[0] == sum[0] && groups[b].sum[1] == sum[1]);
+        for (int i = 0; i < ARGS_GROUP; i++) {
+            CHECK(fabs(scale * row[32 * b + i] - exact[32 * b + i]) <= 0.5001 * scale);
         }
     }
 }

@@ -4,11 +4,6 @@
 
 extern const struct gpu_host_kernel rope_kernel, glu_kernel, add_kernel, scale_kernel;
 
-static int blocks_of(int64_t n, int threads)
-{
-    return (int)((n + threads - 1) / threads);
-}
-
 static void test_rope(int n, int n_rot, int n_groups, bool adjacent, bool in_place)
 {
     enum { ROWS = 3 };
@@ -21,9 +16,9 @@ static void test_rope(int n, int n_rot, int n_groups, bool adjacent, bool in_pla
     void *dt = device_copy(table, (size_t)(ROWS * 2 * n_pairs) * 4);
     void *dy = in_place ? dx : emulator_alloc((size_t)(ROWS * width) * 4, 0);
     struct rope_args a = {.x = dx, .table = dt, .y = dy, .x_stride = stride,
-                          .table_stride = 2 * n_pairs, .y_stride = width, .n_groups = n_groups,
+                          .table_stride = 2 * n_pairs, .y_stride = width, .n_rows = ROWS, .n_groups = n_groups,
                           .n = n, .x_group = x_group, .n_rot = n_rot, .adjacent = adjacent};
-    DEVICE_RUN(rope, blocks_of((int64_t)n_groups * (n - n_pairs), ROPE_THREADS), ROWS, 1, &a);
+    DEVICE_RUN(rope, &a);
     float *y = malloc((size_t)(ROWS * width) * 4);
     double *exact = malloc((size_t)width * sizeof *exact);
     emulator_download(y, dy, (size_t)(ROWS * width) * 4);
@@ -86,10 +81,10 @@ static void test_glu(int kind, int n, int n_groups, bool has_up, bool gate_is_on
     void *dg = device_copy(gate, (size_t)(ROWS * gate_stride) * 4);
     void *du = device_copy(up, (size_t)(ROWS * width) * 4);
     struct glu_args a = {.gate = dg, .up = has_up ? du : NULL, .y = du, .gate_stride = gate_stride,
-                         .up_stride = width, .y_stride = width, .kind = kind, .n_groups = n_groups,
+                         .up_stride = width, .y_stride = width, .n_rows = ROWS, .kind = kind, .n_groups = n_groups,
                          .n = n, .gate_group = gate_group, .gate_is_one = gate_is_one,
                          .alpha = 1.702f, .limit = 7};
-    DEVICE_RUN(glu, blocks_of(width, GLU_THREADS), ROWS, 1, &a);
+    DEVICE_RUN(glu, &a);
     float *y = malloc((size_t)(ROWS * width) * 4);
     double *exact = malloc((size_t)width * sizeof *exact);
     emulator_download(y, du, (size_t)(ROWS * width) * 4);
@@ -120,11 +115,11 @@ static void test_add_and_scale(int n, float cap, float size)
     float *u = device_random(2 * n, 3, &seed), *v = device_random(2 * n, size, &seed);
     void *du = device_copy(u, (size_t)n * 8), *dv = device_copy(v, (size_t)n * 8);
     struct add_args a = {.a = du, .b = dv, .y = du, .a_stride = n, .b_stride = n, .y_stride = n,
-                         .n = n, .a_scale = 0.75f, .b_scale = -1.5f};
-    DEVICE_RUN(add, blocks_of(n, ADD_THREADS), 2, 1, &a);
-    struct scale_args s = {.x = dv, .y = dv, .x_stride = n, .y_stride = n, .n = n, .scale = 0.3f,
+                         .n_rows = 2, .n = n, .a_scale = 0.75f, .b_scale = -1.5f};
+    DEVICE_RUN(add, &a);
+    struct scale_args s = {.x = dv, .y = dv, .x_stride = n, .y_stride = n, .n_rows = 2, .n = n, .scale = 0.3f,
                            .cap = cap};
-    DEVICE_RUN(scale, blocks_of(n, ADD_THREADS), 2, 1, &s);
+    DEVICE_RUN(scale, &s);
     float *sum = malloc((size_t)n * 8), *scaled = malloc((size_t)n * 8);
     double *e = malloc((size_t)n * 16);
     emulator_download(sum, du, (size_t)n * 8);

@@ -1,97 +1,192 @@
-/* gemv on the emulator: packed weights against the decoded file's form in double precision, and one token's result the same
- * bits with others beside it. */
-#include "kernels/hip/pack.h"
-#include "kernels/quant.h"
-#include "tests/kernels/blocks.h"
-#include "tests/kernels/hip/device.h"
+/* gemv on the emulator: products of every type against double precision; a token's result the same bits with others beside
+ * it; several matrices, gates and experts in one launch. */
+#include "kernels/op_kinds.h"
+#include "tests/kernels/hip/matmul.h"
 
-extern const struct gpu_host_kernel quantize_kernel, gemv_q4_0_kernel, gemv_q8_0_kernel,
-    gemv_q4_k_kernel, gemv_q6_k_kernel;
+extern const struct gpu_host_kernel gemv_kernel, gemv_q4_0_kernel, gemv_q8_0_kernel,
+    gemv_q4_k_kernel, gemv_q6_k_kernel, gemv_f32_kernel, gemv_f16_kernel, gemv_bf16_kernel;
 
-static void test(enum type type, const struct gpu_host_kernel *kernel, int n_rows, int n_cols,
-                 int n_tokens)
+static const struct gpu_host_kernel *kernel_of(enum table_id id)
+{
+    static const struct gpu_host_kernel *const all[] = {
+        &gemv_kernel,     &gemv_q4_0_kernel, &gemv_q8_0_kernel, &gemv_q4_k_kernel,
+        &gemv_q6_k_kernel, &gemv_f32_kernel,  &gemv_f16_kernel,  &gemv_bf16_kernel};
+    for (size_t i = 0; i < COUNT_OF(all); i++) {
+        if (strcmp(all[i]->name, table_kernels[id].name) == 0) {
+            return all[i];
+        }
+    }
+    TEST_FAIL("no kernel %s", table_kernels[id].name);
+    return NULL;
+}
+
+static void run(const struct matmul_args *a)
+{
+    enum table_id id = table_gemv((enum type)a->type);
+    device_run(kernel_of(id), &table_kernels[id], a, sizeof *a);
+}
+
+static void test(enum type type, int n_rows, int n_cols, int n_tokens)
 {
     uint64_t seed = (uint64_t)(n_rows * 1000 + n_cols + n_tokens);
-    size_t row_bytes = type_row_bytes(type, (size_t)n_cols), n_y = (size_t)(n_tokens * n_rows);
-    uint8_t *file = malloc(row_bytes * (size_t)n_rows);
-    blocks_fill(type, file, (int64_t)n_rows * n_cols, &seed);
-    struct pack_layout l;
-    CHECK(pack_layout(type, n_rows, n_cols, &l) == 0);
-    uint8_t *packed = calloc(1, l.n_bytes);
-    int cut = n_rows / 3; /* in two pieces, as an upload does */
-    pack_rows(type, &l, file, 0, cut, n_cols, packed);
-    pack_rows(type, &l, file + (size_t)cut * row_bytes, cut, n_rows - cut, n_cols, packed);
-
-    float *x = device_random((int64_t)n_tokens * n_cols, 3, &seed);
+    size_t n_y = (size_t)(n_tokens * n_rows);
+    struct matmul_matrix m = matmul_matrix(type, 1, n_rows, n_cols, &seed);
+    struct matmul_x x = matmul_x(type, n_tokens, n_cols, &seed);
     float *bias = device_random(n_rows, 1, &seed), *add = device_random((int64_t)n_y, 1, &seed);
-    void *dx = device_copy(x, (size_t)(n_tokens * n_cols) * 4), *dw = device_copy(packed, l.n_bytes);
     void *db = device_copy(bias, (size_t)n_rows * 4), *dy = device_copy(add, n_y * 4);
-    int64_t act_bytes = args_act_bytes(n_cols);
-    void *dact = emulator_alloc((size_t)(n_tokens * act_bytes), 0);
-    struct quantize_args q = {.x = dx, .act = dact, .x_stride = n_cols, .act_stride = act_bytes,
-                              .n = n_cols};
-    DEVICE_RUN(quantize, (n_cols + QUANTIZE_THREADS - 1) / QUANTIZE_THREADS, n_tokens, 1, &q);
-    struct gemv_args a = {.low = (uint8_t *)dw + l.low, .high = (uint8_t *)dw + l.high,
-                          .scale = (uint8_t *)dw + l.scale, .super = (uint8_t *)dw + l.super,
-                          .act = dact, .bias = db, .add = dy, .y = dy, .act_stride = act_bytes,
-                          .y_stride = n_rows, .n_rows = n_rows, .n_cols = n_cols,
-                          .n_tokens = n_tokens};
-    int blocks = (n_rows + GEMV_ROWS - 1) / GEMV_ROWS;
-    device_run(kernel, blocks, (n_tokens + GEMV_TOKENS - 1) / GEMV_TOKENS, 1, &a, sizeof a);
-
-    float *y = malloc(n_y * 4), *w = malloc((size_t)n_cols * 4), *alone = malloc((size_t)n_rows * 4);
-    double *exact = calloc(n_y, sizeof *exact);
-    int8_t *act = aligned_alloc(16, (size_t)act_bytes);
+    struct matmul_args a = {.w = {m.w}, .y = {dy}, .bias = {db}, .add = dy, .x = x.device,
+                            .y_stride = {n_rows}, .add_stride = n_rows, .x_bytes = x.bytes,
+                            .type = (int32_t)type, .n_cols = n_cols, .n_w = 1,
+                            .n_tokens = n_tokens, .glu = MATMUL_NO_GLU};
+    run(&a);
+    float *y = malloc(n_y * 4), *alone = malloc((size_t)n_rows * 4);
+    double *exact = malloc((size_t)n_rows * sizeof *exact);
     emulator_download(y, dy, n_y * 4);
     for (int t = 0; t < n_tokens; t++) {
-        emulator_download(act, (int8_t *)dact + t * act_bytes, (size_t)(n_cols + n_cols / 32 * 8));
-        const float *scales = (const float *)(const void *)(act + n_cols);
+        matmul_exact(&m, 0, &x, t, exact);
         for (int r = 0; r < n_rows; r++) {
-            double *e = &exact[t * n_rows + r];
-            quant_decoder(type)(file + (size_t)r * row_bytes, w, n_cols);
-            *e = (double)bias[r] + (double)add[t * n_rows + r];
-            for (int i = 0; i < n_cols; i++) {
-                *e += (double)w[i] * (double)scales[i / 32 * 2] * act[i];
-            }
+            exact[r] += (double)bias[r] + (double)add[t * n_rows + r];
         }
-        device_check(type_info((uint32_t)type)->name, y + t * n_rows, exact + t * n_rows, n_rows, 3e-6);
+        device_check(type_info((uint32_t)type)->name, y + t * n_rows, exact, n_rows, 3e-6);
     }
     /* The last token alone. */
     void *dalone = device_copy(add + (n_tokens - 1) * n_rows, (size_t)n_rows * 4);
-    a.act = (int8_t *)dact + (n_tokens - 1) * act_bytes;
+    a.x = (int8_t *)x.device + (n_tokens - 1) * x.bytes;
     a.n_tokens = 1;
-    a.add = a.y = dalone;
-    device_run(kernel, blocks, 1, 1, &a, sizeof a);
+    a.y[0] = dalone;
+    a.add = dalone;
+    run(&a);
     emulator_download(alone, dalone, (size_t)n_rows * 4);
     CHECK(memcmp(alone, y + (n_tokens - 1) * n_rows, (size_t)n_rows * 4) == 0);
-
-    void *device[] = {dx, dw, db, dy, dact, dalone};
+    void *device[] = {db, dy, dalone};
     for (size_t i = 0; i < COUNT_OF(device); i++) {
         emulator_free(device[i]);
     }
-    void *host[] = {file, packed, x, bias, add, y, w, alone, exact, act};
+    void *host[] = {bias, add, y, alone, exact};
     for (size_t i = 0; i < COUNT_OF(host); i++) {
         free(host[i]);
     }
+    matmul_matrix_free(&m);
+    matmul_x_free(&x);
+}
+
+/* Three matrices of different heights at once: each result as from a launch of its own. */
+static void test_several(void)
+{
+    enum { COLS = 320, TOKENS = 9 };
+    static const int n_rows[3] = {70, 31, 32};
+    uint64_t seed = 11;
+    struct matmul_x x = matmul_x(TYPE_Q8_0, TOKENS, COLS, &seed);
+    struct matmul_matrix m[3];
+    struct matmul_args a = {.x = x.device, .x_bytes = x.bytes, .type = TYPE_Q8_0, .n_cols = COLS,
+                            .n_w = 3, .n_tokens = TOKENS, .glu = MATMUL_NO_GLU};
+    void *bias[3];
+    for (int i = 0; i < 3; i++) {
+        m[i] = matmul_matrix(TYPE_Q8_0, 1, n_rows[i], COLS, &seed);
+        float *b = device_random(n_rows[i], 1, &seed);
+        bias[i] = device_copy(b, (size_t)n_rows[i] * 4);
+        free(b);
+        a.w[i] = m[i].w;
+        a.bias[i] = i == 2 ? NULL : bias[i];
+        a.y[i] = emulator_alloc((size_t)(TOKENS * (n_rows[i] + 3)) * 4, 0);
+        a.y_stride[i] = n_rows[i] + 3;
+    }
+    run(&a);
+    for (int i = 0; i < 3; i++) {
+        void *dy = emulator_alloc((size_t)(TOKENS * n_rows[i]) * 4, 0);
+        struct matmul_args one = a;
+        one.n_w = 1;
+        one.w[0] = a.w[i];
+        one.bias[0] = a.bias[i];
+        one.y[0] = dy;
+        one.y_stride[0] = n_rows[i];
+        run(&one);
+        for (int t = 0; t < TOKENS; t++) {
+            float together[70], alone[70];
+            size_t n = (size_t)n_rows[i];
+            emulator_download(together, a.y[i] + t * a.y_stride[i], n * 4);
+            emulator_download(alone, (float *)dy + t * n_rows[i], n * 4);
+            CHECK(memcmp(together, alone, n * 4) == 0);
+        }
+        emulator_free(dy);
+    }
+    for (int i = 0; i < 3; i++) {
+        emulator_free(a.y[i]);
+        emulator_free(bias[i]);
+        matmul_matrix_free(&m[i]);
+    }
+    matmul_x_free(&x);
+}
+
+/* silu(w0 x) * (w1 x) of some experts' matrices, in floats and in 8 bits. */
+static void test_experts_gate(enum type type, int n_expert, int n_used, int n_tokens)
+{
+    enum { ROWS = 64, COLS = 512 };
+    uint64_t seed = (uint64_t)(n_expert + n_used);
+    bool is_moe = n_expert > 1;
+    int n_slots = n_tokens * n_used;
+    struct matmul_matrix gate = matmul_matrix(type, n_expert, ROWS, COLS, &seed);
+    struct matmul_matrix up = matmul_matrix(type, n_expert, ROWS, COLS, &seed);
+    struct matmul_x x = matmul_x(type, n_tokens, COLS, &seed);
+    float *bias = device_random((int64_t)n_expert * ROWS, 1, &seed);
+    int32_t *ids = calloc((size_t)n_slots, sizeof *ids);
+    for (int i = 0; i < n_slots; i++) {
+        ids[i] = (int32_t)(test_random(&seed) % (uint64_t)n_expert);
+    }
+    int64_t act_bytes = args_act_bytes(ROWS);
+    void *dids = device_copy(ids, (size_t)n_slots * 4), *db = device_copy(bias, (size_t)(n_expert * ROWS) * 4);
+    void *dy = emulator_alloc((size_t)(n_slots * ROWS) * 4, 0);
+    void *dact = emulator_alloc((size_t)(n_slots * act_bytes), 0);
+    struct matmul_args a = {.w = {gate.w, up.w}, .y = {dy}, .bias = {NULL, db}, .x = x.device,
+                            .act = dact, .ids = is_moe ? dids : NULL, .y_stride = {ROWS},
+                            .act_stride = act_bytes, .ids_stride = n_used, .x_bytes = x.bytes,
+                            .type = (int32_t)type, .n_cols = COLS, .n_w = 2, .n_tokens = n_slots,
+                            .n_expert = n_expert, .n_used = n_used, .glu = OP_GLU_SILU};
+    run(&a);
+    for (int s = 0; s < n_slots; s++) {
+        double g[ROWS], u[ROWS];
+        float y[ROWS];
+        int8_t act[ROWS + ROWS / 32 * 8] __attribute__((aligned(16)));
+        matmul_exact(&gate, ids[s], &x, s / n_used, g);
+        matmul_exact(&up, ids[s], &x, s / n_used, u);
+        for (int r = 0; r < ROWS; r++) {
+            g[r] = g[r] / (1 + exp(-g[r])) * (u[r] + (double)bias[ids[s] * ROWS + r]);
+        }
+        emulator_download(y, (float *)dy + s * ROWS, sizeof y);
+        emulator_download(act, (int8_t *)dact + s * act_bytes, sizeof act);
+        device_check("gate", y, g, ROWS, 1e-5);
+        for (int r = 0; r < ROWS; r++) {
+            g[r] = (double)y[r];
+        }
+        device_check_act(act, ROWS, g);
+    }
+    void *device[] = {dids, db, dy, dact};
+    for (size_t i = 0; i < COUNT_OF(device); i++) {
+        emulator_free(device[i]);
+    }
+    free(bias);
+    free(ids);
+    matmul_matrix_free(&gate);
+    matmul_matrix_free(&up);
+    matmul_x_free(&x);
 }
 
 int main(void)
 {
-    static const struct {
-        enum type type;
-        const struct gpu_host_kernel *kernel;
-    } forms[] = {{TYPE_Q4_0, &gemv_q4_0_kernel},
-                 {TYPE_Q8_0, &gemv_q8_0_kernel},
-                 {TYPE_Q4_K, &gemv_q4_k_kernel},
-                 {TYPE_Q6_K, &gemv_q6_k_kernel}};
-    struct pack_layout l;
-    CHECK(pack_layout(TYPE_IQ1_S, 1, 256, &l) != 0);
-    for (size_t i = 0; i < COUNT_OF(forms); i++) {
-        int block = (int)type_info((uint32_t)forms[i].type)->block_elems;
-        test(forms[i].type, forms[i].kernel, 1, block, 1);
-        test(forms[i].type, forms[i].kernel, 31, 5 * block, 3);
-        test(forms[i].type, forms[i].kernel, 33, 33 * 32 / block * block + block, 5);
-        test(forms[i].type, forms[i].kernel, 6, 2048 + block, 8);
+    for (int i = 0; i < BLOCKS_N_TYPES; i++) {
+        enum type type = blocks_types[i];
+        int block = (int)type_info((uint32_t)type)->block_elems;
+        bool is_quantized = block > 1, has_own = table_gemv(type) != TABLE_gemv;
+        test(type, 1, is_quantized ? block : 1, 1);
+        test(type, 33, is_quantized ? 3 * block : 257, 3);
+        if (has_own) {
+            test(type, 5, 33 * 32 / block * block + block, 9);
+            test(type, 2, 2304 + block, 8);
+        }
     }
+    test_several();
+    test_experts_gate(TYPE_Q4_K, 1, 1, 3);
+    test_experts_gate(TYPE_Q4_0, 5, 2, 3);
+    test_experts_gate(TYPE_MXFP4, 5, 2, 1);
     return 0;
 }

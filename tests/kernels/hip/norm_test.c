@@ -4,23 +4,6 @@
 
 extern const struct gpu_host_kernel norm_kernel, quantize_kernel;
 
-static void check_act(const int8_t *row, int n, const double *exact)
-{
-    const float *scales = (const float *)(const void *)(row + n);
-    for (int b = 0; b < n / 32; b++) {
-        double largest = 0, sum = 0, scale = (double)scales[2 * b];
-        for (int i = 0; i < 32; i++) {
-            largest = fmax(largest, fabs(exact[32 * b + i]));
-            sum += row[32 * b + i];
-        }
-        CHECK(fabs(scale - largest / 127) <= 1e-5 * largest);
-        CHECK(fabs((double)scales[2 * b + 1] - scale * sum) <= 1e-6 * scale * 32 * 127);
-        for (int i = 0; i < 32; i++) {
-            CHECK(fabs(scale * row[32 * b + i] - exact[32 * b + i]) <= 0.5001 * scale);
-        }
-    }
-}
-
 static void test_norm(int kind, int n, int n_groups, bool per_group, bool has_act)
 {
     enum { ROWS = 2 };
@@ -28,7 +11,7 @@ static void test_norm(int kind, int n, int n_groups, bool per_group, bool has_ac
     int x_group = n + 3, stride = n_groups * x_group + 1, width = n * n_groups;
     float *x = device_random((int64_t)ROWS * stride, 2, &seed);
     float *w = device_random(width, 1, &seed), *b = device_random(width, 1, &seed);
-    struct norm_args a = {.x_stride = stride, .y_stride = width + 2, .n = n, .n_groups = n_groups,
+    struct norm_args a = {.x_stride = stride, .y_stride = width + 2, .n_rows = ROWS, .n = n, .n_groups = n_groups,
                           .x_group = x_group, .kind = kind, .per_group = per_group, .eps = 1e-5f};
     size_t y_floats = (size_t)(ROWS - 1) * (size_t)a.y_stride + (size_t)width;
     void *dx = device_copy(x, (size_t)ROWS * (size_t)stride * 4);
@@ -42,7 +25,7 @@ static void test_norm(int kind, int n, int n_groups, bool per_group, bool has_ac
     a.weight = dw;
     a.bias = kind == OP_NORM_LAYER ? db : NULL;
     a.act = has_act ? dact : NULL;
-    DEVICE_RUN(norm, n_groups, ROWS, 1, &a);
+    DEVICE_RUN(norm, &a);
     double *exact = malloc((size_t)width * sizeof *exact);
     for (int r = 0; r < ROWS; r++) {
         for (int g = 0; g < n_groups; g++) {
@@ -69,7 +52,7 @@ static void test_norm(int kind, int n, int n_groups, bool per_group, bool has_ac
             int8_t *row = malloc((size_t)a.act_stride);
             emulator_download(row, (int8_t *)dact + r * a.act_stride,
                               (size_t)(width + width / 32 * 8));
-            check_act(row, width, exact);
+            device_check_act(row, width, exact);
             free(row);
         }
         free(y);
@@ -96,25 +79,24 @@ static void test_quantize(void)
     }
     x[200] = NAN;
     x[230] = INFINITY;
-    struct quantize_args a = {.act_stride = args_act_bytes(N), .x_stride = N, .n = N};
+    struct quantize_args a = {.act_stride = args_act_bytes(N), .x_stride = N, .n_rows = 1, .n = N};
     void *dx = device_copy(x, sizeof x), *dact = emulator_alloc((size_t)a.act_stride, 0);
     a.x = dx;
     a.act = dact;
-    DEVICE_RUN(quantize, 2, 1, 1, &a);
+    DEVICE_RUN(quantize, &a);
     int8_t row[N + N / 32 * 8] __attribute__((aligned(16)));
     emulator_download(row, dact, sizeof row);
     for (int i = 0; i < N; i++) {
         exact[i] = (double)x[i];
     }
-    const float *scales = (const float *)(const void *)(row + N);
-    CHECK(isnan(scales[12]) && isnan(scales[13])); /* of values 192 .. 223 */
-    CHECK(isnan(scales[14]) && isnan(scales[15])); /* and of 224 .. 255 */
-    CHECK(scales[4] == 0 && row[64] == 0);
+    const struct args_act *groups = (const struct args_act *)(const void *)(row + N);
+    CHECK(isnan(groups[6].scale) && isnan(groups[7].scale)); /* of values 192 .. 255 */
+    CHECK(groups[2].scale == 0 && row[64] == 0);
     /* The ordinary ones. */
     int8_t part[N + N / 32 * 8] __attribute__((aligned(16)));
     memcpy(part, row, 192);
     memcpy(part + 192, row + N, 192 / 32 * 8);
-    check_act(part, 192, exact);
+    device_check_act(part, 192, exact);
     emulator_free(dx);
     emulator_free(dact);
 }

@@ -1,0 +1,43 @@
+/* The table of GPU kernels; see table.h. */
+#include "kernels/hip/table.h"
+
+#define TABLE_ENTRY(name, args, threads, op, x, y, z)                                              \
+    static void name##_grid(const void *p, int32_t ret[3])                                         \
+    {                                                                                              \
+        const struct args *a = p;                                                                  \
+        (void)a;                                                                                   \
+        ret[0] = (x);                                                                              \
+        ret[1] = (y);                                                                              \
+        ret[2] = (z);                                                                              \
+    }
+TABLE_KERNELS(TABLE_ENTRY)
+#undef TABLE_ENTRY
+
+const struct table_kernel table_kernels[TABLE_COUNT] = {
+#define TABLE_ENTRY(name, args, threads, op, x, y, z)                                              \
+    {#name, sizeof(struct args), threads, OP_##op, name##_grid},
+    TABLE_KERNELS(TABLE_ENTRY)
+#undef TABLE_ENTRY
+};
+
+enum table_id table_gemv(enum type type)
+{
+    switch ((int)type) {
+    case TYPE_Q4_0:
+        return TABLE_gemv_q4_0;
+    case TYPE_Q8_0:
+        return TABLE_gemv_q8_0;
+    case TYPE_Q4_K:
+        return TABLE_gemv_q4_k;
+    case TYPE_Q6_K:
+        return TABLE_gemv_q6_k;
+    case TYPE_F32:
+        return TABLE_gemv_f32;
+    case TYPE_F16:
+        return TABLE_gemv_f16;
+    case TYPE_BF16:
+        return TABLE_gemv_bf16;
+    default:
+        return TABLE_gemv;
+    }
+}

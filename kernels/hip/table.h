@@ -1,0 +1,84 @@
+/* The GPU kernels, declared once: name (in the code object), argument struct (kernels/hip/args.h), threads of a block, the op
+ * of kernels/ops.def that it does or begins to do, and the grid in blocks as a function of its arguments `a`.
+ *
+ * gemv_* and gemm_* exist for a type of their own (table_matmul names it) and, in a general form, for all other
+ * quantized types. Shared memory is static; sizes and registers stand in kernels/hip/budget. */
+#ifndef KERNELS_HIP_TABLE_H
+#define KERNELS_HIP_TABLE_H
+
+#include "kernels/hip/args.h"
+#include "kernels/ops.h"
+#include "shared/type.h"
+
+#define TABLE_CEIL(a, b) (((a) + (b) - 1) / (b))
+#define TABLE_CHUNKS(a)                                                                            \
+    ((a)->n_kv_head * TABLE_CEIL((a)->n_head / (a)->n_kv_head, ATTENTION_HEADS))
+
+#define TABLE_GEMV(KERNEL, name)                                                                   \
+    KERNEL(name, matmul_args, GEMV_THREADS, matmul, table_row_blocks(a, GEMV_ROWS),                \
+           a->ids ? a->n_tokens : TABLE_CEIL(a->n_tokens, GEMV_TOKENS), 1)
+
+static inline int32_t table_kv_write_threads(const struct kv_write_args *a)
+{
+    int32_t queries = a->q ? a->n_head * a->dim_k / 2 : 0;
+    return queries + a->n_kv_head * (a->dim_k / 2 + (a->v_in_k ? 0 : a->dim_v));
+}
+static inline int32_t table_row_blocks(const struct matmul_args *a, int32_t rows)
+{
+    int32_t n = 0;
+    for (int32_t i = 0; i < (a->glu == MATMUL_NO_GLU ? a->n_w : 1); i++) {
+        n += TABLE_CEIL(a->w[i].n_rows, rows);
+    }
+    return n;
+}
+
+/* KERNEL(name, struct, threads, op, x, y, z) */
+#define TABLE_KERNELS(KERNEL)                                                                      \
+    KERNEL(norm, norm_args, NORM_THREADS, norm, a->n_groups, a->n_rows, 1)                         \
+    KERNEL(quantize, quantize_args, QUANTIZE_THREADS, convert, TABLE_CEIL(a->n, QUANTIZE_THREADS), \
+           a->n_rows, 1)                                                                           \
+    KERNEL(rope, rope_args, ROPE_THREADS, rope,                                                    \
+           TABLE_CEIL(a->n_groups *(a->n - a->n_rot / 2), ROPE_THREADS), a->n_rows, 1)             \
+    KERNEL(glu, glu_args, GLU_THREADS, glu, TABLE_CEIL(a->n_groups *a->n, GLU_THREADS), a->n_rows, \
+           1)                                                                                      \
+    KERNEL(add, add_args, ADD_THREADS, add, TABLE_CEIL(a->n, ADD_THREADS), a->n_rows, 1)           \
+    KERNEL(scale, scale_args, ADD_THREADS, scale, TABLE_CEIL(a->n, ADD_THREADS), a->n_rows, 1)     \
+    KERNEL(copy, copy_args, COPY_THREADS, copy, TABLE_CEIL(a->n_groups *a->n, COPY_THREADS),       \
+           a->n_rows, 1)                                                                           \
+    KERNEL(embed, embed_args, EMBED_THREADS, embed, TABLE_CEIL(a->n_cols, EMBED_THREADS),          \
+           a->n_rows, 1)                                                                           \
+    KERNEL(kv_write, kv_write_args, KV_WRITE_THREADS, kv_write,                                    \
+           TABLE_CEIL(table_kv_write_threads(a), KV_WRITE_THREADS), a->n_rows, 1)                  \
+    TABLE_GEMV(KERNEL, gemv)                                                                       \
+    TABLE_GEMV(KERNEL, gemv_q4_0)                                                                  \
+    TABLE_GEMV(KERNEL, gemv_q8_0)                                                                  \
+    TABLE_GEMV(KERNEL, gemv_q4_k)                                                                  \
+    TABLE_GEMV(KERNEL, gemv_q6_k)                                                                  \
+    TABLE_GEMV(KERNEL, gemv_f32)                                                                   \
+    TABLE_GEMV(KERNEL, gemv_f16)                                                                   \
+    TABLE_GEMV(KERNEL, gemv_bf16)                                                                  \
+    KERNEL(attention_split, attention_args, ATTENTION_THREADS, attention, a->n_splits,             \
+           TABLE_CHUNKS(a), a->n_rows)                                                             \
+    KERNEL(attention_fold, attention_args, ATTENTION_FOLD_THREADS, attention, a->n_head,           \
+           a->n_rows, 1)
+
+enum table_id {
+#define TABLE_ENTRY(name, args, threads, op, x, y, z) TABLE_##name,
+    TABLE_KERNELS(TABLE_ENTRY)
+#undef TABLE_ENTRY
+        TABLE_COUNT
+};
+
+struct table_kernel {
+    const char *name;
+    size_t args_bytes;
+    int threads;
+    enum op_code op;
+    void (*grid)(const void *args, int32_t ret[3]);
+};
+extern const struct table_kernel table_kernels[TABLE_COUNT]; /* by enum table_id */
+
+/* Which gemv serves matrices of this type. */
+enum table_id table_gemv(enum type type);
+
+#endif

@@ -1,0 +1,116 @@
+/* For tests of matrix products on the emulator: a packed matrix, rows in 8 bits, and the exact product. */
+#ifndef TESTS_KERNELS_HIP_MATMUL_H
+#define TESTS_KERNELS_HIP_MATMUL_H
+
+#include "kernels/hip/pack.h"
+#include "kernels/quant.h"
+#include "tests/kernels/blocks.h"
+#include "tests/kernels/hip/device.h"
+
+/* n matrices of one shape: random, in the file's form and packed in device memory. */
+struct matmul_matrix {
+    enum type type;
+    int n, n_rows, n_cols;
+    uint8_t *file;
+    void *device;
+    struct args_weight w;
+};
+
+static inline struct matmul_matrix matmul_matrix(enum type type, int n, int n_rows, int n_cols,
+                                                 uint64_t *seed)
+{
+    struct matmul_matrix m = {.type = type, .n = n, .n_rows = n_rows, .n_cols = n_cols};
+    size_t row_bytes = type_row_bytes(type, (size_t)n_cols);
+    m.file = malloc(row_bytes * (size_t)(n * n_rows));
+    blocks_fill(type, m.file, (int64_t)n * n_rows * n_cols, seed);
+    struct pack_layout l;
+    CHECK(pack_layout(type, n_rows, n_cols, &l) == 0);
+    uint8_t *packed = calloc((size_t)n, (size_t)l.n_bytes);
+    for (int i = 0; i < n; i++) {
+        pack_rows(type, &l, m.file + (size_t)(i * n_rows) * row_bytes, 0, n_rows, n_cols,
+                  packed + i * l.n_bytes);
+    }
+    m.device = device_copy(packed, (size_t)(n * l.n_bytes));
+    free(packed);
+    m.w = (struct args_weight){.data = m.device, .scale_at = l.scale_at, .super_at = l.super_at,
+                               .each_bytes = l.n_bytes, .n_rows = n_rows};
+    return m;
+}
+
+static inline void matmul_matrix_free(struct matmul_matrix *m)
+{
+    emulator_free(m->device);
+    free(m->file);
+}
+
+static inline bool matmul_is_float(enum type t)
+{
+    return t == TYPE_F32 || t == TYPE_F16 || t == TYPE_BF16;
+}
+
+/* Rows of x as the matrices want them, and what these stand for. */
+struct matmul_x {
+    int n, n_cols;
+    int64_t bytes; /* stride */
+    void *device;
+    double *value;
+};
+
+static inline struct matmul_x matmul_x(enum type type, int n, int n_cols, uint64_t *seed)
+{
+    extern const struct gpu_host_kernel quantize_kernel;
+    struct matmul_x x = {.n = n, .n_cols = n_cols};
+    float *f = device_random((int64_t)n * n_cols, 3, seed);
+    x.device = device_copy(f, (size_t)(n * n_cols) * 4);
+    x.value = malloc((size_t)(n * n_cols) * sizeof *x.value);
+    x.bytes = n_cols * 4;
+    for (int i = 0; i < n * n_cols; i++) {
+        x.value[i] = (double)f[i];
+    }
+    free(f);
+    if (matmul_is_float(type)) {
+        return x;
+    }
+    x.bytes = args_act_bytes(n_cols);
+    void *act = emulator_alloc((size_t)(n * x.bytes), 0);
+    struct quantize_args q = {.x = x.device, .act = act, .x_stride = n_cols, .act_stride = x.bytes,
+                              .n_rows = n, .n = n_cols};
+    DEVICE_RUN(quantize, &q);
+    emulator_free(x.device);
+    x.device = act;
+    int8_t *row = aligned_alloc(16, (size_t)x.bytes);
+    for (int t = 0; t < n; t++) {
+        emulator_download(row, (int8_t *)act + t * x.bytes, (size_t)(n_cols + n_cols / 32 * 8));
+        const struct args_act *groups = (const struct args_act *)(const void *)(row + n_cols);
+        for (int i = 0; i < n_cols; i++) {
+            x.value[t * n_cols + i] = (double)groups[i / 32].scale * row[i];
+        }
+    }
+    free(row);
+    return x;
+}
+
+static inline void matmul_x_free(struct matmul_x *x)
+{
+    emulator_free(x->device);
+    free(x->value);
+}
+
+/* y[n_rows] of matrix `which` and row t of x. */
+static inline void matmul_exact(const struct matmul_matrix *m, int which, const struct matmul_x *x,
+                                int t, double *y)
+{
+    size_t row_bytes = type_row_bytes(m->type, (size_t)m->n_cols);
+    float *w = malloc((size_t)m->n_cols * 4);
+    for (int r = 0; r < m->n_rows; r++) {
+        const uint8_t *row = m->file + (size_t)(which * m->n_rows + r) * row_bytes;
+        quant_decoder(m->type)(row, w, m->n_cols);
+        y[r] = 0;
+        for (int i = 0; i < m->n_cols; i++) {
+            y[r] += (double)w[i] * x->value[t * m->n_cols + i];
+        }
+    }
+    free(w);
+}
+
+#endif
