@@ -261,18 +261,35 @@ static int check_host(struct http *h, struct err *e)
     return 0;
 }
 
+/* The end of the request line, "HTTP/1.1". llhttp also knows RTSP and ICE, and of what is no
+ * version at all it says that it is not supported. */
+static int check_version(const struct http *h, struct err *e)
+{
+    const char *line = h->head.data, *end = memchr(line, '\r', h->head.len);
+    size_t n = end ? (size_t)(end - line) : h->head.len;
+    const char *v = line + (n > 9 ? n - 9 : 0);
+    if (n <= 9 || memcmp(v, " HTTP/", 6) != 0 || v[6] < '0' || v[6] > '9' || v[7] != '.' ||
+        v[8] < '0' || v[8] > '9') {
+        return bad(e, "the request line does not end with an HTTP version");
+    }
+    if (v[6] != '1' || v[8] > '1') {
+        return err_set(e, ERR_HTTP_VERSION, "it is HTTP/%c.%c", v[6], v[8]);
+    }
+    return 0;
+}
+
 static int check_head(struct http *h, struct err *e)
 {
     h->method = h->parser.method;
     h->is_1_0 = h->parser.http_minor == 0;
-    if (h->parser.http_major != 1 || h->parser.http_minor > 1) {
-        return err_set(e, ERR_HTTP_VERSION, "it is HTTP/%d.%d", h->parser.http_major,
-                       h->parser.http_minor);
+    int r = check_version(h, e);
+    if (r < 0) {
+        return r;
     }
     if (h->method == HTTP_CONNECT) {
         return bad(e, "CONNECT is not for this server");
     }
-    int r = check_target(h, e);
+    r = check_target(h, e);
     r = r < 0 ? r : check_host(h, e);
     r = r < 0 ? r : check_body_headers(h, e);
     if (r < 0) {
@@ -301,8 +318,8 @@ static int run_parser(struct http *h, const char *p, size_t n, struct err *e)
     if (r == HPE_OK) {
         return 0;
     }
-    if (r == HPE_INVALID_VERSION) {
-        return err_set(e, ERR_HTTP_VERSION, "only HTTP/1.1 and HTTP/1.0 are spoken");
+    if (r == HPE_INVALID_VERSION && check_version(h, e) < 0) {
+        return e->code;
     }
     const char *reason = llhttp_get_error_reason(&h->parser);
     return err_set(e, ERR_BAD_REQUEST, "%s", reason && *reason ? reason : "it is malformed");
