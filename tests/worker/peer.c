@@ -186,7 +186,9 @@ static void on_done(struct answer *an, const struct msg_done *m)
         n += an->choices[i] ? an->choices[i]->n_tokens : 0;
     }
     CHECK(an->is_cancelled || an->is_started);
-    CHECK_INT(m->n_completion, n + an->n_before);
+    if (an->is_started) { /* else a replay was cancelled: what it had counts, nothing was said */
+        CHECK_INT(m->n_completion, n + an->n_before);
+    }
     CHECK(!an->is_started || m->n_prompt == an->started.n_prompt);
     an->done = *m;
     an->is_over = true;
@@ -300,22 +302,36 @@ void peer_check_same(struct peer *p, uint64_t a, uint64_t b, uint32_t choice)
     CHECK_STR(peer_text(p, a, choice), peer_text(p, b, choice));
 }
 
-void peer_forget(struct peer *p)
+static void destroy_answer(struct answer *an)
+{
+    for (int k = 0; k < LIMIT_CHOICES; k++) {
+        if (an->choices[k]) {
+            buf_finish(&an->choices[k]->text);
+            free(an->choices[k]);
+        }
+    }
+    buf_finish(&an->result);
+    buf_finish(&an->logprobs);
+    buf_finish(&an->pieces);
+    free(an);
+}
+
+void peer_forget_one(struct peer *p, uint64_t id)
 {
     for (size_t i = 0; i < p->n_answers; i++) {
-        struct answer *an = p->answers[i];
-        for (int k = 0; k < LIMIT_CHOICES; k++) {
-            if (an->choices[k]) {
-                buf_finish(&an->choices[k]->text);
-                free(an->choices[k]);
-            }
+        if (p->answers[i]->id == id) {
+            destroy_answer(p->answers[i]);
+            p->answers[i] = p->answers[--p->n_answers];
+            return;
         }
-        buf_finish(&an->result);
-        buf_finish(&an->logprobs);
-        buf_finish(&an->pieces);
-        free(an);
     }
-    p->n_answers = 0;
+}
+
+void peer_forget(struct peer *p)
+{
+    while (p->n_answers > 0) {
+        destroy_answer(p->answers[--p->n_answers]);
+    }
 }
 
 /* ---- life ---- */

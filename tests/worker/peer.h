@@ -74,6 +74,7 @@ void peer_tell(struct peer *p, uint32_t type, uint64_t id); /* CANCEL, PAUSE, RE
 /* Takes at most `most` events. Returns how many there were. */
 size_t peer_take(struct peer *p, size_t most);
 struct answer *peer_answer(struct peer *p, uint64_t id);
+void peer_forget_one(struct peer *p, uint64_t id);
 void peer_forget(struct peer *p); /* all answers */
 bool peer_all_over(const struct peer *p);
 /* Text of a choice, "" when there is none. */
