@@ -548,20 +548,14 @@ static int submit(struct answer *a, const struct request *r, const struct msg_mo
     return 0;
 }
 
-void answer_start(struct exchange *x, enum request_api api, const struct answer_format *format)
+static void start(struct exchange *x, struct request *r, const struct msg_model *model,
+                  const void *format)
 {
-    struct request r;
-    const struct msg_model *model = ask_read(x, api, &r);
-    if (!model) {
+    if (complete(r, x) < 0) {
         return;
     }
-    if (complete(&r, x) < 0) {
-        request_finish(&r);
-        return;
-    }
-    struct answer *a = create(x, &r, format, model);
-    int rc = a ? submit(a, &r, model) : -ENOMEM;
-    request_finish(&r);
+    struct answer *a = create(x, r, format, model);
+    int rc = a ? submit(a, r, model) : -ENOMEM;
     if (rc == 0) {
         metrics_add(METRIC_GENERATIONS, 0, a->n_parts);
         exchange_leave_work(x, &work_ops, a);
@@ -572,4 +566,9 @@ void answer_start(struct exchange *x, enum request_api api, const struct answer_
         free_answer(a);
     }
     ask_refuse(x, rc);
+}
+
+void answer_start(struct exchange *x, enum request_api api, const struct answer_format *format)
+{
+    ask(x, api, start, format);
 }

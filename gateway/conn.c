@@ -2,6 +2,7 @@
  * between exchanges, so a pipelined request never overtakes; memory per connection is bounded by
  * the limits of head, body and read-ahead, and by back-pressure on streams. */
 #include "gateway/conn.h"
+#include "gateway/ask.h"
 #include "gateway/metrics.h"
 #include "gateway/server.h"
 #include "shared/clock.h"
@@ -397,7 +398,7 @@ static size_t step(struct conn *c, const char *p, size_t n)
     }
     if (c->state == CONN_BODY) {
         server_count_body(c->server, c, c->http.body.len);
-        if (c->server->body_bytes > LIMIT_BODIES_BYTES) {
+        if (c->server->body_bytes + ask_pending_bytes() > LIMIT_BODIES_BYTES) {
             err_set(&e, ERR_BUSY, "the request bodies in memory are at their limit");
             refuse(c, &e);
             return n;

@@ -59,7 +59,7 @@ static int take_listen(struct control *c, struct channel_msg *m, struct err *e)
     }
     int rc = c->front->listen(c->front_state, m->fds, l.n_tcp, l.n_unix, e);
     if (rc == 0 && c->is_sandboxed) {
-        rc = sandbox_enter(e);
+        rc = sandbox_enter(c->loop, e);
     } else if (rc == 0) {
         log_warn("running without the sandbox");
     }

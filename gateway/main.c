@@ -1,6 +1,6 @@
 /* rocmforge-gateway: the process that talks to strangers. Started by `rocmforge` with a channel at
  * descriptor 3; has no GPU, no model and, once its sockets are there, no file system.
- * Single-threaded. */
+ * One thread does everything but read large bodies (ask.c). */
 #include "gateway/control.h"
 #include "gateway/sandbox.h"
 #include "gateway/server.h"
@@ -67,6 +67,7 @@ int main(int argc, char **argv)
     log_init(front->role, LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
     ignore_signals();
     setenv("UV_USE_IO_URING", "0", 1); /* newer libuv would; the sandbox forbids it */
+    setenv("UV_THREADPOOL_SIZE", "1", 1);
     size_t n_files = sandbox_prepare(!is_sandboxed);
 
     uv_loop_t loop;

@@ -1,5 +1,6 @@
 /* Answers that need no worker: state, models, metrics. Runs on the gateway's loop. */
 #include "gateway/api.h"
+#include "gateway/ask.h"
 #include "gateway/metrics.h"
 #include "gateway/server.h"
 #include "shared/clock.h"
@@ -210,6 +211,7 @@ void misc_metrics(struct exchange *x)
     struct buf b;
     buf_init(&b, 0);
     link_status(l, &st);
+    metrics_set(METRIC_BODY_BYTES, x->server->body_bytes + ask_pending_bytes());
     metrics_set(METRIC_LIVE, l->journal.n_live);
     metrics_set(METRIC_WORKER_UP, st.state == LINK_READY);
     metrics_set(METRIC_WORKER_STALLED, st.is_stalled);

@@ -6,8 +6,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <malloc.h>
 #include <seccomp.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -84,7 +86,9 @@ static const int calls[] = {
     /* memfds: payloads out, configuration in */
     CALL(memfd_create), CALL(ftruncate), CALL(fstat), CALL(newfstatat), CALL(pread64),
     /* memory */
-    CALL(munmap), CALL(mremap), CALL(brk), CALL(madvise), CALL(futex),
+    CALL(munmap), CALL(mremap), CALL(brk), CALL(madvise),
+    /* the pool and the loop */
+    CALL(futex), CALL(sched_yield),
     /* randomness, the end, and the way there */
     CALL(getrandom), CALL(getpid), CALL(gettid), CALL(tgkill), CALL(rt_sigprocmask),
     CALL(rt_sigreturn), CALL(rt_sigaction), CALL(exit), CALL(exit_group),
@@ -125,18 +129,37 @@ static int fill(scmp_filter_ctx f)
     return rc;
 }
 
-int sandbox_enter(struct err *e)
+static void start_pool(uv_work_t *w)
+{
+    (void)w;
+}
+
+static void on_pool_started(uv_work_t *w, int status)
+{
+    (void)status;
+    free(w);
+}
+
+int sandbox_enter(uv_loop_t *loop, struct err *e)
 {
     tzset();             /* log lines show local time */
     json_object_seed(0); /* jansson reads /dev/urandom at its first object */
-    limit(RLIMIT_NPROC, 0);
+#ifdef M_ARENA_MAX
+    mallopt(M_ARENA_MAX, 1); /* a thread's own would read a file when it shrinks */
+#endif
     limit(RLIMIT_AS, ADDRESS_SPACE_BYTES);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
         return err_set(e, -errno, "PR_SET_NO_NEW_PRIVS");
     }
     enter_landlock();
+    /* libuv's pool begins here, under Landlock, and has begun when this returns; the filter then
+     * holds for its thread, too. */
+    uv_work_t *w = base_alloc(sizeof(*w));
+    uv_queue_work(loop, w, start_pool, on_pool_started);
+    limit(RLIMIT_NPROC, 0);
     scmp_filter_ctx f = seccomp_init(SCMP_ACT_KILL_PROCESS);
     int rc = f ? fill(f) : -ENOMEM;
+    rc = rc ? rc : seccomp_attr_set(f, SCMP_FLTATR_CTL_TSYNC, 1);
     if (rc == 0) {
         rc = seccomp_load(f);
     }

@@ -55,7 +55,6 @@ void server_count_body(struct server *s, struct conn *c, size_t n)
 {
     s->body_bytes = s->body_bytes - c->n_body_counted + n;
     c->n_body_counted = n;
-    metrics_set(METRIC_BODY_BYTES, s->body_bytes);
 }
 
 /* What a turn's callbacks produced leaves in one write a connection. Before the loop sleeps and

@@ -173,21 +173,17 @@ static void submit(struct exchange *x, enum msg_text_op op, bool is_stream,
     ask_refuse(x, rc);
 }
 
-static void start(struct exchange *x, enum request_api api, enum msg_text_op op)
+static void start(struct exchange *x, struct request *r, const struct msg_model *model,
+                  const void *op)
 {
-    struct request r;
-    const struct msg_model *model = ask_read(x, api, &r);
-    if (model) {
-        struct buf payload;
-        buf_init(&payload, LIMIT_BULK_BYTES);
-        request_encode(&r, 0, model->index, 0, &payload);
-        request_finish(&r);
-        submit(x, op, false, model, &payload);
-    }
+    struct buf payload;
+    buf_init(&payload, LIMIT_BULK_BYTES);
+    request_encode(r, 0, model->index, 0, &payload);
+    submit(x, *(const enum msg_text_op *)op, false, model, &payload);
 }
 
 /* What the worker tells of itself; of the first model where one is meant. */
-static void ask(struct exchange *x, enum msg_text_op op)
+static void inquire(struct exchange *x, enum msg_text_op op)
 {
     const struct msg_model *model = link_model(x->server->link, NULL, 0);
     struct msg_text m = {.op = op};
@@ -200,55 +196,55 @@ static void ask(struct exchange *x, enum msg_text_op op)
 
 void text_tokenize(struct exchange *x)
 {
-    start(x, REQUEST_TOKENIZE, MSG_TOKENIZE);
+    static const enum msg_text_op op = MSG_TOKENIZE;
+    ask(x, REQUEST_TOKENIZE, start, &op);
 }
 
 void text_detokenize(struct exchange *x)
 {
-    start(x, REQUEST_DETOKENIZE, MSG_DETOKENIZE);
+    static const enum msg_text_op op = MSG_DETOKENIZE;
+    ask(x, REQUEST_DETOKENIZE, start, &op);
 }
 
 void text_apply_template(struct exchange *x)
 {
-    start(x, REQUEST_TEMPLATE, MSG_APPLY_TEMPLATE);
+    static const enum msg_text_op op = MSG_APPLY_TEMPLATE;
+    ask(x, REQUEST_TEMPLATE, start, &op);
 }
 
 void text_slots(struct exchange *x)
 {
-    ask(x, MSG_SLOTS);
+    inquire(x, MSG_SLOTS);
 }
 
 void text_props(struct exchange *x)
 {
-    ask(x, MSG_PROPS);
+    inquire(x, MSG_PROPS);
 }
 
 void text_traces(struct exchange *x)
 {
-    ask(x, MSG_TRACES);
+    inquire(x, MSG_TRACES);
 }
 
-static void order(struct exchange *x, enum msg_text_op op)
+static void order(struct exchange *x, struct request *r, const struct msg_model *model,
+                  const void *op)
 {
-    struct request r;
-    const struct msg_model *model = ask_read(x, REQUEST_MODEL, &r);
-    if (model) {
-        struct msg_text m = {.op = op, .model = model->index};
-        bool is_stream = r.is_stream;
-        struct buf payload;
-        buf_init(&payload, 0);
-        buf_add(&payload, &m, sizeof(m));
-        request_finish(&r);
-        submit(x, op, is_stream, model, &payload);
-    }
+    struct msg_text m = {.op = *(const enum msg_text_op *)op, .model = model->index};
+    struct buf payload;
+    buf_init(&payload, 0);
+    buf_add(&payload, &m, sizeof(m));
+    submit(x, m.op, r->is_stream, model, &payload);
 }
 
 void text_load(struct exchange *x)
 {
-    order(x, MSG_LOAD);
+    static const enum msg_text_op op = MSG_LOAD;
+    ask(x, REQUEST_MODEL, order, &op);
 }
 
 void text_unload(struct exchange *x)
 {
-    order(x, MSG_UNLOAD);
+    static const enum msg_text_op op = MSG_UNLOAD;
+    ask(x, REQUEST_MODEL, order, &op);
 }

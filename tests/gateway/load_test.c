@@ -3,6 +3,8 @@
 #include "shared/clock.h"
 #include "tests/gateway/rig.h"
 
+#include <poll.h>
+
 enum { CLIENTS = 16, ROUNDS = 12 };
 
 struct load {
@@ -134,6 +136,56 @@ static void thousand_requests(struct rig *r)
     }
 }
 
+/* A body that takes long to read: half a million keys. */
+static void put_large_body(struct buf *b)
+{
+    buf_init(b, 0);
+    buf_str(b, "{\"prompt\":\"say large\",\"x\":{\"k\":1");
+    for (int i = 0; i < 480000; i++) {
+        buf_printf(b, ",\"k%07d\":1", i);
+    }
+    buf_str(b, "}}");
+}
+
+/* While one is read others are served: what is asked after it is answered before it. */
+static void large_bodies_stall_nobody(struct rig *r)
+{
+    struct buf b;
+    struct response res;
+    bool was_before = false;
+    put_large_body(&b);
+    for (int i = 0; i < 8 && !was_before; i++) {
+        struct client c;
+        client_open(&c, r);
+        client_request(&c, "POST /v1/completions", NULL, b.data);
+        free(client_body(r, "GET /health", NULL, 200));
+        struct pollfd p = {.fd = c.fd, .events = POLLIN};
+        was_before = poll(&p, 1, 0) == 0;
+        client_read(&c, &res, false);
+        CHECK_INT(res.status, 200);
+        CHECK(strstr(res.body.data, "\"text\":\"large\""));
+        response_finish(&res);
+        client_close(&c);
+    }
+    CHECK(was_before);
+    /* Clients that leave meanwhile, and refusals found so late. */
+    for (int i = 0; i < 4; i++) {
+        struct client c;
+        client_open(&c, r);
+        client_request(&c, "POST /v1/completions", NULL, b.data);
+        client_close(&c);
+    }
+    buf_consume(&b, 1);
+    client_once(r, "POST /v1/completions", NULL, b.data, &res);
+    CHECK_INT(res.status, 400);
+    CHECK(strstr(res.body.data, "\"code\":\"invalid_json\""));
+    response_finish(&res);
+    buf_finish(&b);
+    char *metrics = client_body(r, "GET /metrics", NULL, 200);
+    CHECK(strstr(metrics, "rocmforge_request_body_bytes 0\n"));
+    free(metrics);
+}
+
 int main(void)
 {
     struct rig r;
@@ -143,6 +195,7 @@ int main(void)
     uint64_t begin = clock_ms();
     sixteen_streams(&r);
     printf("%d streams in %llu ms\n", CLIENTS * ROUNDS, (unsigned long long)(clock_ms() - begin));
+    large_bodies_stall_nobody(&r);
     thousand_requests(&r);
     rig_stop(&r);
     return 0;

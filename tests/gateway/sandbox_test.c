@@ -3,6 +3,7 @@
  * then kills the process with SIGSYS. */
 #include "tests/gateway/rig.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -85,11 +86,11 @@ static int run_gateway(int crime)
     return gateway_main(1, argv);
 }
 
-static void check_status_of(pid_t pid)
+static void check_status_of(pid_t pid, const char *thread)
 {
-    char path[64], line[256];
+    char path[320], line[256];
     bool has_filter = false, has_no_new_privs = false;
-    snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+    snprintf(path, sizeof(path), "/proc/%d/task/%s/status", (int)pid, thread);
     FILE *f = fopen(path, "r");
     CHECK(f);
     while (fgets(line, sizeof(line), f)) {
@@ -98,6 +99,24 @@ static void check_status_of(pid_t pid)
     }
     fclose(f);
     CHECK(has_filter && has_no_new_privs);
+}
+
+/* The loop's thread and the pool's. */
+static void check_threads_of(pid_t pid)
+{
+    char path[64];
+    int n = 0;
+    snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+    DIR *d = opendir(path);
+    CHECK(d);
+    for (struct dirent *e; (e = readdir(d));) {
+        if (e->d_name[0] != '.') {
+            check_status_of(pid, e->d_name);
+            n++;
+        }
+    }
+    closedir(d);
+    CHECK_INT(n, 2);
 }
 
 static void one(const char *self, int crime)
@@ -111,7 +130,7 @@ static void one(const char *self, int crime)
     char *got = client_body(&r, "POST /v1/completions", "{\"prompt\":\"say served\"}", 200);
     CHECK(strstr(got, "served"));
     free(got);
-    check_status_of(r.pid);
+    check_threads_of(r.pid);
     if (crime == CRIMES) { /* an honest one */
         rig_stop(&r);
         return;
