@@ -127,11 +127,19 @@ static int64_t n_snapshots(const struct program *p, const struct engine_options 
     return one > 0 ? (int64_t)MIN(0.25 * room / one, 4.0 * (double)o->n_seqs) : 0;
 }
 
-/* How many blocks the pool gets and how long a context may be. */
-static int size_kv(const struct program *p, const struct engine_options *o, struct engine_info *i,
-                   struct err *e)
+/* How many blocks the pool gets and how long a context may be: what was decided for one that is
+ * kept, or else by the memory that is free. */
+static int size_kv(const struct program *p, const struct engine_options *o,
+                   const struct kv_size *kept, struct engine_info *i, struct err *e)
 {
     uint64_t per_block = kv_bytes_per_block(p->kv, p->n_kv);
+    if (kept) {
+        i->n_ctx = kept->n_ctx;
+        i->n_blocks = kept->n_blocks;
+        i->n_snapshots = kept->n_snapshots;
+        i->kv_bytes = per_block * (uint64_t)i->n_blocks + states_bytes(p, o, i->n_snapshots);
+        return 0;
+    }
     uint64_t avail = memory_available(), used = i->weight_bytes + i->scratch_bytes;
     double room = o->kv_memory_bytes ? (double)o->kv_memory_bytes
                   : avail > used     ? (double)(avail - used) * o->kv_memory_share
@@ -164,11 +172,11 @@ static int size_kv(const struct program *p, const struct engine_options *o, stru
 
 /* Builds the program and sizes everything. A program whose RoPE depends on the context length is built
  * for the context that memory allows, hence the second round. */
-static int build(const struct gguf *g, const struct engine_options *o, int n_threads,
-                 struct program *p, struct engine_info *i, struct err *e)
+static int build(const struct gguf *g, const struct engine_options *o, const struct kv_size *kept,
+                 int n_threads, struct program *p, struct engine_info *i, struct err *e)
 {
     int err = model_context_train(g, &i->n_ctx_train, e);
-    int64_t n_ctx = o->n_ctx > 0 ? o->n_ctx : i->n_ctx_train;
+    int64_t n_ctx = kept ? kept->n_ctx : o->n_ctx > 0 ? o->n_ctx : i->n_ctx_train;
     for (int round = 0; round < 2 && err == 0; round++) {
         struct engine_info fresh = {.n_ctx_train = i->n_ctx_train};
         program_finish(p);
@@ -183,7 +191,7 @@ static int build(const struct gguf *g, const struct engine_options *o, int n_thr
         err = program_link(p, o->max_rows, o->max_logits, n_ctx, n_threads);
         fresh.scratch_bytes = p->memory_bytes + p->scratch_bytes;
         *i = fresh;
-        err = err < 0 ? err : size_kv(p, o, i, e);
+        err = err < 0 ? err : size_kv(p, o, kept, i, e);
         if (err < 0 || i->n_ctx == n_ctx) {
             break;
         }
@@ -194,22 +202,35 @@ static int build(const struct gguf *g, const struct engine_options *o, int n_thr
 
 /* --- opening ---------------------------------------------------------------------------------------*/
 
+static void describe_memory(struct engine *en)
+{
+    const struct weights *w = &en->weights;
+    char *text = en->info.memory;
+    size_t room = sizeof en->info.memory;
+    int n = snprintf(text, room, "weights %s, %.0f %% in huge pages",
+                     !w->map        ? "as in the file"
+                     : w->was_kept ? "packed before"
+                                    : "packed",
+                     w->bytes ? 100.0 * (double)w->huge_bytes / (double)w->bytes : 0.0);
+    if (en->kv_store.was_kept) {
+        snprintf(text + n, room - (size_t)n, "; %llu tokens of KV cache found again",
+                 (unsigned long long)en->kv.stats.n_restored * KV_BLOCK);
+    }
+}
+
 static int allocate(struct engine *en, struct err *e)
 {
     const struct engine_options *o = &en->options;
     struct program *p = &en->program;
-    uint64_t seed = hash64(en->info.fingerprint, sizeof en->info.fingerprint, (uint64_t)o->kv_type);
-    int err = kv_pool_init(&en->kv, p->kv, p->n_kv, en->info.n_blocks,
-                           (int32_t)en->info.n_snapshots, seed);
+    en->snapshot_floats = state_floats(p);
+    int err = engine_open_kv(en, e);
     if (err < 0) {
-        return err_set(e, ERR_NO_MEMORY, "KV cache of %llu bytes",
-                       (unsigned long long)en->info.kv_bytes);
+        return err;
     }
     en->max_blocks = blocks_of(en->info.n_ctx);
     en->memory_bytes = p->memory_bytes;
     en->scratch_bytes = p->scratch_bytes;
-    en->states_bytes = states_bytes(p, o, en->info.n_snapshots);
-    en->snapshot_floats = state_floats(p);
+    en->states_bytes = states_bytes(p, o, 0);
     en->memory = memory_map(en->memory_bytes);
     en->scratch = memory_map(en->scratch_bytes);
     en->states = memory_map(en->states_bytes);
@@ -229,12 +250,13 @@ static int allocate(struct engine *en, struct err *e)
         p->states[i].data = state;
         state += p->states[i].slot_floats * o->n_seqs;
     }
-    en->snapshots = state;
+    en->snapshots = (float *)(void *)en->kv.snapshot_data;
     for (int32_t i = 0; i < o->n_seqs; i++) {
         en->seqs[i].slot = i;
         en->seqs[i].blocks = en->tables + i * en->max_blocks;
     }
     program_place(p, en->memory);
+    describe_memory(en);
     return 0;
 }
 
@@ -252,10 +274,6 @@ static int name_model(struct engine *en, struct err *e)
     i->arch = arena_str(&en->program.arena, s.data, s.len);
     snprintf(i->device, sizeof i->device, "cpu %s, %d thread%s", isa_name(en->options.isa),
              pool_threads(en->pool), pool_threads(en->pool) == 1 ? "" : "s");
-    const struct weights *w = &en->weights;
-    snprintf(i->memory, sizeof i->memory, "%.1f MB packed%s, %.0f %% in huge pages",
-             (double)w->bytes / 1e6, w->was_kept ? " before" : "",
-             w->bytes ? 100.0 * (double)w->huge_bytes / (double)w->bytes : 0.0);
     return i->arch ? 0 : -ENOMEM;
 }
 
@@ -271,8 +289,15 @@ static int open_parts(struct engine *en, const char *path, struct err *e)
         return err_set(e, err, "thread pool");
     }
     int n_threads = pool_threads(en->pool);
-    err = build(&en->gguf, o, n_threads, &en->program, &en->info, e);
-    err = err < 0 ? err : fingerprint(&en->gguf, en->info.fingerprint);
+    uint8_t print[HASH_SHA256_BYTES];
+    err = fingerprint(&en->gguf, print);
+    if (err == 0) {
+        memcpy(en->info.fingerprint, print, sizeof print);
+        engine_find_kv(en);
+        err = build(&en->gguf, o, en->kv_store.map ? &en->kv_store.size : NULL, n_threads,
+                    &en->program, &en->info, e);
+        memcpy(en->info.fingerprint, print, sizeof print);
+    }
     err = err < 0 ? err
                   : weights_open(&en->weights, &en->program, o->isa, en->pool, o->stores,
                                  en->info.fingerprint, o->progress, o->progress_arg, e);
@@ -319,6 +344,7 @@ void engine_close(struct engine **at)
     }
     *at = NULL;
     kv_pool_finish(&en->kv);
+    kv_store_close(&en->kv_store);
     memory_unmap(en->memory, en->memory_bytes);
     memory_unmap(en->scratch, en->scratch_bytes);
     memory_unmap(en->states, en->states_bytes);
@@ -335,13 +361,6 @@ void engine_close(struct engine **at)
     pool_destroy(&en->pool);
     gguf_close(&en->gguf);
     free(en);
-}
-
-void engine_claim_stores(const struct engine_options *o, const uint8_t fingerprint[32])
-{
-    uint8_t key[STORE_KEY_BYTES];
-    weights_key(o->isa, fingerprint, key);
-    stores_claim(o->stores, STORE_WEIGHTS, key);
 }
 
 const struct engine_info *engine_info(const struct engine *en)
@@ -375,7 +394,7 @@ int engine_estimate(const struct gguf *g, const struct engine_options *o, struct
     struct program p;
     struct engine_info i = {.name = "", .arch = ""};
     program_init(&p);
-    int err = build(g, o, MAX(o->n_threads, 1), &p, &i, e);
+    int err = build(g, o, NULL, MAX(o->n_threads, 1), &p, &i, e);
     program_finish(&p);
     if (err < 0) {
         return err;

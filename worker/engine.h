@@ -58,6 +58,9 @@ const struct gguf *engine_gguf(const struct engine *en);
 
 /* Of a model that is not open: what is kept of it is not to be dropped as left over. */
 void engine_claim_stores(const struct engine_options *o, const uint8_t fingerprint[32]);
+/* What is kept of it is given up: weights, and the KV cache unless keeps_cache. */
+void engine_drop_stores(const struct engine_options *o, const uint8_t fingerprint[32],
+                        bool keeps_cache);
 
 /* What the sampled steps took, op by op, since the load (worker/profile.h); NULL without
  * profile_every. */
@@ -92,6 +95,7 @@ MUST_CHECK int engine_seq_reserve(struct engine *en, struct engine_seq *s, int64
 struct engine_cache { /* blocks of the KV cache */
     int64_t n_blocks, n_used, n_cached; /* held by sequences; findable and held by nobody */
     uint64_t n_evicted;                 /* cached ones whose memory was wanted, since the start */
+    uint64_t n_restored, n_broken;      /* that an earlier worker left; of those, not as it left them */
 };
 struct engine_cache engine_cache(const struct engine *en);
 

@@ -134,7 +134,9 @@ struct engine_cache engine_cache(const struct engine *en)
     return (struct engine_cache){.n_blocks = p->n_blocks,
                                  .n_used = p->n_blocks - kv_available(p),
                                  .n_cached = p->n_idle,
-                                 .n_evicted = p->stats.n_evicted};
+                                 .n_evicted = p->stats.n_evicted,
+                                 .n_restored = p->stats.n_restored,
+                                 .n_broken = p->stats.n_broken};
 }
 
 /* --- the prefix cache ------------------------------------------------------------------------------*/
@@ -161,7 +163,9 @@ static void keep_states(struct engine *en, struct engine_seq *s, bool is_decodin
     }
     s->decoded = KV_NONE;
     if (kv_snapshot_of(&en->kv, block, true) == KV_NONE) {
-        copy_states(en, s, kv_snapshot_take(&en->kv, block), false);
+        int32_t snapshot = kv_snapshot_take(&en->kv, block);
+        copy_states(en, s, snapshot, false);
+        kv_snapshot_commit(&en->kv, snapshot);
         s->decoded = is_decoding ? block : KV_NONE;
     }
 }

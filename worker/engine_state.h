@@ -4,7 +4,7 @@
 #define WORKER_ENGINE_STATE_H
 
 #include "worker/engine.h"
-#include "worker/kv.h"
+#include "worker/kv_store.h"
 #include "worker/profile.h"
 #include "worker/program.h"
 #include "worker/weights.h"
@@ -30,6 +30,7 @@ struct engine {
     struct profile profile;
     uint64_t n_steps;
     struct pool *pool;
+    struct kv_store kv_store;
     struct kv_pool kv;
     int64_t max_blocks;      /* of a sequence */
     int32_t *tables;         /* owned; n_seqs * max_blocks */
@@ -38,14 +39,19 @@ struct engine {
     size_t memory_bytes;
     void *scratch; /* owned mapping: of the op that runs */
     size_t scratch_bytes;
-    float *states; /* owned mapping: recurrent states of all sequences, then of all snapshots */
+    float *states; /* owned mapping: recurrent states of all sequences */
     size_t states_bytes;
     int64_t snapshot_floats; /* of one, all layers */
-    float *snapshots;        /* part of states */
+    float *snapshots;        /* part of the KV pool's memory */
     /* of the running step; owned */
     int32_t *tokens, *positions, *out_rows;
     struct op_run *runs;
 };
+
+/* The KV cache that is kept for this model and these options, if there is one: its sizes decide. */
+void engine_find_kv(struct engine *en);
+/* The pool, in that memory or in new. ERR_NO_MEMORY. */
+MUST_CHECK int engine_open_kv(struct engine *en, struct err *e);
 
 /* n tokens were computed: their ids are noted, full blocks published, states kept. */
 void engine_seq_advance(struct engine *en, struct engine_seq *s, const int32_t *ids, int64_t n);

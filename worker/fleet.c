@@ -3,6 +3,7 @@
 #include "shared/clock.h"
 #include "shared/json.h"
 #include "shared/log.h"
+#include "worker/stores.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -45,12 +46,14 @@ struct scheduler *fleet_scheduler(const struct fleet *f, const struct model *m)
 
 /* ---- unloading ---- */
 
-static void unload(struct fleet *f, size_t i)
+/* keeps_cache: its KV cache stays, for when it is loaded again; only what was used of it takes memory. */
+static void unload(struct fleet *f, size_t i, bool keeps_cache)
 {
     struct model *v = &f->models->v[i];
     log_info("model %s: unloaded", v->name);
     scheduler_destroy(&f->schedulers[i]);
     models_unload(v);
+    engine_drop_stores(&f->models->options, v->card.fingerprint, keeps_cache);
     events_model(f->events, f->models, (uint32_t)i);
 }
 
@@ -72,7 +75,7 @@ static bool unload_one(struct fleet *f, bool may_unload)
 {
     int i = may_unload ? least_used(f) : -1;
     if (i >= 0) {
-        unload(f, (size_t)i);
+        unload(f, (size_t)i, false);
     }
     return i >= 0;
 }
@@ -82,7 +85,7 @@ static void unload_idle(struct fleet *f)
     for (size_t i = 0; f->idle_ns && i < f->models->n; i++) {
         const struct model *v = &f->models->v[i];
         if (v->engine && !f->is_used[i] && f->events->now_ns - v->used_ns >= f->idle_ns) {
-            unload(f, i);
+            unload(f, i, true);
         }
     }
 }
@@ -156,7 +159,9 @@ void fleet_order(struct fleet *f, struct request *r, struct request *live)
         return;
     }
     if (is_loaded) {
-        unload(f, i);
+        unload(f, i, false);
+    } else {
+        engine_drop_stores(&f->models->options, r->model->card.fingerprint, false);
     }
     tell(f, r, "unloaded", 0, 0);
 }
@@ -201,7 +206,8 @@ static void finish_load(struct fleet *f, struct request *live, bool may_unload)
         events_model(f->events, f->models, (uint32_t)i);
     } else if (result != ERR_NO_MEMORY) {
         fail_waiting(f, i, live, &e);
-    } else if (!unload_one(f, may_unload)) { /* else it is tried again */
+    } else if (!stores_drop_idle(f->models->options.stores) &&
+               !unload_one(f, may_unload)) { /* else it is tried again */
         struct err why;
         err_set(&why, ERR_MODEL_ROOM, "%s", e.detail);
         fail_waiting(f, i, live, &why);

@@ -1,7 +1,9 @@
-/* The KV block pool: memory, references, snapshots. The tree of published blocks: kv_tree.c. The
- * token loop's thread; never blocks, allocates nothing after the start. */
+/* The KV block pool: memory, references, snapshots. The tree of published blocks: kv_tree.c; what
+ * outlives the process: kv_record.c. The token loop's thread; never blocks, allocates nothing after
+ * the start. */
 #include "worker/kv.h"
 #include "shared/num.h"
+#include "worker/kv_record.h"
 #include "worker/kv_tree.h"
 
 #include <errno.h>
@@ -18,7 +20,7 @@ size_t kv_bytes_per_block(const struct kv_layer *layers, size_t n_layers)
     return n;
 }
 
-static bool allocate(struct kv_pool *p, size_t bytes)
+static bool allocate(struct kv_pool *p)
 {
     size_t n = (size_t)p->n_blocks + 1;
     p->n_buckets = 64;
@@ -27,60 +29,92 @@ static bool allocate(struct kv_pool *p, size_t bytes)
     }
     p->free = malloc(n * sizeof *p->free);
     p->blocks = calloc(n, sizeof *p->blocks);
-    p->ids = calloc(n * KV_BLOCK, sizeof *p->ids);
     p->buckets = malloc(p->n_buckets * sizeof *p->buckets);
     p->snapshots = calloc((size_t)p->n_snapshots + 1, sizeof *p->snapshots);
-    void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (map != MAP_FAILED) {
-        p->memory = map;
-        p->bytes = bytes;
+    return p->free && p->blocks && p->buckets && p->snapshots;
+}
+
+static void fill_free(struct kv_pool *p)
+{
+    p->n_free = 0;
+    for (int64_t i = p->n_blocks; i-- > 0;) { /* so that they are taken in ascending order */
+        if (p->blocks[i].n_ids == 0) {
+            p->free[p->n_free++] = (int32_t)i;
+        }
     }
-    return p->free && p->blocks && p->ids && p->buckets && p->snapshots && p->memory;
+}
+
+int kv_pool_init_at(struct kv_pool *p, struct kv_layer *layers, size_t n_layers,
+                    const struct kv_shape *shape, void *memory)
+{
+    struct kv_places at;
+    *p = (struct kv_pool){.n_blocks = shape->n_blocks,
+                          .layers = layers,
+                          .n_layers = n_layers,
+                          .n_snapshots = shape->n_snapshots,
+                          .snapshot_bytes = shape->snapshot_bytes,
+                          .seed = shape->seed};
+    if (!kv_record_places(layers, n_layers, shape, &at) || !allocate(p)) {
+        kv_pool_finish(p);
+        return -ENOMEM;
+    }
+    p->memory = memory;
+    p->bytes = at.bytes;
+    p->records = (void *)(p->memory + at.records);
+    p->ids = (void *)(p->memory + at.ids);
+    p->snapshot_records = (void *)(p->memory + at.snapshot_records);
+    p->snapshot_data = p->memory + at.snapshot_data;
+    for (int32_t i = 0; i < p->n_snapshots; i++) {
+        p->snapshots[i].block = KV_NONE;
+    }
+    size_t offset = at.data;
+    for (size_t i = 0; i < n_layers; i++) {
+        layers[i].data = p->memory + offset;
+        offset += kv_block_bytes(&layers[i]) * (size_t)p->n_blocks;
+    }
+    kv_tree_init(p);
+    if (kv_record_restore(p) < 0) {
+        kv_pool_finish(p);
+        return -ENOMEM;
+    }
+    fill_free(p);
+    return 0;
+}
+
+size_t kv_pool_bytes(const struct kv_layer *layers, size_t n_layers, const struct kv_shape *shape)
+{
+    struct kv_places at;
+    return kv_record_places(layers, n_layers, shape, &at) ? at.bytes : 0;
 }
 
 int kv_pool_init(struct kv_pool *p, struct kv_layer *layers, size_t n_layers, int64_t n_blocks,
                  int32_t n_snapshots, uint64_t seed)
 {
-    *p = (struct kv_pool){.n_blocks = n_blocks,
-                          .n_free = n_blocks,
-                          .layers = layers,
-                          .n_layers = n_layers,
-                          .n_snapshots = n_snapshots,
-                          .seed = seed};
-    uint64_t bytes;
-    if (n_blocks >= INT32_MAX / KV_BLOCK ||
-        !num_mul(kv_bytes_per_block(layers, n_layers), (uint64_t)n_blocks, &bytes) ||
-        !num_add(bytes, 4096, &bytes)) {
+    struct kv_shape shape = {.n_blocks = n_blocks, .n_snapshots = n_snapshots, .seed = seed};
+    size_t bytes = kv_pool_bytes(layers, n_layers, &shape);
+    void *map = bytes == 0 ? MAP_FAILED
+                           : mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (map == MAP_FAILED) {
+        *p = (struct kv_pool){0};
         return -ENOMEM;
     }
-    if (!allocate(p, bytes)) {
-        kv_pool_finish(p);
-        return -ENOMEM;
+    int err = kv_pool_init_at(p, layers, n_layers, &shape, map);
+    if (err < 0) {
+        munmap(map, bytes);
+        return err;
     }
-    for (int64_t i = 0; i < n_blocks; i++) {
-        p->free[i] = (int32_t)(n_blocks - 1 - i); /* so that they are taken in ascending order */
-    }
-    for (int32_t i = 0; i < n_snapshots; i++) {
-        p->snapshots[i].block = KV_NONE;
-    }
-    kv_tree_init(p);
-    size_t offset = 0;
-    for (size_t i = 0; i < n_layers; i++) {
-        layers[i].data = p->memory + offset;
-        offset += kv_block_bytes(&layers[i]) * (size_t)n_blocks;
-    }
+    p->owns_memory = true;
     return 0;
 }
 
 void kv_pool_finish(struct kv_pool *p)
 {
-    if (p->memory) {
+    if (p->owns_memory) {
         munmap(p->memory, p->bytes);
     }
     free(p->free);
     free(p->blocks);
-    free(p->ids);
     free(p->buckets);
     free(p->snapshots);
     *p = (struct kv_pool){0};
@@ -88,7 +122,7 @@ void kv_pool_finish(struct kv_pool *p)
 
 /* --- references ------------------------------------------------------------------------------------*/
 
-static void enter_idle(struct kv_pool *p, int32_t block)
+void kv_enter_idle(struct kv_pool *p, int32_t block)
 {
     int32_t root = kv_root(p), last = p->blocks[root].prev_idle;
     p->blocks[block].prev_idle = last;
@@ -143,7 +177,8 @@ void kv_release(struct kv_pool *p, int32_t block)
         return;
     }
     if (b->n_ids > 0) {
-        enter_idle(p, block);
+        kv_enter_idle(p, block);
+        kv_record_use(p, block);
     } else {
         p->free[p->n_free++] = block;
     }
@@ -155,6 +190,7 @@ void kv_forget(struct kv_pool *p, int32_t block)
     ASSERT(b->n_refs == 0 && b->n_ids > 0 && b->n_children == 0);
     leave_idle(p, block);
     kv_snapshot_drop(p, block);
+    kv_record_void(p, block);
     kv_tree_remove(p, block);
     p->free[p->n_free++] = block;
 }
@@ -197,9 +233,18 @@ int32_t kv_snapshot_take(struct kv_pool *p, int32_t block)
     return at;
 }
 
+void kv_snapshot_commit(struct kv_pool *p, int32_t snapshot)
+{
+    kv_record_commit_snapshot(p, snapshot);
+}
+
 int32_t kv_snapshot_of(struct kv_pool *p, int32_t block, bool touch)
 {
     int32_t at = p->blocks[block].snapshot;
+    if (at != KV_NONE && p->snapshots[at].is_unchecked && !kv_record_check_snapshot(p, at)) {
+        kv_snapshot_drop(p, block);
+        return KV_NONE;
+    }
     if (at != KV_NONE && touch) {
         p->snapshots[at].used_at = ++p->tick;
     }
@@ -210,6 +255,7 @@ void kv_snapshot_drop(struct kv_pool *p, int32_t block)
 {
     int32_t at = p->blocks[block].snapshot;
     if (at != KV_NONE) {
+        kv_record_void_snapshot(p, at);
         p->snapshots[at].block = KV_NONE;
         p->blocks[block].snapshot = KV_NONE;
     }

@@ -2,6 +2,14 @@
  * one, shared by reference count. All memory is allocated once. One owner (the engine); no thread
  * but the token loop's.
  *
+ * The pool is its own host tier. What a server with a GPU swaps out to host memory is here already:
+ * the blocks of a sequence that is preempted stay published and idle, going on is a search that finds
+ * them, and only blocks whose memory somebody wanted meanwhile are computed again. There is nothing
+ * to copy them to that would be nearer than where they are.
+ *
+ * Content outlives the process: beside each block stands a record of it (kv_record.h), and a pool
+ * that is begun in memory which another process left goes on with what is whole there.
+ *
  * A block whose content stands may be published: from then on it is findable as "these tokens
  * behind that block", and it is never written again. Blocks so form a tree whose root is the empty
  * text; a hash over the whole chain finds a child, its parent and its tokens are compared. Full
@@ -28,31 +36,41 @@ struct kv_block {
     int32_t n_children, child, next_sibling, prev_sibling; /* newest first */
     int32_t prev_idle, next_idle;
     int32_t snapshot; /* KV_NONE: none */
+    int32_t depth;    /* blocks from the root, this one included */
+    bool is_unchecked; /* another process's: its content is compared with its sum when it is found */
     uint64_t hash;    /* of the chain */
 };
 
 struct kv_snapshot {
-    int32_t block;   /* KV_NONE: free */
+    int32_t block; /* KV_NONE: free */
+    bool is_unchecked;
     uint64_t used_at;
 };
 
 struct kv_stats { /* since the start */
     uint64_t n_published, n_merged, n_evicted, n_copied;
+    uint64_t n_restored; /* blocks that another process had left */
+    uint64_t n_broken;   /* of such, those that were not what they should be; and snapshots */
 };
 
 struct kv_pool {
     int64_t n_blocks, n_free, n_idle;
     int32_t *free;             /* owned; a stack */
     struct kv_block *blocks;   /* owned; block n_blocks is the root, and the idle list's two ends */
-    int32_t *ids;              /* owned; n_blocks x KV_BLOCK: the tokens of each */
+    int32_t *ids;              /* part of memory; n_blocks x KV_BLOCK: the tokens of each */
+    struct kv_record *records; /* part of memory; of each block */
+    struct kv_snapshot_record *snapshot_records; /* part of memory */
+    char *snapshot_data;       /* part of memory; n_snapshots x snapshot_bytes */
+    size_t snapshot_bytes;
     int32_t *buckets;          /* owned; by hash */
     size_t n_buckets;          /* a power of two */
     uint64_t seed;             /* the root's hash: model and form of the cache */
     struct kv_snapshot *snapshots; /* owned */
     int32_t n_snapshots;
-    uint64_t tick;             /* of snapshots' use */
+    uint64_t tick;             /* of use */
     struct kv_stats stats;
-    char *memory;              /* owned mapping */
+    char *memory;              /* a mapping: kv_record.h says what is where */
+    bool owns_memory;
     size_t bytes;
     const struct kv_layer *layers; /* borrowed; data set here */
     size_t n_layers;
@@ -65,6 +83,18 @@ size_t kv_bytes_per_block(const struct kv_layer *layers, size_t n_layers);
  * written. -ENOMEM. */
 MUST_CHECK int kv_pool_init(struct kv_pool *p, struct kv_layer *layers, size_t n_layers,
                             int64_t n_blocks, int32_t n_snapshots, uint64_t seed);
+/* The same in the caller's memory: kv_pool_bytes of it, zeroed or as an earlier pool of the same
+ * shape and seed left it, however that ended; whatever else stands there is no harm. */
+struct kv_shape {
+    int64_t n_blocks;
+    int32_t n_snapshots;
+    size_t snapshot_bytes;
+    uint64_t seed;
+};
+MUST_CHECK int kv_pool_init_at(struct kv_pool *p, struct kv_layer *layers, size_t n_layers,
+                               const struct kv_shape *shape, void *memory);
+/* 0: more than there can be. */
+size_t kv_pool_bytes(const struct kv_layer *layers, size_t n_layers, const struct kv_shape *shape);
 void kv_pool_finish(struct kv_pool *p);
 
 /* Blocks that can be taken. */
@@ -81,20 +111,22 @@ bool kv_is_shared(const struct kv_pool *p, int32_t block);
 void kv_copy(struct kv_pool *p, int32_t from, int32_t to);
 
 int32_t kv_root(const struct kv_pool *p);
-/* The full block with these KV_BLOCK tokens behind parent; or KV_NONE. */
-int32_t kv_find(const struct kv_pool *p, int32_t parent, const int32_t *ids);
+/* The full block with these KV_BLOCK tokens behind parent; or KV_NONE. One that another process left
+ * is looked through first, and forgotten, with all behind it, when it is not what it was. */
+int32_t kv_find(struct kv_pool *p, int32_t parent, const int32_t *ids);
 /* The block behind parent that begins with most of these tokens (*ret_n of n, at least one); or
  * KV_NONE. Looks at the newest children only. */
-int32_t kv_find_part(const struct kv_pool *p, int32_t parent, const int32_t *ids, int64_t n,
+int32_t kv_find_part(struct kv_pool *p, int32_t parent, const int32_t *ids, int64_t n,
                      int32_t *ret_n);
 /* Publishes the caller's block with its first n_ids tokens (p->ids). Returns the block that the
  * caller holds from now on: the same, or for a full one that of the same text. */
 int32_t kv_publish(struct kv_pool *p, int32_t parent, int32_t block, int32_t n_ids);
 
 /* The place for a snapshot behind a published block, its own or else the least recently used; its
- * old content is void. There must be any (n_snapshots > 0). */
+ * old content is void. There must be any (n_snapshots > 0). When it is written, kv_snapshot_commit. */
 int32_t kv_snapshot_take(struct kv_pool *p, int32_t block);
-/* The block's, or KV_NONE. Counts as use with touch. */
+void kv_snapshot_commit(struct kv_pool *p, int32_t snapshot);
+/* The block's, or KV_NONE. Counts as use with touch. Another process's is checked as blocks are. */
 int32_t kv_snapshot_of(struct kv_pool *p, int32_t block, bool touch);
 void kv_snapshot_drop(struct kv_pool *p, int32_t block);
 

@@ -1,6 +1,7 @@
 /* Published blocks as a tree of texts, found by a hash over the chain of tokens. The token loop's
  * thread; never blocks, allocates nothing. Invariant: of full blocks no two have the same parent
  * and tokens, so a block's number stands for its whole text. */
+#include "worker/kv_record.h"
 #include "worker/kv_tree.h"
 #include "shared/hash.h"
 
@@ -20,7 +21,7 @@ static int32_t *bucket(const struct kv_pool *p, uint64_t hash)
     return &p->buckets[hash & (p->n_buckets - 1)];
 }
 
-static uint64_t chain_hash(const struct kv_pool *p, int32_t parent, const int32_t *ids)
+uint64_t kv_tree_hash(const struct kv_pool *p, int32_t parent, const int32_t *ids)
 {
     return hash64(ids, KV_BLOCK * sizeof *ids, p->blocks[parent].hash);
 }
@@ -54,9 +55,9 @@ int32_t kv_root(const struct kv_pool *p)
     return (int32_t)p->n_blocks;
 }
 
-int32_t kv_find(const struct kv_pool *p, int32_t parent, const int32_t *ids)
+int32_t kv_tree_find(const struct kv_pool *p, int32_t parent, const int32_t *ids)
 {
-    uint64_t hash = chain_hash(p, parent, ids);
+    uint64_t hash = kv_tree_hash(p, parent, ids);
     for (int32_t i = *bucket(p, hash); i != KV_NONE; i = p->blocks[i].next_in_bucket) {
         if (p->blocks[i].hash == hash && p->blocks[i].parent == parent &&
             n_common(ids_of(p, i), ids, KV_BLOCK) == KV_BLOCK) {
@@ -66,7 +67,39 @@ int32_t kv_find(const struct kv_pool *p, int32_t parent, const int32_t *ids)
     return KV_NONE;
 }
 
-int32_t kv_find_part(const struct kv_pool *p, int32_t parent, const int32_t *ids, int64_t n,
+/* Nobody holds it, nor what is behind it: who holds a block has found it, and so checked it. */
+static void forget_all(struct kv_pool *p, int32_t block)
+{
+    for (int32_t i = block;;) {
+        while (p->blocks[i].child != KV_NONE && p->blocks[i].n_children > 0) {
+            i = p->blocks[i].child;
+        }
+        int32_t up = p->blocks[i].parent;
+        kv_forget(p, i);
+        if (i == block) {
+            return;
+        }
+        i = up;
+    }
+}
+
+/* Is it what was published? Else it is forgotten. */
+static bool is_whole(struct kv_pool *p, int32_t block)
+{
+    if (p->blocks[block].is_unchecked && !kv_record_check(p, block)) {
+        forget_all(p, block);
+        return false;
+    }
+    return true;
+}
+
+int32_t kv_find(struct kv_pool *p, int32_t parent, const int32_t *ids)
+{
+    int32_t i = kv_tree_find(p, parent, ids);
+    return i != KV_NONE && is_whole(p, i) ? i : KV_NONE;
+}
+
+int32_t kv_find_part(struct kv_pool *p, int32_t parent, const int32_t *ids, int64_t n,
                      int32_t *ret_n)
 {
     int32_t best = KV_NONE, most = 0, i = p->blocks[parent].child;
@@ -78,9 +111,10 @@ int32_t kv_find_part(const struct kv_pool *p, int32_t parent, const int32_t *ids
         }
         i = p->blocks[i].next_sibling;
     }
-    if (best != KV_NONE) {
-        *ret_n = most;
+    if (best == KV_NONE || !is_whole(p, best)) {
+        return KV_NONE;
     }
+    *ret_n = most;
     return best;
 }
 
@@ -98,11 +132,12 @@ static void forget_covered(struct kv_pool *p, int32_t parent, const int32_t *ids
     }
 }
 
-static void insert(struct kv_pool *p, int32_t parent, int32_t block, int32_t n_ids)
+void kv_tree_insert(struct kv_pool *p, int32_t parent, int32_t block, int32_t n_ids)
 {
     struct kv_block *b = &p->blocks[block], *up = &p->blocks[parent];
     b->n_ids = n_ids;
     b->parent = parent;
+    b->depth = up->depth + 1;
     b->n_children = 0;
     b->child = b->prev_sibling = b->snapshot = KV_NONE;
     b->next_sibling = up->child;
@@ -112,11 +147,10 @@ static void insert(struct kv_pool *p, int32_t parent, int32_t block, int32_t n_i
     up->child = block;
     up->n_children++;
     if (n_ids == KV_BLOCK) {
-        b->hash = chain_hash(p, parent, ids_of(p, block));
+        b->hash = kv_tree_hash(p, parent, ids_of(p, block));
         b->next_in_bucket = *bucket(p, b->hash);
         *bucket(p, b->hash) = block;
     }
-    p->stats.n_published++;
 }
 
 int32_t kv_publish(struct kv_pool *p, int32_t parent, int32_t block, int32_t n_ids)
@@ -137,7 +171,11 @@ int32_t kv_publish(struct kv_pool *p, int32_t parent, int32_t block, int32_t n_i
         return block; /* as much is findable already */
     }
     forget_covered(p, parent, ids, n_ids);
-    insert(p, parent, block, n_ids);
+    kv_tree_insert(p, parent, block, n_ids);
+    p->stats.n_published++;
+    if (n_ids == KV_BLOCK) { /* a part of a block is soon computed again */
+        kv_record_commit(p, block);
+    }
     return block;
 }
 
@@ -158,4 +196,5 @@ void kv_tree_remove(struct kv_pool *p, int32_t block)
         b->next_sibling;
     up->n_children--;
     b->n_ids = 0;
+    b->is_unchecked = false;
 }

@@ -1,4 +1,4 @@
-/* The tree of published blocks: for kv.c alone (everybody else: worker/kv.h). */
+/* The tree of published blocks: for kv.c and kv_record.c alone (everybody else: worker/kv.h). */
 #ifndef WORKER_KV_TREE_H
 #define WORKER_KV_TREE_H
 
@@ -9,5 +9,13 @@ void kv_tree_init(struct kv_pool *p);
 void kv_tree_remove(struct kv_pool *p, int32_t block);
 /* An idle block without children is forgotten and becomes free (in kv.c). */
 void kv_forget(struct kv_pool *p, int32_t block);
+/* A block without references becomes the most recently used of the idle ones (in kv.c). */
+void kv_enter_idle(struct kv_pool *p, int32_t block);
+/* Links a block with its first n_ids tokens (p->ids) behind parent. */
+void kv_tree_insert(struct kv_pool *p, int32_t parent, int32_t block, int32_t n_ids);
+/* As kv_find, but takes an unchecked block for what it says. */
+int32_t kv_tree_find(const struct kv_pool *p, int32_t parent, const int32_t *ids);
+/* The hash of the chain that ends with these KV_BLOCK tokens behind parent. */
+uint64_t kv_tree_hash(const struct kv_pool *p, int32_t parent, const int32_t *ids);
 
 #endif

@@ -2,6 +2,7 @@
 #include "tests/test.h"
 #include "tests/worker/fake_tokenizer.h"
 #include "worker/engine_state.h"
+#include "worker/kv_tree.h"
 
 enum { MAX_CTX = 8192, STATE_FLOATS = 2 };
 
@@ -179,7 +180,7 @@ static void check_blocks(const struct kv_pool *p, const int32_t *n_refs, const i
             CHECK_INT(b->n_children, n_children[i]);
             CHECK(b->n_refs == 0 || b->parent == kv_root(p) || p->blocks[b->parent].n_refs > 0);
             if (b->n_ids == KV_BLOCK) {
-                CHECK_INT(kv_find(p, b->parent, p->ids + (int64_t)i * KV_BLOCK), i);
+                CHECK_INT(kv_tree_find(p, b->parent, p->ids + (int64_t)i * KV_BLOCK), i);
             } else {
                 CHECK(b->n_refs == 0 && b->n_children == 0);
             }
@@ -239,6 +240,14 @@ void engine_claim_stores(const struct engine_options *o, const uint8_t fingerpri
 {
     (void)o;
     (void)fingerprint;
+}
+
+void engine_drop_stores(const struct engine_options *o, const uint8_t fingerprint[32],
+                        bool keeps_cache)
+{
+    (void)o;
+    (void)fingerprint;
+    (void)keeps_cache;
 }
 
 int engine_open(const char *path, const struct engine_options *o, struct engine **ret,
