@@ -168,13 +168,29 @@ void scheduler_run(struct scheduler *s)
 
 /* ---- life ---- */
 
+/* Choices that go on from an earlier epoch, each with ids of its own, do not wait for each other's
+ * prompt, if it need not be computed: what they had is found by their own ids. */
+static bool goes_on_alone(struct scheduler *s, const struct request *r, const struct choice *c)
+{
+    uint32_t n_going_on = 0;
+    int64_t held;
+    for (uint32_t i = 0; i < r->generate.n_choices; i++) {
+        n_going_on += !r->choices[i].reason;
+    }
+    return c->n_ids > 0 &&
+           (n_going_on == 1 || engine_cached(s->engine, r->prompt, r->n_prompt, &held) >=
+                                   r->n_prompt - r->n_prompt % ENGINE_BLOCK_TOKENS);
+}
+
 void scheduler_add(struct scheduler *s, struct request *r)
 {
     r->stage = REQUEST_ACTIVE;
     r->n_unfinished = r->generate.n_choices;
     for (uint32_t i = 0; i < r->generate.n_choices; i++) {
         struct choice *c = &r->choices[i];
-        if (!c->reason && !r->bearer) {
+        if (!c->reason && goes_on_alone(s, r, c)) {
+            scheduler_queue_put(s, c);
+        } else if (!c->reason && !r->bearer) {
             r->bearer = c;
         } else if (!c->reason) {
             c->is_unborn = true;
