@@ -3,7 +3,7 @@
 #include "gateway/control.h"
 #include "gateway/epoch.h"
 #include "gateway/sandbox.h"
-#include "ipc/memfd.h"
+#include "ipc/settings.h"
 #include "shared/log.h"
 
 #include <errno.h>
@@ -11,8 +11,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-enum { CONFIG_BYTES = 4 * 1024 * 1024 };
 
 static void stop(struct control *c, int exit_code)
 {
@@ -29,23 +27,15 @@ static void complain(const char *what, const struct err *e)
 
 static int take_config(struct control *c, struct channel_msg *m, struct err *e)
 {
-    void *map = NULL;
-    size_t bytes = 0;
     struct config config;
-    int rc = memfd_map(m->fds[0], 0, CONFIG_BYTES, true, false, &map, &bytes);
-    if (rc < 0) {
-        return err_set(e, rc, "the configuration is not a sealed memfd");
-    }
-    config_init(&config);
-    rc = config_decode(&config, map, bytes, e);
-    memfd_unmap(map, bytes);
+    int rc = settings_read(m->fds[0], &config, e);
     if (rc == 0) {
         log_init(c->front->role, (enum log_level)config.v[CONFIG_log_level].i,
                  (enum log_format)config.v[CONFIG_log_format].i);
         c->drain_ms = (uint64_t)(config.v[CONFIG_drain_timeout].num * 1000);
         rc = c->front->configure(c->front_state, &config, m->n_fds > 1 ? m->fds[1] : -1, e);
+        config_finish(&config);
     }
-    config_finish(&config);
     return rc;
 }
 

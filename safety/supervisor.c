@@ -44,11 +44,9 @@ static void reload(struct supervisor *s, uint64_t now_ms)
     if (rc != 0) {
         log_error("reload failed, the old settings stay: %s", err_format(&e, text, sizeof(text)));
     } else {
-        static const enum config_key bound[] = {CONFIG_host, CONFIG_port, CONFIG_unix};
-        for (size_t i = 0; i < COUNT_OF(bound); i++) {
-            if (strcmp(fresh.v[bound[i]].str, s->cfg->v[bound[i]].str) != 0) {
-                log_warn("a change of '%s' needs a restart of the server",
-                         config_rows[bound[i]].key);
+        for (size_t k = 0; k < CONFIG_COUNT; k++) {
+            if (!config_rows[k].is_live && config_differs(&fresh, s->cfg, (enum config_key)k)) {
+                log_warn("a change of '%s' needs a restart of the server", config_rows[k].key);
             }
         }
         config_finish(s->cfg);

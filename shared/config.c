@@ -13,8 +13,11 @@
 
 const struct config_row config_rows[CONFIG_COUNT] = {
 #define CONFIG(kind, key, def, min, max, flag, values, help)                                       \
-    {CONFIG_##kind, #key, def, min, max, flag, values, help},
+    {CONFIG_##kind, #key, def, min, max, flag, values, help, false},
+#define CONFIG_LIVE(kind, key, def, min, max, flag, values, help)                                  \
+    {CONFIG_##kind, #key, def, min, max, flag, values, help, true},
 #include "shared/config.def"
+#undef CONFIG_LIVE
 #undef CONFIG
 };
 
@@ -220,6 +223,19 @@ void config_variable(size_t k, char ret[CONFIG_VARIABLE_BYTES])
 }
 
 /* --- to the children --- */
+
+bool config_differs(const struct config *a, const struct config *b, enum config_key key)
+{
+    const struct config_list *x = &a->v[key].list, *y = &b->v[key].list;
+    if (config_rows[key].kind != CONFIG_LIST) {
+        return strcmp(a->v[key].str, b->v[key].str) != 0;
+    }
+    bool differs = x->n != y->n;
+    for (size_t i = 0; i < x->n && !differs; i++) {
+        differs = strcmp(x->items[i], y->items[i]) != 0;
+    }
+    return differs;
+}
 
 void config_encode(const struct config *c, struct buf *ret)
 {

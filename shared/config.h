@@ -9,7 +9,9 @@
 
 enum config_key {
 #define CONFIG(kind, key, def, min, max, flag, values, help) CONFIG_##key,
+#define CONFIG_LIVE CONFIG
 #include "shared/config.def"
+#undef CONFIG_LIVE
 #undef CONFIG
     CONFIG_COUNT
 };
@@ -32,6 +34,7 @@ struct config_row {
     double min, max;
     char flag; /* short option letter, or 0 */
     const char *values, *help;
+    bool is_live; /* a reload changes it in running processes */
 };
 extern const struct config_row config_rows[CONFIG_COUNT];
 
@@ -78,6 +81,8 @@ MUST_CHECK int config_take_flag(struct config *c, int argc, char **argv, int i, 
  * dropping what came from a lower rank. Values are one line of UTF-8. Errors: ERR_CONFIG. */
 MUST_CHECK int config_set(struct config *c, const char *key, const char *value,
                           enum config_origin origin, struct err *e);
+
+bool config_differs(const struct config *a, const struct config *b, enum config_key key);
 
 /* "key=value" lines and back; the origins are not carried (decoded values count as flags). */
 void config_encode(const struct config *c, struct buf *ret);

@@ -87,6 +87,9 @@ void config_print(const struct config *c, struct buf *ret)
             range_words(r, &help);
             buf_str(&help, ")");
         }
+        if (r->is_live) {
+            buf_str(&help, "; a reload changes it");
+        }
         buf_str(ret, "    ");
         put_wrapped(ret, help.failed ? r->help : help.data, 4);
         buf_finish(&help);

@@ -16,14 +16,19 @@ void fleet_init(struct fleet *f, struct models *models, struct events *events, i
 {
     *f = (struct fleet){.models = models,
                         .events = events,
-                        .loader = loader_create(models, bell),
-                        .idle_ns = (uint64_t)(idle_s * 1e9)};
+                        .loader = loader_create(models, bell)};
+    fleet_set_idle(f, idle_s);
     for (size_t i = 0; i < models->n; i++) {
         if (models->v[i].engine) {
             f->schedulers[i] = scheduler_create(models, i, events);
             models->v[i].used_ns = clock_ns();
         }
     }
+}
+
+void fleet_set_idle(struct fleet *f, double idle_s)
+{
+    f->idle_ns = (uint64_t)(idle_s * 1e9);
 }
 
 void fleet_finish(struct fleet *f)

@@ -20,6 +20,7 @@ struct fleet {
 /* bell: rung when a load is over; all is borrowed. */
 void fleet_init(struct fleet *f, struct models *models, struct events *events, int bell,
                 double idle_s);
+void fleet_set_idle(struct fleet *f, double idle_s);
 void fleet_finish(struct fleet *f);
 
 struct scheduler *fleet_scheduler(const struct fleet *f, const struct model *m);

@@ -1,5 +1,6 @@
 /* The token loop (see loop.h). Main thread. Blocks in poll when idle and in engine_step; nowhere
  * else. */
+#include "ipc/settings.h"
 #include "shared/clock.h"
 #include "shared/log.h"
 #include "worker/loop_state.h"
@@ -69,6 +70,23 @@ static int attach_again(struct loop *l)
     return channel_send(l->channel, MSG_READY, fresh.epoch, &ready, sizeof(ready), NULL, 0);
 }
 
+/* A reload: what may change while models stand. */
+static int take_config(struct loop *l)
+{
+    struct config c;
+    struct err e;
+    int err = settings_read(l->msg.fds[0], &c, &e);
+    if (err < 0) {
+        return err;
+    }
+    log_init("worker", (enum log_level)c.v[CONFIG_log_level].i,
+             (enum log_format)c.v[CONFIG_log_format].i);
+    l->queue_size = (size_t)c.v[CONFIG_queue_size].i;
+    fleet_set_idle(&l->fleet, c.v[CONFIG_model_idle].num);
+    config_finish(&c);
+    return 0;
+}
+
 static void begin_drain(struct loop *l)
 {
     struct msg_drain m;
@@ -93,7 +111,8 @@ static int take_control(struct loop *l, struct err *e)
         case MSG_ATTACH:
             err = attach_again(l);
             break;
-        case MSG_CONFIG: /* nothing that a reload may change is read here */
+        case MSG_CONFIG:
+            err = take_config(l);
             break;
         default:
             err = ERR_PROTOCOL;

@@ -6,6 +6,7 @@
  * in it), and leaves the terminal's signals to the supervisor, whose SIGTERM ends it at once. What
  * else ends it is told three times: in the status page's last words, in the log, in the exit
  * code. */
+#include "ipc/settings.h"
 #include "shared/clock.h"
 #include "shared/log.h"
 #include "shared/num.h"
@@ -50,27 +51,15 @@ static int say_hello(struct server *s, struct err *e)
     return err < 0 ? err_set(e, err, "HELLO") : 0;
 }
 
-/* The configuration travels as text in a sealed memfd. */
 static int take_config(struct server *s, struct err *e)
 {
-    struct buf text;
-    char chunk[4096];
-    ssize_t n;
-    off_t at = 0;
-    buf_init(&text, 1024 * 1024);
-    while ((n = pread(s->msg.fds[0], chunk, sizeof(chunk), at)) > 0) {
-        buf_add(&text, chunk, (size_t)n);
-        at += n;
-    }
-    if (n < 0 || text.failed) {
-        buf_finish(&text);
-        return err_set(e, ERR_CONFIG, "the configuration cannot be read");
-    }
-    int err = config_decode(&s->config, text.data ? text.data : "", text.len, e);
-    buf_finish(&text);
+    struct config fresh;
+    int err = settings_read(s->msg.fds[0], &fresh, e);
     if (err == 0) {
-        log_init("worker", (enum log_level)s->config.v[CONFIG_log_level].i,
-                 (enum log_format)s->config.v[CONFIG_log_format].i);
+        config_finish(&s->config);
+        s->config = fresh;
+        log_init("worker", (enum log_level)fresh.v[CONFIG_log_level].i,
+                 (enum log_format)fresh.v[CONFIG_log_format].i);
     }
     return err;
 }

@@ -1,7 +1,9 @@
 """Several models: loaded when asked for, unloaded by order, for want of room and after idling; what
 runs goes on meanwhile."""
 import json
+import signal
 import sys
+import tempfile
 import threading
 import time
 
@@ -91,6 +93,14 @@ with Server(sys.argv[1], '--max-models', '2', models=MODELS) as server:
     for test in (orders, on_demand, in_use):
         print(test.__name__)
         test(server)
+with tempfile.NamedTemporaryFile('w') as conf, \
+        Server(sys.argv[1], '--config', conf.name, models=MODELS[:1]) as server:
+    print('a reload reaches the worker')
+    conf.write('model_idle = 0.3\nthreads = 1\n')
+    conf.flush()
+    server.process.send_signal(signal.SIGHUP)
+    wait_for(server, '-')
+    check("a change of 'threads' needs a restart" in server.log_text(), server.log_text())
 with Server(sys.argv[1], '--model-idle', '0.3', models=MODELS[:1]) as server:
     print('idle')
     wait_for(server, '-')

@@ -376,6 +376,7 @@ static void shown(void)
     CHECK_INT(config_set(&c, "model", "one.gguf", CONFIG_FROM_ENV, NULL), 0);
     CHECK_INT(config_set(&c, "model", "two.gguf", CONFIG_FROM_ENV, NULL), 0);
     config_print(&c, &b);
+    CHECK(strstr(b.data, "a reload changes it"));
     CHECK(strstr(b.data, "\nport              1                  flag      --port "));
     CHECK(strstr(b.data, "ROCMFORGE_PORT\n    TCP port; "));
     CHECK(strstr(b.data, "(0 to 65535)"));
