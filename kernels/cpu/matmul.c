@@ -14,7 +14,11 @@
 #include <sys/mman.h>
 
 #define HUGE_PAGE_BYTES ((size_t)2 << 20)
-#define SLICE_BYTES ((size_t)32 << 10) /* weights that are worth a slice of their own */
+#define SLICE_BYTES                                                                                \
+    ((size_t)32 << 10)            /* weights, times tokens, that are worth a slice of their own */
+#define SLICE_ROWS ((int64_t)128) /* with many tokens: unpacked panels share what is fetched of x  \
+                                   */
+#define SLICES_PER_THREAD 4       /* at least, so that all end together */
 
 static const struct matmul_kernel *kernel_of(enum isa isa)
 {
@@ -187,12 +191,19 @@ static void run_slice(void *arg, int64_t lo, int64_t hi, int thread)
     matmul_slice(arg, lo, hi);
 }
 
+int64_t matmul_slice_rows(const struct matmul_weight *w, int64_t n_tokens, int n_threads)
+{
+    const int64_t pair = 2 * MATMUL_GRAIN; /* panels that share a tile */
+    const int64_t few = (int64_t)(SLICE_BYTES / MAX(w->row_bytes * (size_t)n_tokens, (size_t)1));
+    const int64_t most = w->n_rows / (SLICES_PER_THREAD * n_threads);
+    const int64_t many = MIN(most, SLICE_ROWS) / pair * pair;
+    return MAX(MAX(few / MATMUL_GRAIN * MATMUL_GRAIN, many), pair);
+}
+
 void matmul_run(const struct matmul *m, struct pool *pool)
 {
     const struct matmul_weight *w = m->w;
-    size_t row_work = MAX(w->row_bytes * (size_t)m->n_tokens, 1);
-    int64_t rows = (int64_t)(SLICE_BYTES / row_work);
-    int64_t grain = MAX(rows - rows % MATMUL_GRAIN, MATMUL_GRAIN);
+    int64_t grain = matmul_slice_rows(w, MAX(m->n_tokens, (int64_t)1), pool_threads(pool));
     pool_run(pool, w->n_rows, grain, run_slice, (void *)(uintptr_t)m);
 }
 

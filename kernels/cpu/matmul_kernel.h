@@ -6,9 +6,9 @@
 #include "kernels/matmul.h"
 
 /* 32 activations in 8 bits: x[i] ~ d[i / 16] * q[i], d = max |x| / 127 over the 32 or over each 16;
- * one cache line. The sums serve weights that are stored with an offset (negated: the offset times
- * neg_sum starts the integer sum) or with a minimum (the sum of d * q). An x that is not finite
- * makes d not finite. */
+ * one cache line. The sums serve weights that are stored with an offset (128 times the negative
+ * sum, or its part for a smaller offset, starts the integer sum) or with a minimum (the sum of d *
+ * q). An x that is not finite makes d not finite. */
 struct matmul_unit {
     int8_t q[32];
     float d[2];

@@ -4,7 +4,7 @@
 #include "kernels/cpu/ops_job.h"
 #include "kernels/cpu/vec.h"
 
-enum { MAX_PRODUCTS = OPS_MAX_JOINED + 1, SLICE_BYTES = 32 * 1024 };
+enum { MAX_PRODUCTS = OPS_MAX_JOINED + 1 };
 
 /* One op's product; for experts, of all experts. */
 struct product {
@@ -83,9 +83,7 @@ static void cut(struct job *j)
     int64_t rows = MAX(j->n_rows / j->n_group, (int64_t)1);
     for (int i = 0; i < j->n_products; i++) {
         struct product *p = &j->p[i];
-        size_t work = MAX(p->w->row_bytes * (size_t)rows, (size_t)1);
-        int64_t columns = (int64_t)((size_t)SLICE_BYTES / work);
-        p->slice = MAX(columns - columns % MATMUL_GRAIN, (int64_t)MATMUL_GRAIN);
+        p->slice = matmul_slice_rows(p->w, rows, pool_threads(j->s->pool));
         p->first = i > 0 ? j->p[i - 1].first + j->p[i - 1].n_slices : 0;
         p->n_slices = (p->w->n_rows + p->slice - 1) / p->slice;
         if (j->glu && i == j->n_products - 1) { /* computed with the one before it */

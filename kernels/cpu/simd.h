@@ -43,6 +43,10 @@ SIMD_INLINE simd_i simd_load(const void *p)
 {
     return _mm512_loadu_si512(p);
 }
+SIMD_INLINE void simd_store(void *p, simd_i v)
+{
+    _mm512_storeu_si512(p, v);
+}
 SIMD_INLINE simd_f simd_load_f32(const void *p)
 {
     return _mm512_loadu_ps(p);
@@ -146,6 +150,7 @@ SIMD_INLINE void simd_look_up_words(const uint32_t *words, const uint8_t *planes
 #define simd_shift_left16(v, n) _mm512_slli_epi16(v, n)
 #define simd_shift_right32(v, n) _mm512_srli_epi32(v, n)
 #define simd_shift_left32(v, n) _mm512_slli_epi32(v, n)
+#define simd_shift_right_signed32(v, n) _mm512_srai_epi32(v, n)
 SIMD_INLINE simd_i simd_and(simd_i a, simd_i b)
 {
     return _mm512_and_si512(a, b);
@@ -220,17 +225,25 @@ SIMD_INLINE int32_t simd_quantize16(const float *x, float inverse, int8_t *q)
     return simd_sum16(bytes);
 }
 
-/* acc + sum over n quads of w (unsigned codes of at most `limit`) times x (signed, 4 bytes a quad).
- */
-SIMD_INLINE simd_i simd_dot(simd_i acc, const simd_i *w, const int8_t *x, const int n,
-                            const int limit)
+SIMD_INLINE simd_i simd_dot4(simd_i acc, simd_i w, simd_i x)
+{
+    return _mm512_dpbusd_epi32(acc, w, x);
+}
+/* sum[t * step] += n quads of w (unsigned codes of at most `limit`) times token t's x (signed, 4
+ * bytes a quad; tokens x_stride apart). Quad by quad, since a chain of dot products waits for
+ * itself. Written out, because compilers take the broadcast for an instruction of its own. */
+SIMD_INLINE void simd_dots(simd_i *sum, const int step, const simd_i *w, const int8_t *const *x,
+                           const int tokens, const int n, const int limit)
 {
     (void)limit;
 #pragma GCC unroll 8
     for (int i = 0; i < n; i++) {
-        acc = _mm512_dpbusd_epi32(acc, w[i], _mm512_set1_epi32(simd_word(x + 4 * i)));
+#pragma GCC unroll 8
+        for (int t = 0; t < tokens; t++) {
+            const int32_t *quad = (const void *)(x[t] + 4 * i);
+            __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum[t * step]) : "v"(w[i]), "m"(*quad));
+        }
     }
-    return acc;
 }
 
 #elif defined(__AVX2__)
@@ -247,6 +260,10 @@ enum { SIMD_ROWS = 8, SIMD_HALVES = 2 };
 SIMD_INLINE simd_i simd_load(const void *p)
 {
     return _mm256_loadu_si256(p);
+}
+SIMD_INLINE void simd_store(void *p, simd_i v)
+{
+    _mm256_storeu_si256(p, v);
 }
 SIMD_INLINE simd_f simd_load_f32(const void *p)
 {
@@ -330,6 +347,7 @@ SIMD_INLINE void simd_look_up_words(const uint32_t *words, const uint8_t *planes
 #define simd_shift_left16(v, n) _mm256_slli_epi16(v, n)
 #define simd_shift_right32(v, n) _mm256_srli_epi32(v, n)
 #define simd_shift_left32(v, n) _mm256_slli_epi32(v, n)
+#define simd_shift_right_signed32(v, n) _mm256_srai_epi32(v, n)
 SIMD_INLINE simd_i simd_and(simd_i a, simd_i b)
 {
     return _mm256_and_si256(a, b);
@@ -414,15 +432,22 @@ SIMD_INLINE int32_t simd_quantize16(const float *x, float inverse, int8_t *q)
 }
 
 #if defined(__AVXVNNI__)
-SIMD_INLINE simd_i simd_dot(simd_i acc, const simd_i *w, const int8_t *x, const int n,
-                            const int limit)
+SIMD_INLINE simd_i simd_dot4(simd_i acc, simd_i w, simd_i x)
+{
+    return _mm256_dpbusd_avx_epi32(acc, w, x);
+}
+SIMD_INLINE void simd_dots(simd_i *sum, const int step, const simd_i *w, const int8_t *const *x,
+                           const int tokens, const int n, const int limit)
 {
     (void)limit;
 #pragma GCC unroll 8
     for (int i = 0; i < n; i++) {
-        acc = _mm256_dpbusd_avx_epi32(acc, w[i], _mm256_set1_epi32(simd_word(x + 4 * i)));
+#pragma GCC unroll 8
+        for (int t = 0; t < tokens; t++) {
+            const simd_i quad = simd_set32(simd_word(x[t] + 4 * i));
+            sum[t * step] = simd_dot4(sum[t * step], w[i], quad);
+        }
     }
-    return acc;
 }
 #else
 /* vpmaddubsw adds two products in 16 bits: codes of at most 127 cannot overflow there, and smaller
@@ -451,10 +476,61 @@ SIMD_INLINE simd_i simd_dot(simd_i acc, const simd_i *w, const int8_t *x, const 
     }
     return acc;
 }
+SIMD_INLINE void simd_dots(simd_i *sum, const int step, const simd_i *w, const int8_t *const *x,
+                           const int tokens, const int n, const int limit)
+{
+#pragma GCC unroll 8
+    for (int t = 0; t < tokens; t++) {
+        sum[t * step] = simd_dot(sum[t * step], w, x[t], n, limit);
+    }
+}
+/* sum[t * step + v] += n quads of `vecs` vectors of weights that stand in memory, quads 64 bytes
+ * apart, vectors w_stride. */
+SIMD_INLINE void simd_dots_wide(simd_i *sum, const int step, const char *w, size_t w_stride,
+                                const int vecs, const int8_t *const *x, const int tokens,
+                                const int n, const int limit)
+{
+#pragma GCC unroll 2
+    for (int v = 0; v < vecs; v++) {
+        simd_i quads[8];
+#pragma GCC unroll 8
+        for (int i = 0; i < n; i++) {
+            quads[i] = simd_load(w + (size_t)v * w_stride + 64 * i);
+        }
+        simd_dots(sum + v, step, quads, x, tokens, n, limit);
+    }
+}
 #endif
 
 #else
 #error "simd.h is for files compiled for AVX2 or AVX-512"
+#endif
+
+#if defined(__AVX512F__) || defined(__AVXVNNI__)
+/* sum[t * step + v] += n quads of `vecs` vectors of weights that stand in memory, quads 64 bytes
+ * apart, vectors w_stride, times the tokens' x: an x fetched once serves all vectors. */
+SIMD_INLINE void simd_dots_wide(simd_i *sum, const int step, const char *w, size_t w_stride,
+                                const int vecs, const int8_t *const *x, const int tokens,
+                                const int n, const int limit)
+{
+    (void)limit;
+#pragma GCC unroll 8
+    for (int i = 0; i < n; i++) {
+        simd_i quad[2];
+#pragma GCC unroll 2
+        for (int v = 0; v < vecs; v++) {
+            quad[v] = simd_load(w + (size_t)v * w_stride + 64 * i);
+        }
+#pragma GCC unroll 8
+        for (int t = 0; t < tokens; t++) {
+            const simd_i xt = simd_set32(simd_word(x[t] + 4 * i));
+#pragma GCC unroll 2
+            for (int v = 0; v < vecs; v++) {
+                sum[t * step + v] = simd_dot4(sum[t * step + v], quad[v], xt);
+            }
+        }
+    }
+}
 #endif
 
 #endif

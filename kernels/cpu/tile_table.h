@@ -40,6 +40,9 @@
     X(F16, f16, 2)                                                                                 \
     X(BF16, bf16, 2)
 
+typedef void tile_fn(const struct tile *t, int64_t n_panels);
+typedef void tile_widen_fn(const void *panel, int64_t n_blocks, char *to);
+
 #define TILE_INT(name, head, n)                                                                    \
     static void tile_##name##_##n(const struct tile *t, int64_t n_panels)                          \
     {                                                                                              \
@@ -53,24 +56,17 @@
     }
 
 #if defined(__AVX512F__)
-#define TILE_WIDE_INT(name, head) TILE_INT(name, head, 8) TILE_INT(name, head, 16)
+#define TILE_EIGHT(DEFINE, ...) DEFINE(__VA_ARGS__, 8)
 #define TILE_NAMES(name)                                                                           \
-    {                                                                                              \
-        tile_##name##_1, tile_##name##_2, tile_##name##_4, tile_##name##_8, tile_##name##_16       \
-    }
-#define TILE_WIDE_FLOAT(name, bytes) TILE_FLOAT(name, bytes, 8)
-#define TILE_FLOAT_NAMES(name)                                                                     \
     {                                                                                              \
         tile_##name##_1, tile_##name##_2, tile_##name##_4, tile_##name##_8                         \
     }
 #else
-#define TILE_WIDE_INT(name, head)
-#define TILE_WIDE_FLOAT(name, bytes)
+#define TILE_EIGHT(DEFINE, ...)
 #define TILE_NAMES(name)                                                                           \
     {                                                                                              \
         tile_##name##_1, tile_##name##_2, tile_##name##_4                                          \
     }
-#define TILE_FLOAT_NAMES(name) TILE_NAMES(name)
 #endif
 
 #define DEFINE_INT(type, name, head, panel, units, group, is_affine, offset, limit, is_act16)      \
@@ -79,43 +75,91 @@
     TILE_INT(name, head, 1)                                                                        \
     TILE_INT(name, head, 2)                                                                        \
     TILE_INT(name, head, 4)                                                                        \
-    TILE_WIDE_INT(name, head)
+    TILE_EIGHT(TILE_INT, name, head)                                                               \
+    static void tile_##name##_widen(const void *panel, int64_t n_blocks, char *to)                 \
+    {                                                                                              \
+        tile_widen(&kind_##name, unpack_##head##_head, unpack_##name##_unit, panel, n_blocks, to); \
+    }                                                                                              \
+    static void tile_##name##_wide(const struct tile *t, int64_t n_panels)                         \
+    {                                                                                              \
+        tile_wide_panels(&kind_##name, *t, n_panels);                                              \
+    }
 TILE_INT_TYPES(DEFINE_INT)
 
 #define DEFINE_FLOAT(type, name, bytes)                                                            \
     TILE_FLOAT(name, bytes, 1)                                                                     \
     TILE_FLOAT(name, bytes, 2)                                                                     \
     TILE_FLOAT(name, bytes, 4)                                                                     \
-    TILE_WIDE_FLOAT(name, bytes)
+    TILE_EIGHT(TILE_FLOAT, name, bytes)
 TILE_FLOAT_TYPES(DEFINE_FLOAT)
 
-typedef void tile_fn(const struct tile *t, int64_t n_panels);
+static const struct tile_type {
+    tile_fn *few[4]; /* for 1, 2, 4, 8 tokens; NULL where there is none */
+    tile_widen_fn *widen;
+    tile_fn *wide; /* for tile_wide_tokens; NULL for float types */
+    const struct tile_kind *kind;
+} tile_table[TYPE_ID_END] = {
+#define ENTRY_INT(type, name, ...)                                                                 \
+    [TYPE_##type] = {TILE_NAMES(name), tile_##name##_widen, tile_##name##_wide, &kind_##name},
+#define ENTRY_FLOAT(type, name, bytes) [TYPE_##type] = {TILE_NAMES(name), NULL, NULL, NULL},
+    TILE_INT_TYPES(ENTRY_INT) TILE_FLOAT_TYPES(ENTRY_FLOAT)};
 
-#define ENTRY_INT(type, name, ...) [TYPE_##type] = TILE_NAMES(name),
-#define ENTRY_FLOAT(type, name, bytes) [TYPE_##type] = TILE_FLOAT_NAMES(name),
-static tile_fn *const tile_table[TYPE_ID_END][5] =
-    {/* for 1, 2, 4, 8, 16 tokens; NULL where there is none */
-     TILE_INT_TYPES(ENTRY_INT) TILE_FLOAT_TYPES(ENTRY_FLOAT)};
-
-/* All tokens meet a group of panels while its weights are in the cache: memory gives every weight
- * once. */
-static void tile_run(const struct matmul *m, int64_t lo, int64_t hi)
+/* Tokens from `token` on and panels [lo, hi). All tokens meet a group of panels while its weights
+ * are in the cache: memory gives every weight once. */
+static void tile_run_few(const struct matmul *m, int64_t lo, int64_t hi, int64_t token)
 {
     const struct matmul_weight *w = m->w;
-    tile_fn *const *fn = tile_table[w->type];
+    tile_fn *const *fn = tile_table[w->type].few;
     const size_t stride = panel_stride(w->type, w->n_cols);
     const int64_t together = MAX((int64_t)(TILE_CACHE_BYTES / stride), 1);
     for (int64_t first = lo; first < hi; first += together) {
         int64_t end = MIN(first + together, hi);
-        for (int64_t token = 0, log; token < m->n_tokens; token += INT64_C(1) << log) {
-            log = 4;
-            while (!fn[log] || INT64_C(1) << log > m->n_tokens - token) {
+        for (int64_t at = token, log; at < m->n_tokens; at += INT64_C(1) << log) {
+            log = 3;
+            while (!fn[log] || INT64_C(1) << log > m->n_tokens - at) {
                 log--;
             }
             const char *panel = (const char *)w->packed + (size_t)first * stride;
-            fn[log](&(struct tile){m, panel, stride, first * PANEL_ROWS, token}, end - first);
+            fn[log](&(struct tile){m, panel, stride, first * PANEL_ROWS, at}, end - first);
         }
     }
+}
+
+/* Out of line for its buffer. */
+static __attribute__((noinline)) void tile_run_wide(const struct matmul *m, int64_t lo, int64_t hi,
+                                                    size_t wide_bytes)
+{
+    _Alignas(64) char wide[TILE_WIDE_BYTES];
+    const struct matmul_weight *w = m->w;
+    const struct tile_type *type = &tile_table[w->type];
+    const size_t stride = panel_stride(w->type, w->n_cols);
+    const int64_t together = MAX((int64_t)(TILE_CACHE_BYTES / wide_bytes), 1);
+    for (int64_t first = lo; first < hi; first += together) {
+        int64_t end = MIN(first + together, hi), token = 0;
+        for (int64_t p = first; p < end; p++) {
+            type->widen((const char *)w->packed + (size_t)p * stride,
+                        w->n_cols / PANEL_UNIT / type->kind->units,
+                        wide + (size_t)(p - first) * wide_bytes);
+        }
+        const int64_t step = tile_wide_tokens(type->kind);
+        for (; token + step <= m->n_tokens; token += step) {
+            type->wide(&(struct tile){m, wide, wide_bytes, first * PANEL_ROWS, token}, end - first);
+        }
+        tile_run_few(m, first, end, token);
+    }
+}
+
+static void tile_run(const struct matmul *m, int64_t lo, int64_t hi)
+{
+    const struct tile_type *type = &tile_table[m->w->type];
+    if (type->wide && m->n_tokens >= TILE_MANY) {
+        size_t bytes = (size_t)(m->w->n_cols / PANEL_UNIT) * tile_wide_bytes(type->kind);
+        if (bytes <= TILE_WIDE_BYTES) {
+            tile_run_wide(m, lo, hi, bytes);
+            return;
+        }
+    }
+    tile_run_few(m, lo, hi, 0);
 }
 
 static void tile_act(enum matmul_act act, const float *x, struct matmul_unit *y, int64_t n_units)
@@ -133,10 +177,10 @@ static void tile_act(enum matmul_act act, const float *x, struct matmul_unit *y,
             bool is_zero = p < 1e-35f; /* the reciprocal would overflow */
             y->d[g] = is_zero ? 0 : p / 127.0f;
             sum[g] = simd_quantize16(x + 16 * g, is_zero ? 0 : 127.0f / p, y->q + 16 * g);
-            y->neg_sum16[g] = -sum[g];
+            y->neg_sum16[g] = -128 * sum[g];
             y->d_sum16[g] = y->d[g] * (float)sum[g];
         }
-        y->neg_sum = -(sum[0] + sum[1]);
+        y->neg_sum = -128 * (sum[0] + sum[1]);
         y->d_sum = act == MATMUL_ACT_Q8 ? y->d[0] * (float)(sum[0] + sum[1])
                                         : y->d_sum16[0] + y->d_sum16[1];
     }

@@ -57,7 +57,9 @@ __attribute__((target("avx512f,avx512vnni"))) static void peak_slice(void *arg, 
 {
     (void)thread;
     __m512i a[12], b = _mm512_set1_epi8(1);
-    memset(a, 0, sizeof a);
+    for (int k = 0; k < 12; k++) { /* equal chains would be computed once */
+        a[k] = _mm512_set1_epi32(k);
+    }
     for (int64_t i = lo; i < hi; i++) {
 #pragma GCC unroll 12
         for (int k = 0; k < 12; k++) {
