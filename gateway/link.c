@@ -247,6 +247,7 @@ void link_status(const struct link *l, struct link_status *ret)
             (uint32_t)(l->why.retry_after_ms > in_state_ms ? l->why.retry_after_ms - in_state_ms
                                                            : 0);
         ret->err = l->why.err;
+        ret->is_own_fault = l->why.is_counted;
         ret->detail = l->why.detail;
         break;
     case LINK_READY:

@@ -61,6 +61,7 @@ struct link_status {
     bool is_expected;        /* READY is expected without anybody's help */
     uint32_t retry_after_ms; /* best guess until READY; 0 unknown */
     int err;                 /* DOWN: why (ERR_*) */
+    bool is_own_fault;       /* DOWN: the worker caused it */
     const char *detail;      /* DOWN: borrowed, valid until the next change */
     size_t n_waiting;        /* requests that wait to be resumed */
 };

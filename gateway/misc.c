@@ -41,8 +41,8 @@ static const char *state_word(const struct link_status *st)
         return "loading";
     case LINK_READY:
         return st->is_stalled ? "stalled" : "ready";
-    default:
-        return "down";
+    default: /* abandoned: the kernel holds it and it cannot be ended */
+        return st->err == ERR_GPU_STALLED ? "abandoned" : st->is_own_fault ? "crashed" : "stopped";
     }
 }
 

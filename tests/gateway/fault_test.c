@@ -63,7 +63,7 @@ static void worker_dies(struct rig *r)
     /* Expected back soon: what comes now waits for it. */
     rig_worker_kill(r, 3000);
     char *health = client_body(r, "GET /health", NULL, 200);
-    CHECK(strstr(health, "\"state\":\"down\"") && strstr(health, "killed by the test"));
+    CHECK(strstr(health, "\"state\":\"stopped\"") && strstr(health, "killed by the test"));
     free(health);
     free(client_body(r, "GET /ready", NULL, 503));
     ask(&waiting, r, "{\"prompt\":\"say back\"}");
@@ -120,6 +120,47 @@ static void last_words_count(struct rig *r)
     CHECK(strstr(res.body.data, "\"text\":\"last\"") && strstr(res.body.data, "worker_down"));
     response_finish(&res);
     client_close(&c);
+}
+
+/* A worker that cannot be killed, so that no other may begin: every request learns it at once. */
+static void worker_is_abandoned(struct rig *r)
+{
+    struct client running;
+    static const char *const asked[] = {TEXT, CHAT, "POST /tokenize", "GET /slots",
+                                        "POST /apply-template"};
+    ask(&running, r, "{\"prompt\":\"hang\"}");
+    RIG_WAIT(r->n_generates > 0);
+    rig_detach(r, ERR_GPU_STALLED, 0, "the worker is held by the kernel (state D)");
+    expect_answer(&running, 503, "held by the kernel");
+    double slowest = 0;
+    for (int i = 0; i < 60; i++) {
+        struct client c;
+        struct response res;
+        char v[256];
+        uint64_t begin = clock_ns();
+        client_open(&c, r);
+        client_request(&c, asked[i % 5], NULL, i % 5 == 3 ? NULL : "{\"prompt\":\"say a\"}");
+        client_read(&c, &res, false);
+        double took = (double)(clock_ns() - begin) * 1e-6;
+        slowest = took > slowest ? took : slowest;
+        CHECK_INT(res.status, 503);
+        CHECK(strstr(res.body.data, "\"code\":\"gpu_stalled\"") &&
+              strstr(res.body.data, "held by the kernel (state D)"));
+        int after = atoi(response_header(&res, "Retry-After", v) ? v : "0");
+        CHECK(after >= 1 && after <= 59);
+        CHECK_STR(response_header(&res, "x-should-retry", v), "true");
+        response_finish(&res);
+        client_close(&c);
+    }
+    printf("without a worker to be had: answered in at most %.2f ms\n", slowest);
+    CHECK(slowest < 500); /* the machine may be busy; by itself it is a fraction of 10 ms */
+    char *health = client_body(r, "GET /health", NULL, 200);
+    CHECK(strstr(health, "\"state\":\"abandoned\",\"since\":") && strstr(health, "state D"));
+    free(health);
+    free(client_body(r, "GET /ready", NULL, 503));
+    rig_worker_start(r);
+    ask(&running, r, "{\"prompt\":\"say back\"}");
+    expect_answer(&running, 200, "back");
 }
 
 static void bell_is_lost(struct rig *r)
@@ -492,6 +533,7 @@ int main(void)
     rig_start(&r, NULL);
     rig_worker_start(&r);
     worker_dies(&r);
+    worker_is_abandoned(&r);
     stalled(&r);
     clients_leave(&r);
     slow_reader(&r);
