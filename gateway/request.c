@@ -23,9 +23,9 @@ enum {
 
 typedef int field_fn(struct request *r, const json_t *v, struct request_err *e);
 static field_fn read_max_tokens, read_seed, read_stop, read_logit_bias, read_logprobs,
-    read_stream_options;
+    read_stream_options, read_response_format, read_tool_choice;
 
-enum field_kind { FIELD_NUM, FIELD_INT, FIELD_BOOL, FIELD_TEXT, FIELD_FN };
+enum field_kind { FIELD_NUM, FIELD_INT, FIELD_BOOL, FIELD_TEXT, FIELD_FN, FIELD_OFF };
 
 struct field {
     const char *name;
@@ -41,6 +41,7 @@ struct field {
 #define MEMBER_BOOL(m) offsetof(struct request, m), NULL
 #define MEMBER_TEXT(m) offsetof(struct request, m), NULL
 #define MEMBER_FN(m) 0, m
+#define MEMBER_OFF(m) 0, NULL
 
 static const struct field fields[] = {
 #define FIELD(name, apis, kind, member, min, max)                                                  \
@@ -123,6 +124,21 @@ static int out_of_range(struct request_err *e, const struct field *f, const json
     return request_refuse(e, f->name, "is %s, allowed %.10g to %.10g", text, f->min, f->max);
 }
 
+static int unsupported(struct request_err *e, const char *param, const char *what)
+{
+    request_refuse(e, param, "%s", what);
+    return e->err.code = ERR_UNSUPPORTED;
+}
+
+/* Does the value say that the field's matter is not wanted? */
+static bool is_off(const json_t *v)
+{
+    return json_is_false(v) || (json_is_number(v) && json_number_value(v) == 0) ||
+           (json_is_string(v) && json_string_length(v) == 0) ||
+           (json_is_array(v) && json_array_size(v) == 0) ||
+           (json_is_object(v) && json_object_size(v) == 0);
+}
+
 static int read_field(struct request *r, const struct field *f, const json_t *v,
                       struct request_err *e)
 {
@@ -170,6 +186,8 @@ static int read_field(struct request *r, const struct field *f, const json_t *v,
         memcpy(member, &t, sizeof(t));
         return 0;
     }
+    case FIELD_OFF:
+        return is_off(v) ? 0 : unsupported(e, f->name, "is not supported");
     default:
         return f->read(r, v, e);
     }
@@ -284,6 +302,30 @@ static int read_stream_options(struct request *r, const json_t *v, struct reques
     return 0;
 }
 
+static int read_response_format(struct request *r, const json_t *v, struct request_err *e)
+{
+    (void)r;
+    const char *type = json_string_value(json_object_get(v, "type"));
+    if (!type) {
+        return request_refuse(e, "response_format", "has no type");
+    }
+    return strcmp(type, "text") == 0
+               ? 0
+               : unsupported(e, "response_format", "may only be of type text");
+}
+
+/* Tools reach the template, which leaves the choice to the model. */
+static int read_tool_choice(struct request *r, const json_t *v, struct request_err *e)
+{
+    const char *word = json_string_value(v);
+    if (word && strcmp(word, "none") == 0) {
+        r->hides_tools = true;
+    } else if (!word || strcmp(word, "auto") != 0) {
+        return unsupported(e, "tool_choice", "may only be 'auto' or 'none'");
+    }
+    return 0;
+}
+
 /* What one field alone cannot tell. */
 static int check_together(struct request *r, struct request_err *e)
 {
@@ -327,6 +369,7 @@ static int check_together(struct request *r, struct request_err *e)
                               "known at the end");
     }
     r->best_of = MAX(r->best_of, r->n);
+    r->tools = r->hides_tools ? NULL : r->tools;
     return 0;
 }
 

@@ -51,6 +51,7 @@ struct request {
     double presence_penalty, frequency_penalty, repeat_penalty;
     bool wants_logprobs, wants_echo, ignores_eos, is_stream, wants_usage;
     bool adds_special, parses_special;
+    bool hides_tools;  /* from the template */
     bool opens_answer; /* the template ends with the beginning of an answer */
 };
 

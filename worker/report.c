@@ -82,7 +82,8 @@ void report_props(const struct model *m, int64_t n_seqs, struct buf *b)
     if (g && gguf_get_str(g, "tokenizer.chat_template", &template, &e) == 0) {
         put_text(b, "chat_template", template.data, template.len);
     }
-    buf_str(b, ",\"modalities\":{\"vision\":false,\"audio\":false},\"build_info\":\"rocmforge "
+    buf_str(b, ",\"endpoint_slots\":true,\"endpoint_props\":false,\"endpoint_metrics\":true,"
+               "\"modalities\":{\"vision\":false,\"video\":false,\"audio\":false},\"build_info\":\"rocmforge "
                ROCMFORGE_VERSION "\"");
     if (info) {
         buf_printf(b,
