@@ -2,8 +2,13 @@
 #include "safety/hip.h"
 
 #include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 enum { /* of hipDeviceProp_t: room for any version's, and where gcnArchName stands */
     PROPERTIES_BYTES = 4096,
@@ -75,4 +80,69 @@ int hip_arch(const struct hip *h, int device, char ret[32])
         snprintf(ret, 32, "%.*s", (int)strcspn(arch, ":"), arch);
     }
     return error;
+}
+
+/* --- code objects -------------------------------------------------------------------------------- */
+
+/* The whole file in memory of its own: HIP wants to open the file again if it sees a mapping. */
+static int read_object(const char *path, void **ret, struct err *e)
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) != 0 || st.st_size <= 0) {
+        int err = fd < 0 ? errno : EIO;
+        if (fd >= 0) {
+            close(fd);
+        }
+        return err_set(e, ERR_NO_GPU, "%s: %s", path, strerror(err));
+    }
+    size_t bytes = (size_t)st.st_size, done = 0;
+    char *data = malloc(bytes);
+    ssize_t n = 1;
+    while (data && done < bytes && n > 0) {
+        n = read(fd, data + done, bytes - done);
+        done += n > 0 ? (size_t)n : 0;
+    }
+    close(fd);
+    if (!data || done < bytes) {
+        free(data);
+        return err_set(e, ERR_NO_GPU, "%s cannot be read", path);
+    }
+    *ret = data;
+    return 0;
+}
+
+void hip_object_path(const char *dir, const char *arch, char ret[HIP_PATH_BYTES])
+{
+    static const char *const places[] = {"../kernels", "../lib/rocmforge",
+                                         "../lib/x86_64-linux-gnu/rocmforge", "../lib64/rocmforge"};
+    char self[HIP_PATH_BYTES / 2] = "";
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    self[n > 0 ? n : 0] = 0;
+    char *slash = strrchr(self, '/');
+    self[slash ? slash - self : 0] = 0;
+    if (*dir) {
+        snprintf(ret, HIP_PATH_BYTES, "%s/rocmforge-%s.co", dir, arch);
+        return;
+    }
+    for (size_t i = 0; i < COUNT_OF(places); i++) {
+        snprintf(ret, HIP_PATH_BYTES, "%s/%s/rocmforge-%s.co", self, places[i], arch);
+        if (access(ret, R_OK) == 0) {
+            return;
+        }
+    }
+}
+
+int hip_object_load(const struct hip *h, const char *path, void **ret_module, struct err *e)
+{
+    void *image = NULL;
+    int err = read_object(path, &image, e);
+    if (err < 0) {
+        return err;
+    }
+    int error = h->ModuleLoadData(ret_module, image);
+    free(image);
+    return error == HIP_SUCCESS
+               ? 0
+               : err_set(e, ERR_NO_GPU, "%s: error %d, %s", path, error, h->GetErrorString(error));
 }

@@ -217,7 +217,9 @@ int launch_probe(struct supervisor *s, uint32_t device, uint64_t now_ms)
     program_path(s, "probe", path, sizeof(path));
     snprintf(epoch, sizeof(epoch), "%llu", (unsigned long long)s->epoch.id);
     snprintf(index, sizeof(index), "%u", (unsigned)device);
-    char *argv[] = {name, epoch_flag, epoch, device_flag, index, NULL};
+    char kernel_flag[] = "--kernel-dir", *kernel_dir = s->cfg->v[CONFIG_kernel_dir].str;
+    char *argv[] = {name,  epoch_flag, epoch, device_flag,
+                    index, *kernel_dir ? kernel_flag : NULL, kernel_dir, NULL};
     struct child_options o = {.path = path,
                               .argv = argv,
                               .oom_score_adj = WORKER_OOM_SCORE_ADJ,

@@ -282,6 +282,7 @@ static int usage(FILE *to)
             "Checks in steps whether and how rocmforge can compute here; the first failure ends "
             "the run.\n\n"
             "      --device N  check this GPU instead of the one with the most memory\n"
+            "      --kernel-dir DIR  folder of the GPU kernels\n"
             "      --json      one JSON object a line\n\n"
             "Exit code: 0, or that of the stage that failed (see rocmforge --help).\n");
     return to == stdout ? EXIT_OK : EXIT_USAGE;
@@ -306,6 +307,8 @@ int main(int argc, char **argv)
             i++;
         } else if (strcmp(argv[i], "--root") == 0 && has_value) { /* for tests: instead of "/" */
             o.probe.root = argv[++i];
+        } else if (strcmp(argv[i], "--kernel-dir") == 0 && has_value) {
+            o.probe.kernel_dir = argv[++i];
         } else if (strcmp(argv[i], "--quiet-ms") == 0 && is_number) { /* for tests */
             o.probe.quiet_ms = n;
             i++;

@@ -25,6 +25,7 @@ struct probe {
     struct lock lock;
     struct gpu gpu;                /* the chosen one; pci is "" when there is none */
     char no_gpu[MSG_DETAIL_BYTES]; /* why later stages have nothing to look at; "" otherwise */
+    const char *kernel_dir;        /* NULL: by the environment */
     struct hip *hip;               /* probe_hip.c's; never freed: unloading HIP can hang */
 };
 

@@ -120,12 +120,80 @@ int probe_hip_copy(struct probe *p, struct msg_stage *out)
     return rc;
 }
 
+/* As kernels/hip/probe.hip has it. */
+enum { KERNEL_THREADS = 256, KERNEL_NUMBERS = 16 * KERNEL_THREADS };
+struct kernel_args {
+    uint32_t *data;
+    int32_t n;
+};
+
+static int run_kernel(const struct hip *h, void *function, uint32_t *numbers, const char **ret_call)
+{
+    struct kernel_args args = {.n = KERNEL_NUMBERS};
+    void *there = NULL, *params[] = {&args};
+    size_t bytes = KERNEL_NUMBERS * sizeof(*numbers);
+    *ret_call = "hipMalloc";
+    int error = h->Malloc(&there, bytes);
+    args.data = there;
+    if (error == 0) {
+        *ret_call = "hipMemcpy to the card";
+        error = h->Memcpy(there, numbers, bytes, HIP_HOST_TO_DEVICE);
+    }
+    if (error == 0) {
+        *ret_call = "hipModuleLaunchKernel";
+        error = h->ModuleLaunchKernel(function, KERNEL_NUMBERS / KERNEL_THREADS, 1, 1,
+                                      KERNEL_THREADS, 1, 1, 0, NULL, params, NULL);
+    }
+    if (error == 0) {
+        *ret_call = "hipMemcpy from the card";
+        error = h->Memcpy(numbers, there, bytes, HIP_DEVICE_TO_HOST);
+    }
+    return error;
+}
+
+/* A kernel of ours, and every number that it gives. */
 int probe_hip_kernel(struct probe *p, struct msg_stage *out)
 {
     if (probe_skip(p, out)) {
         return PROBE_SKIPPED;
     }
-    probe_say(p->no_gpu, "no GPU kernels");
-    probe_say(out->detail, "this build has no GPU kernels: rocmforge computes on the CPU");
-    return PROBE_SKIPPED;
+    const struct hip *h = p->hip;
+    const char *dir = getenv("ROCMFORGE_KERNEL_DIR"), *call;
+    char path[HIP_PATH_BYTES];
+    void *module, *function;
+    struct err e = {0};
+    hip_object_path(p->kernel_dir ? p->kernel_dir : dir ? dir : "", p->gpu.gfx, path);
+    int rc = hip_object_load(h, path, &module, &e);
+    if (rc < 0) {
+        probe_say(out->detail, "%.300s", e.detail);
+        probe_say(out->remedy, "install rocmforge with its GPU kernels, or name their folder: "
+                               "--kernel-dir");
+        return rc;
+    }
+    int error = h->ModuleGetFunction(&function, module, "probe");
+    if (error != 0) {
+        return fail(h, out, "hipModuleGetFunction", error, ERR_GPU_KERNEL);
+    }
+    uint32_t *numbers = base_alloc(KERNEL_NUMBERS * sizeof(*numbers));
+    uint32_t bad = 0;
+    for (uint32_t i = 0; i < KERNEL_NUMBERS; i++) {
+        numbers[i] = i * i + 7;
+    }
+    error = run_kernel(h, function, numbers, &call);
+    for (uint32_t i = 0; i < KERNEL_NUMBERS && error == 0; i++) {
+        uint32_t from = i / KERNEL_THREADS * KERNEL_THREADS + KERNEL_THREADS - 1 - i % KERNEL_THREADS;
+        uint32_t wave = i % KERNEL_THREADS / 32 * 32;
+        bad += numbers[i] != (from * from + 7) * 2654435761u + 32 * wave + 496;
+    }
+    free(numbers);
+    if (error != 0) {
+        return fail(h, out, call, error, ERR_GPU_KERNEL);
+    }
+    if (bad > 0) {
+        probe_say(out->detail, "%u of %d numbers are wrong", (unsigned)bad, KERNEL_NUMBERS);
+        probe_say(out->remedy, "%s", err_remedy(ERR_GPU_KERNEL));
+        return ERR_GPU_KERNEL;
+    }
+    probe_say(out->detail, "a kernel of %.200s gives the right numbers", path);
+    return PROBE_OK;
 }

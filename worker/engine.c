@@ -140,9 +140,11 @@ static int size_kv(const struct program *p, const struct engine_options *o,
         i->kv_bytes = per_block * (uint64_t)i->n_blocks + states_bytes(p, o, i->n_snapshots);
         return 0;
     }
-    uint64_t avail = memory_available(), used = i->weight_bytes + i->scratch_bytes;
+    uint64_t avail = o->door ? o->vram_bytes : memory_available();
+    uint64_t used = i->weight_bytes + i->scratch_bytes;
+    double share = o->door ? 1 : o->kv_memory_share; /* the GPU's are ours already */
     double room = o->kv_memory_bytes ? (double)o->kv_memory_bytes
-                  : avail > used     ? (double)(avail - used) * o->kv_memory_share
+                  : avail > used     ? (double)(avail - used) * share
                                      : 0;
     int64_t n_ctx = o->n_ctx > 0 ? o->n_ctx : i->n_ctx_train;
     int64_t per_seq = blocks_of(n_ctx), fit = INT32_MAX / KV_BLOCK - 1;
@@ -188,8 +190,12 @@ static int build(const struct gguf *g, const struct engine_options *o, const str
         fill_info(g, p, &fresh);
         snprintf(fresh.profile, sizeof fresh.profile, "cpu %s, kv %s", isa_name(o->isa),
                  type_info((uint32_t)o->kv_type)->name);
-        err = program_link(p, o->max_rows, o->max_logits, n_ctx, n_threads);
-        fresh.scratch_bytes = p->memory_bytes + p->scratch_bytes;
+        if (o->door) {
+            err = engine_gpu_build(p, o, n_ctx, n_threads, &fresh, e);
+        } else {
+            err = program_link(p, o->max_rows, o->max_logits, n_ctx, n_threads);
+            fresh.scratch_bytes = p->memory_bytes + p->scratch_bytes;
+        }
         *i = fresh;
         err = err < 0 ? err : size_kv(p, o, kept, i, e);
         if (err < 0 || i->n_ctx == n_ctx) {
@@ -228,8 +234,8 @@ static int allocate(struct engine *en, struct err *e)
         return err;
     }
     en->max_blocks = blocks_of(en->info.n_ctx);
-    en->memory_bytes = p->memory_bytes;
-    en->scratch_bytes = p->scratch_bytes;
+    en->memory_bytes = o->door ? 0 : p->memory_bytes;
+    en->scratch_bytes = o->door ? 0 : p->scratch_bytes;
     en->states_bytes = states_bytes(p, o, 0);
     en->memory = memory_map(en->memory_bytes);
     en->scratch = memory_map(en->scratch_bytes);
@@ -255,6 +261,9 @@ static int allocate(struct engine *en, struct err *e)
         en->seqs[i].slot = i;
         en->seqs[i].blocks = en->tables + i * en->max_blocks;
     }
+    if (o->door) {
+        return engine_gpu_open(en, e);
+    }
     program_place(p, en->memory);
     describe_memory(en);
     return 0;
@@ -272,6 +281,9 @@ static int name_model(struct engine *en, struct err *e)
     }
     i->name = en->name;
     i->arch = arena_str(&en->program.arena, s.data, s.len);
+    if (en->options.door) {
+        return i->arch ? 0 : -ENOMEM;
+    }
     snprintf(i->device, sizeof i->device, "cpu %s, %d thread%s", isa_name(en->options.isa),
              pool_threads(en->pool), pool_threads(en->pool) == 1 ? "" : "s");
     return i->arch ? 0 : -ENOMEM;
@@ -297,6 +309,10 @@ static int open_parts(struct engine *en, const char *path, struct err *e)
         err = build(&en->gguf, o, en->kv_store.map ? &en->kv_store.size : NULL, n_threads,
                     &en->program, &en->info, e);
         memcpy(en->info.fingerprint, print, sizeof print);
+    }
+    if (err == 0 && o->door) {
+        err = name_model(en, e);
+        return err < 0 ? err : allocate(en, e);
     }
     err = err < 0 ? err
                   : weights_open(&en->weights, &en->program, o->isa, en->pool, o->stores,
@@ -343,6 +359,7 @@ void engine_close(struct engine **at)
         return;
     }
     *at = NULL;
+    gpu_engine_destroy(&en->gpu);
     kv_pool_finish(&en->kv);
     kv_store_close(&en->kv_store);
     memory_unmap(en->memory, en->memory_bytes);

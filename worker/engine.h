@@ -11,6 +11,7 @@
 #include "shared/err.h"
 #include "shared/gguf.h"
 
+struct door;
 struct engine;
 struct stores;
 struct engine_seq; /* one sequence: its block table, its recurrent state */
@@ -26,6 +27,9 @@ struct engine_options {
     uint64_t kv_memory_bytes; /* of the KV cache; 0: kv_memory_share decides */
     double kv_memory_share;   /* of free memory */
     struct stores *stores; /* borrowed; NULL: nothing outlives the process */
+    struct door *door;     /* the GPU (worker/gpu/door.h), borrowed, lives longer; NULL: the CPU computes */
+    uint64_t vram_bytes;   /* of its memory, that the model may take, KV cache included */
+    bool is_safe;          /* no fast paths that can be done without; every kernel is waited for */
     int64_t profile_every;  /* every so many steps one is timed op by op; 0: none */
     /* Called during load with bytes done of total; may be NULL. */
     void (*progress)(void *arg, uint64_t done, uint64_t total);

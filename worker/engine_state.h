@@ -4,6 +4,7 @@
 #define WORKER_ENGINE_STATE_H
 
 #include "worker/engine.h"
+#include "worker/gpu/gpu_engine.h"
 #include "worker/kv_store.h"
 #include "worker/profile.h"
 #include "worker/program.h"
@@ -30,6 +31,7 @@ struct engine {
     struct profile profile;
     uint64_t n_steps;
     struct pool *pool;
+    struct gpu_engine *gpu; /* owned; NULL: the CPU computes */
     struct kv_store kv_store;
     struct kv_pool kv;
     int64_t max_blocks;      /* of a sequence */
@@ -52,6 +54,12 @@ struct engine {
 void engine_find_kv(struct engine *en);
 /* The pool, in that memory or in new. ERR_NO_MEMORY. */
 MUST_CHECK int engine_open_kv(struct engine *en, struct err *e);
+/* engine_gpu.c: a program that was built, for the GPU: rewritten, linked, its memory planned. ERR_NO_GPU where an
+ * op has no kernel. */
+MUST_CHECK int engine_gpu_build(struct program *p, const struct engine_options *o, int64_t n_ctx,
+                                int n_threads, struct engine_info *i, struct err *e);
+/* Loads it onto the GPU, when everything is sized. */
+MUST_CHECK int engine_gpu_open(struct engine *en, struct err *e);
 
 /* n tokens were computed: their ids are noted, full blocks published, states kept. */
 void engine_seq_advance(struct engine *en, struct engine_seq *s, const int32_t *ids, int64_t n);

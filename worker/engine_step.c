@@ -65,16 +65,21 @@ int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
         const struct engine_seq *s = rows[en->runs[i].first].seq;
         ASSERT(s->n_tokens + en->runs[i].n <= s->n_blocks * KV_BLOCK);
     }
-    if (en->options.profile_every > 0 && en->n_steps++ % (uint64_t)en->options.profile_every == 0) {
+    const struct op_rows *result = &en->program.result;
+    const float *logits = result->data;
+    int64_t stride = result->stride;
+    if (en->gpu) {
+        logits = gpu_engine_step(en->gpu, &step, n_out);
+        stride = result->n;
+    } else if (en->options.profile_every > 0 &&
+               en->n_steps++ % (uint64_t)en->options.profile_every == 0) {
         profile_run(&en->profile, &en->program, &step, n_out);
     } else {
         program_run(&en->program, &step, n_out);
     }
-
-    const struct op_rows *logits = &en->program.result;
     int err = 0;
     for (int64_t i = 0; i < n_out && err == 0; i++) {
-        ret_logits[i] = logits->data + i * logits->stride;
+        ret_logits[i] = logits + i * stride;
         if (!is_finite(ret_logits[i], en->info.n_vocab)) {
             err = err_set(e, ERR_NUMERIC, "row %d of the step", en->out_rows[i]);
         }

@@ -47,6 +47,9 @@ void engine_drop_stores(const struct engine_options *o, const uint8_t fingerprin
 void engine_find_kv(struct engine *en)
 {
     uint8_t key[STORE_KEY_BYTES];
+    if (en->options.door) { /* what is on the GPU dies with the process */
+        return;
+    }
     kv_key(&en->options, en->info.fingerprint, key);
     if (kv_store_find(&en->kv_store, en->options.stores, key) < 0) {
         en->kv_store = (struct kv_store){0};
@@ -66,7 +69,7 @@ int engine_open_kv(struct engine *en, struct err *e)
     size_t bytes = kv_pool_bytes(p->kv, p->n_kv, &shape);
     void *memory = bytes ? kv_store_pool(&en->kv_store, bytes) : NULL;
     int err = bytes ? 0 : -ENOMEM;
-    if (bytes && !memory) {
+    if (bytes && !memory && !en->options.door) {
         uint8_t key[STORE_KEY_BYTES];
         kv_key(&en->options, i->fingerprint, key);
         kv_store_close(&en->kv_store);

@@ -202,10 +202,13 @@ bool kv_is_shared(const struct kv_pool *p, int32_t block)
 
 void kv_copy(struct kv_pool *p, int32_t from, int32_t to)
 {
-    for (size_t i = 0; i < p->n_layers; i++) {
+    for (size_t i = 0; i < p->n_layers && !p->copy; i++) {
         size_t bytes = kv_block_bytes(&p->layers[i]);
         char *data = p->layers[i].data;
         memcpy(data + (size_t)to * bytes, data + (size_t)from * bytes, bytes);
+    }
+    if (p->copy) {
+        p->copy(p->copy_arg, from, to);
     }
     memcpy(p->ids + (int64_t)to * KV_BLOCK, p->ids + (int64_t)from * KV_BLOCK,
            KV_BLOCK * sizeof *p->ids);

@@ -73,6 +73,9 @@ struct kv_pool {
     bool owns_memory;
     size_t bytes;
     const struct kv_layer *layers; /* borrowed; data set here */
+    /* Where blocks lie on a device, set by its owner: copies one in all layers. NULL: they are here. */
+    void (*copy)(void *arg, int32_t from, int32_t to);
+    void *copy_arg; /* borrowed */
     size_t n_layers;
 };
 

@@ -31,6 +31,7 @@ struct server {
     struct config config;
     struct attach attach;
     struct stores *stores; /* owned */
+    struct device device;
     struct models models;
 };
 
@@ -144,6 +145,41 @@ static void show_progress(void *arg, uint64_t done, uint64_t total)
     }
 }
 
+/* The probe's verdict, by way of the supervisor. */
+static int preflight(void *arg, uint32_t index, struct err *e)
+{
+    struct server *s = arg;
+    struct msg_preflight question = {.device = index};
+    int err = say(s, MSG_PREFLIGHT, &question, sizeof(question));
+    if (err < 0) {
+        return err_set(e, err, "PREFLIGHT");
+    }
+    for (;;) {
+        struct pollfd p = {.fd = s->channel.fd, .events = POLLIN};
+        poll(&p, 1, -1);
+        int n = channel_recv(&s->channel, &s->msg);
+        if (n < 0) {
+            return err_set(e, n, "the control channel");
+        }
+        enum msg_type type = n == 1 ? s->msg.type : 0;
+        struct msg_verdict verdict = {0};
+        if (type == MSG_VERDICT) {
+            memcpy(&verdict, s->msg.payload, sizeof(verdict));
+            verdict.detail[sizeof(verdict.detail) - 1] = 0;
+        }
+        if (n == 1) {
+            channel_msg_finish(&s->msg);
+        }
+        if (type == MSG_DRAIN) {
+            say_drained(s);
+            _exit(EXIT_OK);
+        }
+        if (type == MSG_VERDICT) {
+            return verdict.err < 0 ? err_set(e, verdict.err, "%.200s", verdict.detail) : 0;
+        }
+    }
+}
+
 static int serve(struct server *s, struct err *e)
 {
     int err = shake_hands(s, e);
@@ -154,8 +190,15 @@ static int serve(struct server *s, struct err *e)
     if (err < 0) {
         return err;
     }
+    status_beat(s->attach.status, STATUS_PREFLIGHT);
+    char purpose[40];
+    snprintf(purpose, sizeof(purpose), "worker, epoch %llu", (unsigned long long)s->epoch);
+    err = device_open(&s->device, &s->config, purpose, s->attach.status, preflight, s, e);
+    if (err < 0) {
+        return err;
+    }
     status_beat(s->attach.status, STATUS_LOADING);
-    err = models_load(&s->models, &s->config, s->stores, show_progress, s, e);
+    err = models_load(&s->models, &s->config, &s->device, s->stores, show_progress, s, e);
     if (err < 0) {
         return err;
     }
@@ -207,6 +250,7 @@ static int run_server(uint64_t epoch)
     }
     config_init(&s.config);
     attach_init(&s.attach);
+    device_init(&s.device);
     channel_init(&s.channel, CHANNEL_CHILD_FD, MSG_WORKER, MSG_SUPERVISOR);
     s.stores = stores_create(&s.channel, epoch);
     int err = serve(&s, &e);
@@ -217,6 +261,7 @@ static int run_server(uint64_t epoch)
     }
     int code = err < 0 ? report(&s, &e) : EXIT_OK;
     models_finish(&s.models);
+    device_close(&s.device);
     stores_destroy(&s.stores);
     attach_close(&s.attach);
     config_finish(&s.config);

@@ -203,8 +203,9 @@ static int name_path(int err, const char *path, struct err *e)
     return err_set(e, err, "%s%s%.200s", path, *detail ? ": " : "", detail);
 }
 
-int models_load(struct models *m, const struct config *c, struct stores *stores,
-                models_progress_fn *progress, void *progress_arg, struct err *e)
+int models_load(struct models *m, const struct config *c, const struct device *device,
+                struct stores *stores, models_progress_fn *progress, void *progress_arg,
+                struct err *e)
 {
     *m = (struct models){0};
     const struct config_list *list = &c->v[CONFIG_model].list;
@@ -216,9 +217,6 @@ int models_load(struct models *m, const struct config *c, struct stores *stores,
     if (bad < 0) {
         return bad;
     }
-    if (strcmp(c->v[CONFIG_device].str, "auto") == 0) {
-        log_info("no usable GPU engine: computing on the CPU");
-    }
     m->chunk_rows = o.max_rows;
     m->n_seqs = o.n_seqs;
     m->max_logits = o.n_seqs + ECHO_ROWS;
@@ -227,8 +225,10 @@ int models_load(struct models *m, const struct config *c, struct stores *stores,
     m->max_loaded = c->v[CONFIG_max_models].i > 0 ? (size_t)c->v[CONFIG_max_models].i : list->n;
     o.kv_memory_share /= (double)MIN(list->n, m->max_loaded);
     o.stores = stores;
+    device_use(device, MIN(list->n, m->max_loaded), &o);
     m->options = o;
     m->config = c;
+    m->device = device;
     for (size_t i = 0; i < list->n; i++) {
         struct model *v = &m->v[m->n++];
         *e = (struct err){0};
@@ -256,6 +256,13 @@ int models_open(const struct models *m, size_t index, models_progress_fn *progre
     struct model fresh = {.name = m->v[index].name, .path = m->v[index].path};
     *e = (struct err){0};
     int err = load(&fresh, m->config, &o, e);
+    if (err == ERR_NO_GPU && o.door && !m->device->is_required) {
+        log_warn("model %s: computing on the CPU: %s", fresh.name, e->detail);
+        models_unload(&fresh);
+        o.door = NULL;
+        *e = (struct err){0};
+        err = load(&fresh, m->config, &o, e);
+    }
     if (err < 0) {
         models_unload(&fresh);
         return name_path(err, fresh.path, e);

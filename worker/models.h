@@ -7,6 +7,7 @@
 #include "ipc/msg.h"
 #include "shared/config.h"
 #include "shared/limits.h"
+#include "worker/device.h"
 #include "worker/engine.h"
 #include "worker/template.h"
 #include "worker/tokenizer.h"
@@ -34,6 +35,7 @@ struct models {
     int64_t n_seqs, chunk_rows, max_logits;
     struct engine_options options; /* of every engine */
     const struct config *config;   /* borrowed */
+    const struct device *device;   /* borrowed */
     size_t max_loaded;
     bool is_card_due[LIMIT_MODELS]; /* news of it found no room in the ring */
 };
@@ -44,9 +46,10 @@ typedef void models_progress_fn(void *arg, uint64_t done, uint64_t total);
 /* Names every model of the configuration and loads as many as may be loaded at once, in order, with
  * a line in the log for each; the others are only looked at. On failure nothing stays loaded; e names
  * the model's path. Errors: those of engine_open, tokenizer_create, ERR_CONFIG, ERR_TEMPLATE
- * (--chat-template), and of setup_engine. c and stores are borrowed. */
-MUST_CHECK int models_load(struct models *m, const struct config *c, struct stores *stores,
-                           models_progress_fn *progress, void *progress_arg, struct err *e);
+ * (--chat-template), and of setup_engine. c, device and stores are borrowed. */
+MUST_CHECK int models_load(struct models *m, const struct config *c, const struct device *device,
+                           struct stores *stores, models_progress_fn *progress,
+                           void *progress_arg, struct err *e);
 void models_finish(struct models *m);
 
 /* Opens a model that is not loaded into *ret, whose names are those of the model. Any thread; blocks

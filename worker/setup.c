@@ -6,7 +6,7 @@
 const enum config_key setup_keys[] = {
     CONFIG_model,    CONFIG_device,   CONFIG_isa,        CONFIG_threads,        CONFIG_ctx_size,
     CONFIG_kv_type,  CONFIG_parallel, CONFIG_chunk_size, CONFIG_kv_memory,
-    CONFIG_kv_memory_share,
+    CONFIG_kv_memory_share, CONFIG_vram_reserve, CONFIG_kernel_dir, CONFIG_safe_mode, CONFIG_gpu_lock_timeout,
 };
 const size_t setup_n_keys = COUNT_OF(setup_keys);
 
@@ -22,9 +22,6 @@ int setup_model(const struct config *c, char **ret_name, char **ret_path, struct
 int setup_engine(const struct config *c, struct engine_options *ret, struct err *e)
 {
     static const enum type kv_types[] = {TYPE_F32, TYPE_F16, TYPE_BF16}; /* order of config.def */
-    if (strcmp(c->v[CONFIG_device].str, "gpu") == 0) {
-        return err_set(e, ERR_NO_GPU, "this build computes on the CPU only");
-    }
     int isa = isa_by_name(c->v[CONFIG_isa].str);
     if (isa < 0 || isa > (int)isa_detect()) {
         return err_set(e, ERR_CONFIG, "isa is '%s', but this CPU goes up to '%s'",
@@ -41,6 +38,7 @@ int setup_engine(const struct config *c, struct engine_options *ret, struct err 
         .kv_memory_bytes = (uint64_t)c->v[CONFIG_kv_memory].i << 20,
         .kv_memory_share = c->v[CONFIG_kv_memory_share].num,
         .profile_every = c->v[CONFIG_profile_every].i,
+        .is_safe = strcmp(c->v[CONFIG_safe_mode].str, "on") == 0,
     };
     return 0;
 }

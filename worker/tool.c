@@ -24,6 +24,22 @@ int tool_finish(const char *name, struct config *c, int err, struct err *e)
     return EXIT_OK;
 }
 
+int tool_open(const struct config *c, const char *path, const struct engine_options *o,
+              struct device *device, struct engine **ret, struct err *e)
+{
+    struct engine_options with_device = *o;
+    device_init(device);
+    int err = device_open(device, c, "tool", NULL, NULL, NULL, e);
+    device_use(device, 1, &with_device);
+    return err < 0 ? err : engine_open(path, &with_device, ret, e);
+}
+
+void tool_close(struct device *device, struct engine **engine)
+{
+    engine_close(engine);
+    device_close(device);
+}
+
 int tool_read(const char *path, struct buf *ret, struct err *e)
 {
     const char *name = path ? path : "standard input";

@@ -355,8 +355,12 @@ static int bench_engine(struct bench *b, struct config *c, const struct plan *p,
     b->options.max_logits = b->options.n_seqs;
     b->options.profile_every = b->profile;
     const struct bench_machine *machine = find_machine(b, e);
-    err = machine ? engine_open(path, &b->options, &b->engine, e) : -ENOMEM;
+    struct device device;
+    err = machine ? tool_open(c, path, &b->options, &device, &b->engine, e) : -ENOMEM;
     if (err < 0) {
+        if (machine) {
+            tool_close(&device, &b->engine);
+        }
         return err;
     }
     b->info = engine_info(b->engine);
@@ -365,7 +369,7 @@ static int bench_engine(struct bench *b, struct config *c, const struct plan *p,
     err = b->rows ? run_all(b, p, type_info((uint32_t)b->options.kv_type)->name, machine, e) : -ENOMEM;
     free(b->rows);
     b->rows = NULL;
-    engine_close(&b->engine);
+    tool_close(&device, &b->engine);
     return err;
 }
 

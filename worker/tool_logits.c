@@ -214,11 +214,12 @@ static int logits(const struct config *c, struct job *j, const char *tokens, con
     if (err < 0) {
         return err;
     }
+    struct device device;
     o.n_seqs = 1;
     o.max_logits = j->max_rows = o.max_rows;
     buf_init(&j->ids, 0);
     buf_init(&j->rows, 0);
-    err = engine_open(model, &o, &j->engine, e);
+    err = tool_open(c, model, &o, &device, &j->engine, e);
     if (err == 0) {
         j->info = engine_info(j->engine);
         j->n_top = MIN(j->n_top, j->info->n_vocab);
@@ -227,7 +228,7 @@ static int logits(const struct config *c, struct job *j, const char *tokens, con
         err = err < 0 ? err : write_file(j, out, e);
     }
     tokenizer_destroy(&j->tokenizer);
-    engine_close(&j->engine);
+    tool_close(&device, &j->engine);
     buf_finish(&j->ids);
     buf_finish(&j->rows);
     free(name);

@@ -232,11 +232,12 @@ static int perplexity(const struct config *c, struct job *j, const char *path, c
     if (err < 0) {
         return err;
     }
+    struct device device;
     j->n_ctx = o.n_ctx ? o.n_ctx : 512;
     o.n_ctx = j->n_ctx;
     o.n_seqs = 1;
     o.max_logits = o.max_rows = j->max_rows = MIN(o.max_rows, j->n_ctx);
-    err = engine_open(model, &o, &j->engine, e);
+    err = tool_open(c, model, &o, &device, &j->engine, e);
     if (err == 0) {
         j->info = engine_info(j->engine);
         err = tokenize(j, path, e);
@@ -258,8 +259,8 @@ static int perplexity(const struct config *c, struct job *j, const char *path, c
         if (j->kl) {
             fclose(j->kl);
         }
-        engine_close(&j->engine);
     }
+    tool_close(&device, &j->engine);
     free(name);
     free(model);
     return err;

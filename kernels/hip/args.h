@@ -20,6 +20,14 @@ static inline int64_t args_act_bytes(int64_t n)
     return (n + n / ARGS_GROUP * 8 + 15) / 16 * 16;
 }
 
+/* probe: data[i] of each PROBE_THREADS = 2654435761 * the mirrored one + the sum of the thread numbers of the wave; n is a
+ * multiple of PROBE_THREADS. safety/probe_hip.c, which may not see this, launches it. */
+enum { PROBE_THREADS = 256 };
+struct probe_args {
+    uint32_t *data;
+    int32_t n;
+};
+
 /* norm: a block does a group of a row. As op norm. With act, y's row (all groups) is given in 8 bits too. */
 enum { NORM_THREADS = 256 };
 struct norm_args {

@@ -64,7 +64,7 @@ static struct bench *open_bench(const char *const *settings)
     for (; *settings; settings += 2) {
         CHECK_INT(config_set(&b->config, settings[0], settings[1], CONFIG_FROM_FLAG, &e), 0);
     }
-    if (models_load(&b->models, &b->config, NULL, no_progress, NULL, &e) < 0) {
+    if (models_load(&b->models, &b->config, NULL, NULL, no_progress, NULL, &e) < 0) {
         TEST_FAIL("loading: %s", e.detail);
     }
     peer_init(&b->peer, 1 << 20);

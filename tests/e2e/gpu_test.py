@@ -1,0 +1,57 @@
+"""The whole server on the GPU, as far as that goes without one: preflight, lock, kernels on the emulator. Its text is the
+CPU's; nothing is allocated on the device once the server is ready; a fault in a kernel is told by the kernel's name, and
+the answer goes on."""
+import os
+import sys
+
+from machine import Machine
+from server import Server, chat, check, check_equal, stream_text
+
+BIN = sys.argv[1]
+SMALL = ['--ctx-size', '256', '--parallel', '2', '--chunk-size', '64']
+QUESTIONS = ['What is rocmforge?', 'What is 17 + 25?', 'Who are you?']
+STORY = chat('Tell me a story about a brave mouse.', max_tokens=24, logit_bias={'2047': -100})
+
+
+def ask(server, text):
+    status, r = server.post('/v1/chat/completions', chat(text, max_tokens=24))
+    check_equal(status, 200, text)
+    return r['choices'][0]['message']['content']
+
+
+with Server(BIN, '--device', 'cpu', *SMALL) as server:
+    expected = [ask(server, q) for q in QUESTIONS]
+
+machine = Machine(BIN)
+with Server(BIN, '--device', 'gpu', *SMALL, env=machine.env) as server:
+    check('on gpu gfx1100' in server.log_text(), 'the log says where the model is')
+    n_mallocs = machine.calls('malloc')
+    check_equal([ask(server, q) for q in QUESTIONS], expected, 'greedy text on the GPU')
+    story = stream_text(server.stream('/v1/chat/completions', STORY))
+    check(machine.calls('graph') > 20, 'decoding is replayed')
+    check('graphs are off' not in server.log_text(), 'replayed steps are those of the plain path')
+    machine.fault('sticky@gemv_q8_0:200')
+    check_equal(stream_text(server.stream('/v1/chat/completions', STORY)), story, 'after a fault')
+    check('a step that was replayed' in server.log_text(), 'the log says what the GPU was doing')
+    check_equal(machine.calls('malloc'), 2 * n_mallocs, 'no device memory but at load')
+
+with Server(BIN, '--device', 'gpu', *SMALL, '--safe-mode', 'on', env=machine.env) as server:
+    for fault, kernel in (('sticky@gemv_q8_0:200', 'gemv_q8_0'), ('abort@attention_fold:60', 'attention_fold')):
+        events = server.stream('/v1/chat/completions', STORY)
+        seen = [next(events) for _ in range(3)]
+        machine.fault(fault)
+        check_equal(stream_text(seen + list(events)), story, f'the story, with {fault}')
+        check(not os.path.exists(machine.faults), f'{fault} has happened')
+        words = [line for line in server.log_text().splitlines() if 'last words: GPU' in line]
+        check(words and words[-1].endswith('kernel: ' + kernel), f'the kernel of {fault} is named: {words}')
+
+with Server(BIN, '--device', 'auto', *SMALL, env={**machine.env, 'HIP_DOUBLE': 'wrong@probe*0'}) as server:
+    check('computing on the CPU: kernel: 1 of 4096 numbers are wrong' in server.log_text(),
+          'a card that computes wrongly is not used')
+    check_equal(ask(server, QUESTIONS[0]), expected[0], 'the text')
+
+# Every access of every kernel, in a prompt and a few tokens.
+checked = Machine(BIN, checked=True)
+with Server(BIN, '--device', 'gpu', *SMALL, '--safe-mode', 'on', env=checked.env) as server:
+    text = server.post('/v1/chat/completions', chat(QUESTIONS[0], max_tokens=4))[1]
+    check(expected[0].startswith(text['choices'][0]['message']['content']), 'the text, checked')

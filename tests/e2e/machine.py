@@ -1,0 +1,59 @@
+"""A made-up machine with a Radeon card: sysfs and device nodes in a folder, the HIP runtime by the double of
+tests/rig (hip_double.h says how it can be made to fail)."""
+import os
+import tempfile
+
+GIB = 1 << 30
+NODES = 'sys/class/kfd/kfd/topology/nodes'
+
+
+class Machine:
+    """env: what a server needs to see it. With checked, every memory access of every kernel is judged (slow)."""
+
+    def __init__(self, bin_dir, checked=False):
+        self.folder = tempfile.TemporaryDirectory(prefix='rocmforge-machine-')
+        self.root = self.folder.name
+        self.put('proc/meminfo', 'MemTotal: 32768000 kB\nMemAvailable: 16384000 kB\n')
+        self.put(NODES + '/0/properties', 'cpu_cores_count 16\nsimd_count 0\n')
+        self.put(NODES + '/1/properties',
+                 'cpu_cores_count 0\nsimd_count 168\nsimd_per_cu 2\ngfx_target_version 110000\n'
+                 'vendor_id 4098\nlocation_id 768\ndomain 0\ndrm_render_minor 128\n')
+        self.set_vram(20 * GIB, 2 * GIB)
+        for name in ('dev/kfd', 'dev/dri/renderD128', 'run/lock/keep'):
+            self.put(name, '')
+        self.put('kernels/rocmforge-gfx1100.co', 'the double does not read it\n')
+        double = 'hip_double_checked' if checked else 'hip_double'
+        self.faults = os.path.join(self.root, 'faults')
+        self.log = os.path.join(self.root, 'hip.log')
+        self.env = {
+            'ROCMFORGE_MACHINE_ROOT': self.root,
+            'ROCMFORGE_KERNEL_DIR': os.path.join(self.root, 'kernels'),
+            'LD_LIBRARY_PATH': os.path.join(os.path.dirname(bin_dir), 'tests', double),
+            'HIP_DOUBLE_FILE': self.faults,
+            'HIP_DOUBLE_LOG': self.log,
+        }
+
+    def put(self, name, text):
+        path = os.path.join(self.root, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, 'w') as f:
+            f.write(text)
+
+    def set_vram(self, total, used):
+        device = 'sys/class/drm/renderD128/device/'
+        self.put(device + 'mem_info_vram_total', f'{total}\n')
+        self.put(device + 'mem_info_vram_used', f'{used}\n')
+
+    def fault(self, rules):
+        """From the next launch on, in whatever process."""
+        with open(self.faults + '.new', 'w') as f:
+            f.write(rules)
+        os.rename(self.faults + '.new', self.faults)
+
+    def calls(self, name):
+        """How often the double was asked to 'malloc', 'free', 'load', 'capture', 'instantiate', 'graph'."""
+        try:
+            with open(self.log) as f:
+                return sum(line.split()[0] == name for line in f)
+        except FileNotFoundError:
+            return 0

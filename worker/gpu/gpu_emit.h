@@ -1,0 +1,37 @@
+/* From ops to launches: which kernels do an op, with which arguments. Between gpu_engine.c and gpu_emit.c. */
+#ifndef WORKER_GPU_GPU_EMIT_H
+#define WORKER_GPU_GPU_EMIT_H
+
+#include "worker/gpu/door.h"
+#include "worker/gpu/gpu_weight.h"
+
+enum { GPU_EMIT_MAX_TABLES = 8 };
+
+/* What the host gives to a step: copied to the device at once. Addresses on the device. */
+struct gpu_inputs {
+    const int32_t *tokens, *positions, *row_table, *out_rows;
+    const float *rope[GPU_EMIT_MAX_TABLES]; /* by number of the rope_table op */
+};
+
+struct gpu_emit {
+    struct door *door;
+    const struct program *p;
+    const struct gpu_weights *weights;
+    const unsigned char *is_unread; /* by buffer: no launch of its own reads it */
+    const int32_t *rope_of;         /* by buffer: number of the rope_table op that makes it; -1 */
+    struct gpu_inputs in;
+    int64_t n_rows, n_out;
+    const int32_t *tables; /* block tables, by slot of the sequence */
+    int64_t max_blocks;
+    float *part; /* of attention */
+    size_t part_bytes;
+    int32_t n_splits;
+};
+
+/* Launches everything that the group of ops at index i does (op.n_joined). */
+void gpu_emit(const struct gpu_emit *t, size_t i);
+
+/* Memory that attention wants for rows of so many splits; at least for one row. */
+size_t gpu_emit_part_bytes(const struct program *p, int64_t n_rows, int64_t n_splits, size_t limit);
+
+#endif

@@ -1,0 +1,405 @@
+/* One model on the GPU (see gpu_engine.h). The token loop's thread, once it is made. Blocks in door_wait. Nothing is
+ * allocated after gpu_engine_create, on the device or here. */
+#include "worker/gpu/gpu_engine.h"
+
+#include "shared/clock.h"
+#include "shared/log.h"
+#include "shared/num.h"
+#include "worker/gpu/gpu_emit.h"
+#include "worker/gpu/gpu_graph.h"
+#include "worker/program_use.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    INPUT_ALIGN = 64,
+    PART_BYTES = 64 << 20, /* of attention's scratch; more rows take several launches */
+    GRAPH_ROWS = 32,       /* steps of so few rows are replayed */
+};
+
+struct gpu_engine {
+    struct door *door; /* borrowed */
+    struct program *p; /* borrowed */
+    struct gpu_engine_options o;
+    struct gpu_arena arena;
+    void *memory; /* owned, on the device */
+    struct gpu_weights weights;
+    struct gpu_emit emit;
+    unsigned char *is_unread; /* owned */
+    int32_t *rope_of;         /* owned */
+    const struct op_rope_table *ropes[GPU_EMIT_MAX_TABLES];
+    int32_t n_ropes;
+    char *inputs, *inputs_device; /* the host's is owned */
+    int32_t *tables, *tables_device;
+    float *part;
+    size_t part_bytes;
+    float *logits; /* owned */
+    struct gpu_graphs graphs;
+    uint64_t n_steps, decode_ns; /* what a step of one row takes by experience */
+};
+
+/* --- making ----------------------------------------------------------------------------------------- */
+
+static size_t aligned(size_t n)
+{
+    return (n + INPUT_ALIGN - 1) / INPUT_ALIGN * INPUT_ALIGN;
+}
+
+static size_t inputs_bytes(const struct program *p, const struct gpu_engine_options *o)
+{
+    size_t rows = (size_t)o->max_rows, n = 4 * aligned(rows * sizeof(int32_t));
+    for (size_t i = 0; i < p->n_ops; i++) {
+        if (p->ops[i].code == OP_rope_table) {
+            n += aligned(rows * 2 * (size_t)p->ops[i].u.rope_table.n * sizeof(float));
+        }
+    }
+    return n;
+}
+
+static int64_t blocks_of(int64_t n_tokens)
+{
+    return (n_tokens + KV_BLOCK - 1) / KV_BLOCK;
+}
+
+static int64_t splits_of(int64_t n_positions)
+{
+    return (n_positions + ATTENTION_SPLIT - 1) / ATTENTION_SPLIT;
+}
+
+/* Takes everything but the KV cache from the arena. */
+static int take(struct gpu_engine *g, struct program *p, const struct gpu_engine_options *o,
+                struct gpu_arena *a)
+{
+    int err = gpu_weights_plan(&g->weights, p, a);
+    if (err < 0) {
+        return err;
+    }
+    char *buffers = gpu_arena_take(a, GPU_LABEL_BUFFERS, p->memory_bytes);
+    g->part_bytes = gpu_emit_part_bytes(p, o->max_rows, 2 * splits_of(o->n_ctx), PART_BYTES);
+    g->part = gpu_arena_take(a, GPU_LABEL_SCRATCH, g->part_bytes);
+    g->inputs_device = gpu_arena_take(a, GPU_LABEL_INPUTS, inputs_bytes(p, o));
+    size_t tables = (size_t)(o->n_seqs * blocks_of(o->n_ctx)) * sizeof(int32_t);
+    g->tables_device = gpu_arena_take(a, GPU_LABEL_INPUTS, tables);
+    if (a->base) {
+        program_place(p, buffers);
+    }
+    return 0;
+}
+
+int gpu_engine_plan(struct program *p, const struct gpu_engine_options *o, struct gpu_arena *ret)
+{
+    struct gpu_engine g = {0};
+    *ret = (struct gpu_arena){0};
+    int err = take(&g, p, o, ret);
+    gpu_weights_finish(&g.weights);
+    return err;
+}
+
+static void take_kv(struct door *d, struct program *p, int64_t n_blocks, struct gpu_arena *a)
+{
+    for (size_t i = 0; i < p->n_kv; i++) {
+        size_t bytes = kv_block_bytes(&p->kv[i]) * (size_t)n_blocks;
+        char *data = gpu_arena_take(a, GPU_LABEL_KV, bytes);
+        if (a->base) {
+            p->kv[i].data = data;
+            door_zero(d, data, bytes); /* attention loads whole blocks, and drops what nobody wrote */
+        }
+    }
+}
+
+/* Which values nobody but the ops joined with their own reads, and where rotations come from. */
+static int look_at_buffers(struct gpu_engine *g)
+{
+    struct program *p = g->p;
+    struct program_use *use = program_find_uses(p);
+    g->is_unread = calloc(p->n_bufs + 1, 1);
+    g->rope_of = malloc((p->n_bufs + 1) * sizeof *g->rope_of);
+    if (!use || !g->is_unread || !g->rope_of) {
+        free(use);
+        return -ENOMEM;
+    }
+    for (size_t i = 0; i < p->n_bufs; i++) {
+        g->is_unread[i] = use[i].n_readers == 1;
+        g->rope_of[i] = -1;
+    }
+    free(use);
+    for (size_t i = 0; i < p->n_ops; i++) {
+        if (p->ops[i].code == OP_rope_table) {
+            if (g->n_ropes == GPU_EMIT_MAX_TABLES) {
+                return -ENOTSUP;
+            }
+            g->ropes[g->n_ropes] = &p->ops[i].u.rope_table;
+            g->rope_of[p->ops[i].u.rope_table.y.buf] = g->n_ropes++;
+        }
+    }
+    return 0;
+}
+
+static int take_host(struct gpu_engine *g, struct err *e)
+{
+    const struct gpu_engine_options *o = &g->o;
+    size_t tables = (size_t)(o->n_seqs * blocks_of(o->n_ctx)) * sizeof(int32_t);
+    size_t logits = (size_t)o->max_logits * (size_t)g->p->result.n * sizeof(float);
+    g->inputs = door_host_allocate(g->door, inputs_bytes(g->p, o));
+    g->tables = door_host_allocate(g->door, tables);
+    g->logits = door_host_allocate(g->door, logits);
+    if (!g->inputs || !g->tables || !g->logits) {
+        return err_set(e, ERR_NO_MEMORY, "%.1f MiB of pinned memory",
+                       (double)(logits + tables) / 1048576);
+    }
+    memset(g->tables, 0xff, tables);
+    return 0;
+}
+
+int gpu_engine_create(struct door *d, struct program *p, const struct gpu_engine_options *o,
+                      struct gpu_engine **ret, struct err *e)
+{
+    struct gpu_engine *g = calloc(1, sizeof *g);
+    if (!g) {
+        return -ENOMEM;
+    }
+    g->door = d;
+    g->p = p;
+    g->o = *o;
+    struct gpu_arena plan;
+    int err = gpu_engine_plan(p, o, &plan);
+    take_kv(d, p, o->n_blocks, &plan);
+    err = err < 0 ? err : look_at_buffers(g);
+    err = err < 0 ? err : door_allocate(d, plan.used, &g->memory, e);
+    if (err == 0) {
+        g->arena.base = g->memory;
+        err = take(g, p, o, &g->arena);
+        take_kv(d, p, o->n_blocks, &g->arena);
+    }
+    err = err < 0 ? err : take_host(g, e);
+    err = err < 0 ? err
+                  : gpu_weights_upload(&g->weights, p, d, o->pool, o->progress, o->progress_arg);
+    if (err < 0) {
+        gpu_engine_destroy(&g);
+        return err;
+    }
+    g->emit = (struct gpu_emit){
+        .door = d,
+        .p = p,
+        .weights = &g->weights,
+        .is_unread = g->is_unread,
+        .rope_of = g->rope_of,
+        .tables = g->tables_device,
+        .max_blocks = blocks_of(o->n_ctx),
+        .part = g->part,
+        .part_bytes = g->part_bytes,
+    };
+    gpu_graphs_init(&g->graphs, d);
+    *ret = g;
+    return 0;
+}
+
+void gpu_engine_destroy(struct gpu_engine **at)
+{
+    struct gpu_engine *g = *at;
+    if (!g) {
+        return;
+    }
+    *at = NULL;
+    gpu_graphs_finish(&g->graphs);
+    gpu_weights_finish(&g->weights);
+    door_host_free(g->door, g->inputs);
+    door_host_free(g->door, g->tables);
+    door_host_free(g->door, g->logits);
+    door_free(g->door, g->memory);
+    free(g->is_unread);
+    free(g->rope_of);
+    free(g);
+}
+
+const struct gpu_arena *gpu_engine_memory(const struct gpu_engine *g)
+{
+    return &g->arena;
+}
+
+/* --- inputs --------------------------------------------------------------------------------------------- */
+
+struct filling {
+    struct gpu_engine *g;
+    size_t used;
+};
+
+/* Room for n bytes on both sides. */
+static void *place(struct filling *f, size_t bytes, const void **ret_device)
+{
+    void *host = f->g->inputs + f->used;
+    *ret_device = f->g->inputs_device + f->used;
+    f->used += aligned(bytes);
+    return host;
+}
+
+static const int32_t *place_ids(struct filling *f, const int32_t *ids, int64_t n)
+{
+    const void *device;
+    memcpy(place(f, (size_t)n * sizeof *ids, &device), ids, (size_t)n * sizeof *ids);
+    return device;
+}
+
+/* In double precision, as on the CPU. */
+static const float *place_rope(struct filling *f, const struct op_rope_table *o,
+                               const struct op_step *s)
+{
+    const void *device;
+    float *y = place(f, (size_t)s->n_rows * 2 * (size_t)o->n * sizeof *y, &device);
+    for (int64_t r = 0; r < s->n_rows; r++, y += 2 * o->n) {
+        for (int64_t i = 0; i < o->n; i++) {
+            double angle = (double)s->positions[r] * o->inv_freq[i], sine, cosine;
+            sincos(angle, &sine, &cosine);
+            y[i] = (float)(cosine * (double)o->mscale);
+            y[o->n + i] = (float)(sine * (double)o->mscale);
+        }
+    }
+    return device;
+}
+
+/* The layout depends on the numbers of rows only, so that a graph finds everything where it was. */
+static void upload_inputs(struct gpu_engine *g, const struct op_step *s, int64_t n_out)
+{
+    struct filling f = {g, 0};
+    const void *device;
+    g->emit.in.tokens = place_ids(&f, s->tokens, s->n_rows);
+    g->emit.in.positions = place_ids(&f, s->positions, s->n_rows);
+    int32_t *slots = place(&f, (size_t)s->n_rows * sizeof *slots, &device);
+    g->emit.in.row_table = device;
+    for (int64_t i = 0; i < s->n_runs; i++) {
+        for (int64_t k = 0; k < s->runs[i].n; k++) {
+            slots[s->runs[i].first + k] = s->runs[i].state;
+        }
+    }
+    g->emit.in.out_rows = place_ids(&f, s->out_rows, n_out);
+    for (int32_t i = 0; i < g->n_ropes; i++) {
+        g->emit.in.rope[i] = place_rope(&f, g->ropes[i], s);
+    }
+    door_upload(g->door, g->inputs_device, g->inputs, f.used);
+}
+
+/* Uploads what has changed of the block tables of the sequences in the step. */
+static void upload_tables(struct gpu_engine *g, const struct op_step *s)
+{
+    int64_t stride = blocks_of(g->o.n_ctx);
+    for (int64_t i = 0; i < s->n_runs; i++) {
+        const struct op_run *run = &s->runs[i];
+        int64_t n = blocks_of(run->pos + run->n), first = 0;
+        int32_t *known = g->tables + run->state * stride;
+        while (first < n && known[first] == run->blocks[first]) {
+            first++;
+        }
+        size_t bytes = (size_t)(n - first) * sizeof *known;
+        memcpy(known + first, run->blocks + first, bytes);
+        door_upload(g->door, g->tables_device + run->state * stride + first, known + first, bytes);
+    }
+}
+
+/* --- steps ------------------------------------------------------------------------------------------------ */
+
+static void emit_all(struct gpu_engine *g)
+{
+    const struct program *p = g->p;
+    for (size_t i = 0; i < p->n_ops; i += 1u + p->ops[i].n_joined) {
+        gpu_emit(&g->emit, i);
+    }
+}
+
+static void download_logits(struct gpu_engine *g, int64_t n_out)
+{
+    const struct op_rows *y = &g->p->result;
+    if (n_out > 0 && y->stride == y->n) {
+        door_download(g->door, g->logits, y->data, (size_t)(n_out * y->n) * sizeof(float));
+        return;
+    }
+    for (int64_t i = 0; i < n_out; i++) {
+        door_download(g->door, g->logits + i * y->n, y->data + i * y->stride,
+                      (size_t)y->n * sizeof(float));
+    }
+}
+
+/* A power of two, so that few graphs serve all lengths. */
+static int32_t round_splits(int64_t n)
+{
+    int32_t rounded = 1;
+    while (rounded < n) {
+        rounded *= 2;
+    }
+    return rounded;
+}
+
+static int64_t last_position(const struct op_step *s)
+{
+    int64_t last = 0;
+    for (int64_t i = 0; i < s->n_runs; i++) {
+        last = MAX(last, s->runs[i].pos + s->runs[i].n);
+    }
+    return last;
+}
+
+static void compute(struct gpu_engine *g, const struct op_step *s, int64_t n_out)
+{
+    struct gpu_graph_key key = {(int32_t)s->n_rows, (int32_t)n_out, g->emit.n_splits};
+    bool may_replay = s->n_rows <= GRAPH_ROWS && !g->o.is_safe && g->p->n_states == 0;
+    enum gpu_graph_way way = may_replay ? gpu_graphs_way(&g->graphs, &key) : GPU_GRAPH_PLAIN;
+    if (way == GPU_GRAPH_REPLAY && gpu_graphs_replay(&g->graphs, &key) == 0) {
+        return;
+    }
+    if (way == GPU_GRAPH_RECORD && gpu_graphs_begin(&g->graphs) == 0) {
+        emit_all(g);
+        if (gpu_graphs_end(&g->graphs, &key) == 0 && gpu_graphs_replay(&g->graphs, &key) == 0) {
+            return;
+        }
+    }
+    emit_all(g);
+}
+
+const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int64_t n_out)
+{
+    const struct op_rows *y = &g->p->result;
+    bool is_decode = s->n_rows == s->n_runs;
+    uint64_t start = clock_ns();
+    door_note(g->door, g->o.is_safe || g->n_steps == 0, "step %llu, %s of %lld rows",
+              (unsigned long long)g->n_steps, is_decode ? "decode" : "prefill",
+              (long long)s->n_rows);
+    g->emit.n_rows = s->n_rows;
+    g->emit.n_out = n_out;
+    g->emit.n_splits = round_splits(splits_of(last_position(s)));
+    upload_inputs(g, s, n_out);
+    upload_tables(g, s);
+    compute(g, s, n_out);
+    download_logits(g, n_out);
+    door_wait(g->door, is_decode ? g->decode_ns : 0);
+    if (is_decode) {
+        uint64_t took = clock_ns() - start;
+        g->decode_ns = g->decode_ns ? (7 * g->decode_ns + took) / 8 : took;
+    }
+    if (gpu_graphs_wants_check(&g->graphs)) {
+        /* The plain path writes the same values to the same places. */
+        size_t bytes = (size_t)(n_out * y->n) * sizeof(float);
+        float *replayed = malloc(bytes + 1);
+        if (replayed) {
+            memcpy(replayed, g->logits, bytes);
+            emit_all(g);
+            download_logits(g, n_out);
+            door_wait(g->door, 0);
+            gpu_graphs_checked(&g->graphs, memcmp(replayed, g->logits, bytes) == 0);
+        }
+        free(replayed);
+    }
+    g->n_steps++;
+    return g->logits;
+}
+
+void gpu_engine_copy_block(void *gpu_engine, int32_t from, int32_t to)
+{
+    struct gpu_engine *g = gpu_engine;
+    for (size_t i = 0; i < g->p->n_kv; i++) {
+        const struct kv_layer *l = &g->p->kv[i];
+        size_t bytes = kv_block_bytes(l);
+        door_copy(g->door, l->data + (size_t)to * bytes, l->data + (size_t)from * bytes, bytes);
+    }
+}

@@ -1,0 +1,38 @@
+/* One model on the GPU: its weights, KV cache and buffers in one allocation, and steps of its program as launches of
+ * kernels. The same program as the CPU's, and the same steps (struct op_step); which kernels an op takes stands
+ * in gpu_emit.c. */
+#ifndef WORKER_GPU_GPU_ENGINE_H
+#define WORKER_GPU_GPU_ENGINE_H
+
+#include "worker/gpu/door.h"
+#include "worker/gpu/gpu_arena.h"
+#include "worker/program.h"
+
+struct gpu_engine;
+
+struct gpu_engine_options {
+    int64_t max_rows, max_logits, n_seqs, n_ctx;
+    int64_t n_blocks;    /* of the KV cache */
+    bool is_safe;        /* no graphs, every launch marked: slow, and last words are exact */
+    struct pool *pool;   /* for packing */
+    void (*progress)(void *arg, uint64_t done, uint64_t total); /* may be NULL */
+    void *progress_arg;
+};
+
+/* Bytes of device memory that everything but the KV cache takes. The program is compiled, joined and linked. -ENOMEM. */
+MUST_CHECK int gpu_engine_plan(struct program *p, const struct gpu_engine_options *o,
+                               struct gpu_arena *ret);
+/* Allocates and uploads; places the program, its vectors and its KV layers on the device. Errors: ERR_NO_MEMORY,
+ * -ENOMEM. */
+MUST_CHECK int gpu_engine_create(struct door *d, struct program *p,
+                                 const struct gpu_engine_options *o, struct gpu_engine **ret,
+                                 struct err *e);
+void gpu_engine_destroy(struct gpu_engine **g);
+const struct gpu_arena *gpu_engine_memory(const struct gpu_engine *g);
+
+/* One step; see program_run. Returns the logits of its n_out rows, one after the other, valid until the next step. */
+const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int64_t n_out);
+/* Copies a block of the KV cache in all layers; done before whatever is computed next. */
+void gpu_engine_copy_block(void *gpu_engine, int32_t from, int32_t to);
+
+#endif

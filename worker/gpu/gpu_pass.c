@@ -1,0 +1,171 @@
+/* Passes for the GPU (see gpu_pass.h). */
+#include "worker/gpu/gpu_pass.h"
+
+#include "kernels/hip/args.h"
+#include "kernels/hip/pack.h"
+#include "worker/program_use.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- before compiling --------------------------------------------------------------------------- */
+
+static int refuse(const struct op *op, const char *why, struct err *e)
+{
+    return err_set(e, ERR_NO_GPU, "layer %d, op %s: no GPU kernel for %s", op->layer,
+                   ops_name(op->code), why);
+}
+
+static int check_matrix(const struct op *op, const struct matmul_weight *w, struct err *e)
+{
+    struct pack_layout layout;
+    if (pack_layout(w->type, w->n_rows, w->n_cols, &layout) < 0) {
+        return refuse(op, type_info((uint32_t)w->type)->name, e);
+    }
+    return 0;
+}
+
+static int check_attention(const struct program *p, const struct op *op, int kv, struct err *e)
+{
+    const struct kv_layer *l = &p->kv[kv];
+    if (l->type != TYPE_F16) {
+        return refuse(op, "this type of KV cache (--kv-type f16)", e);
+    }
+    if (l->dim_k % 8 != 0 || l->dim_v % 8 != 0 || l->dim_k > ATTENTION_MAX_DIM || l->dim_v > 1024) {
+        return refuse(op, "heads of this size", e);
+    }
+    return 0;
+}
+
+static int check(const struct program *p, const struct op *op, struct err *e)
+{
+    switch (op->code) {
+    case OP_embed:
+        return check_matrix(op, op->u.embed.table, e);
+    case OP_matmul:
+        return check_matrix(op, op->u.matmul.w, e);
+    case OP_experts:
+        return check_matrix(op, op->u.experts.w, e);
+    case OP_kv_write:
+        return check_attention(p, op, op->u.kv_write.layer, e);
+    case OP_attention:
+        return check_attention(p, op, op->u.attention.layer, e);
+    case OP_gather:
+    case OP_norm:
+    case OP_rope_table:
+    case OP_rope:
+    case OP_glu:
+    case OP_add:
+    case OP_scale:
+    case OP_copy:
+    case OP_concat:
+        return 0;
+    default:
+        return refuse(op, "it", e);
+    }
+}
+
+/* Quantized weights take activations in 8 bits. */
+static void set_act(struct matmul_weight *w, int64_t n)
+{
+    bool is_float = w->type == TYPE_F32 || w->type == TYPE_F16 || w->type == TYPE_BF16;
+    for (int64_t i = 0; i < n; i++) {
+        w[i].act = is_float ? MATMUL_ACT_F32 : MATMUL_ACT_Q8;
+    }
+}
+
+int gpu_pass_begin(struct program *p, struct err *e)
+{
+    for (size_t i = 0; i < p->n_ops; i++) {
+        int err = check(p, &p->ops[i], e);
+        if (err < 0) {
+            return err;
+        }
+    }
+    for (size_t i = 0; i < p->n_weights; i++) {
+        set_act(p->weights[i].w, p->weights[i].n);
+    }
+    return 0;
+}
+
+/* --- joining -------------------------------------------------------------------------------------- */
+
+static const struct op_rows *result_of(const struct op *op)
+{
+    return op->code == OP_norm ? &op->u.norm.y : op->code == OP_glu ? &op->u.glu.y : NULL;
+}
+
+/* The op converts the whole result of that one. */
+static bool converts(const struct program *p, const struct op *op, const struct op *of)
+{
+    const struct op_rows *y = result_of(of);
+    return y && op->code == OP_convert && op->u.convert.x.buf == y->buf && op->u.convert.x.col == 0 &&
+           op->u.convert.n == p->bufs[y->buf].n_cols && op->u.convert.n % ARGS_GROUP == 0;
+}
+
+/* A rotation of whole rows that stand densely in a buffer of their own, which nobody else reads. */
+static bool is_whole_rotation(const struct program *p, const struct program_use *use,
+                              const struct op *op)
+{
+    const struct op_rope *o = &op->u.rope;
+    return op->code == OP_rope && o->x_group == o->n && o->x.col == 0 &&
+           o->x.n == p->bufs[o->x.buf].n_cols && o->n_groups * o->n == o->x.n &&
+           use[o->x.buf].n_readers == 1 && use[o->y.buf].n_readers == 1;
+}
+
+static struct op *attention_of(struct program *p, const struct op *kv_write)
+{
+    for (size_t i = 0; i < p->n_ops; i++) {
+        if (p->ops[i].code == OP_attention && p->ops[i].layer == kv_write->layer &&
+            p->ops[i].u.attention.layer == kv_write->u.kv_write.layer) {
+            return &p->ops[i];
+        }
+    }
+    return NULL;
+}
+
+/* rope of q, rope of k, kv_write of k, standing together from i on. */
+static bool join_rotations(struct program *p, const struct program_use *use, size_t i)
+{
+    if (i + 2 >= p->n_ops) {
+        return false;
+    }
+    struct op *q = &p->ops[i], *k = &p->ops[i + 1], *write = &p->ops[i + 2];
+    if (write->code != OP_kv_write || !is_whole_rotation(p, use, q) ||
+        !is_whole_rotation(p, use, k)) {
+        return false;
+    }
+    struct op *attention = attention_of(p, write);
+    const struct op_rope *a = &q->u.rope, *b = &k->u.rope;
+    bool is_one_rotation = a->table.buf == b->table.buf && a->n_rot == b->n_rot &&
+                           a->adjacent == b->adjacent && a->n == b->n;
+    if (!attention || !is_one_rotation || attention->u.attention.q.buf != a->y.buf ||
+        write->u.kv_write.k.buf != b->y.buf || a->n != p->kv[write->u.kv_write.layer].dim_k) {
+        return false;
+    }
+    attention->u.attention.q = a->x;
+    q->n_joined = 2;
+    return true;
+}
+
+int gpu_pass_join(struct program *p)
+{
+    struct program_use *use = program_find_uses(p);
+    if (!use) {
+        return -ENOMEM;
+    }
+    for (size_t i = 0; i < p->n_ops; i += 1u + p->ops[i].n_joined) {
+        struct op *op = &p->ops[i];
+        size_t last = i + op->n_joined;
+        if (join_rotations(p, use, i)) {
+            continue;
+        }
+        if (last + 1 < p->n_ops && op->n_joined < UINT8_MAX &&
+            converts(p, &p->ops[last + 1], &p->ops[last])) {
+            op->n_joined++;
+        }
+    }
+    free(use);
+    return 0;
+}
