@@ -77,7 +77,11 @@ int engine_open_kv(struct engine *en, struct err *e)
         err = kv_store_make(&en->kv_store, en->options.stores, key, &size, bytes);
         memory = err < 0 ? NULL : kv_store_pool(&en->kv_store, bytes);
     }
-    err = err < 0 ? err : kv_pool_init_at(&en->kv, p->kv, p->n_kv, &shape, memory);
+    if (err == 0 && en->options.door) {
+        err = kv_pool_init(&en->kv, p->kv, p->n_kv, shape.n_blocks, shape.n_snapshots, shape.seed);
+    } else {
+        err = err < 0 ? err : kv_pool_init_at(&en->kv, p->kv, p->n_kv, &shape, memory);
+    }
     if (err < 0) {
         return err_set(e, ERR_NO_MEMORY, "KV cache of %llu bytes",
                        (unsigned long long)i->kv_bytes);
