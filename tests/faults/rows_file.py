@@ -1,0 +1,232 @@
+"""Rows about files and memory: models that are cut, changed, unreadable; memory that is not there."""
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import time
+
+from matrix import row, tested
+from rig import (DEMO, STORY, Rig, Skip, Stream, chat, check, check_equal, expect_whole)
+
+
+class folder:
+    def __enter__(self):
+        self.path = tempfile.mkdtemp(prefix='rocmforge-faults-')
+        return self.path
+
+    def __exit__(self, kind, value, trace):
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def serve_and_end(bin_dir, *args):
+    return subprocess.run([f'{bin_dir}/rocmforge', 'serve', '--port', '0', *args],
+                          capture_output=True, text=True, timeout=60)
+
+
+@row('55', 'a model file that is cut short', 'cut at 24 places, from 0 bytes to one less', 1)
+def cut_models(bin_dir):
+    with open(DEMO, 'rb') as f:
+        data = f.read()
+    with folder() as d:
+        longest = 0
+        sizes = [0, 1, 3, 4, 8, 16, 23, 24, 25, 100, 1000, 4096, 4097, 50000]
+        sizes += [len(data) * i // 10 for i in range(1, 10)] + [len(data) - 1]
+        for n in sizes:
+            path = f'{d}/cut.gguf'
+            with open(path, 'wb') as f:
+                f.write(data[:n])
+            at = time.monotonic()
+            out = serve_and_end(bin_dir, '-m', path)
+            longest = max(longest, time.monotonic() - at)
+            check_equal(out.returncode, 16, f'cut at {n}: {out.stderr}')
+            check('cut.gguf' in out.stderr, f'it names the file: {out.stderr}')
+        return longest
+
+
+tested('56', 'model files made to hurt', 'every known way, every byte changed', None,
+       'shared/gguf_hostile_test')
+
+
+@row('55a', 'a model that is cut is asked for later', 'POST /v1/models/load of a second model', 1)
+def cut_model_later(bin_dir):
+    with folder() as d:
+        shutil.copy(DEMO, f'{d}/second.gguf')
+        with Rig(bin_dir, '--max-models', '1', models=['forge-tiny=' + DEMO, f'b={d}/second.gguf']) as s:
+            worker = s.worker()
+            os.truncate(f'{d}/second.gguf', 100000)
+            at = time.monotonic()
+            status, r = s.post('/v1/completions', {'model': 'b', 'prompt': 'x'})
+            took = time.monotonic() - at
+            check(status in (400, 503), f'{status} {r}')
+            check(r['error']['code'].startswith(('gguf_', 'model_')), f'{r}')
+            s.settle()
+            check_equal(s.worker(), worker, 'the worker lives')
+            return took
+
+
+def changed(bin_dir, change):
+    """The file changes while a stream reads from it: the client hears of it, and after the file is
+    back the server serves again by itself."""
+    with folder() as d:
+        path = f'{d}/m.gguf'
+        shutil.copy(DEMO, path)
+        with Rig(bin_dir, models=['forge-tiny=' + path]) as s:
+            s.post('/v1/completions', {'prompt': 'x', 'max_tokens': 2})
+            change(path)
+            at = time.monotonic()
+            stream = Stream(s)
+            stream.end(30)
+            took = time.monotonic() - at
+            shutil.copy(DEMO, path + '.new')
+            os.rename(path + '.new', path)
+            s.process.send_signal(signal.SIGHUP)
+            s.wait_ok()
+            check('42' in s.ask('What is 17 + 25?'), 'afterwards')
+            return stream, took
+
+
+@row('57', 'the model file is cut while it is in use', 'ftruncate to 4 KiB', 8)
+def cut_in_use(bin_dir):
+    stream, took = changed(bin_dir, lambda path: os.truncate(path, 4096))
+    check(stream.ends in (['status'], ['error'], ['done']), f'{stream.ends} {stream.cut}')
+    if stream.ends != ['done']:
+        check(stream.error['code'] in ('model_changed', 'gguf_truncated'), f'{stream.error}')
+    return took, stream.error['code'] if stream.error else 'served from memory'
+
+
+@row('57a', 'the model file is replaced while it is in use', 'rename of another over it', 2)
+def replaced_in_use(bin_dir):
+    def replace(path):
+        with open(path + '.other', 'wb') as f:
+            f.write(b'not a model')
+        os.rename(path + '.other', path)
+    stream, took = changed(bin_dir, replace)
+    check_equal(stream.ends, ['done'], 'the old file is still read')
+    return took
+
+
+@row('28', 'the model computes NaN', 'a scale in the file is NaN', 1)
+def nan_model(bin_dir):
+    with open(DEMO, 'rb') as f:
+        data = bytearray(f.read())
+    with folder() as d:
+        at = tensor_offset(data, b'blk.0.ffn_down.weight')
+        data[at:at + 2] = struct.pack('<H', 0x7e00)
+        with open(f'{d}/nan.gguf', 'wb') as f:
+            f.write(data)
+        with Rig(bin_dir, models=['forge-tiny=' + DEMO, f'nan={d}/nan.gguf']) as s:
+            at = time.monotonic()
+            status, r = s.post('/v1/completions', {'model': 'nan', 'prompt': 'x'})
+            took = time.monotonic() - at
+            check_equal((status, r['error']['code']), (500, 'numeric_fault'), 'the answer')
+            check('42' in s.ask('What is 17 + 25?', model='forge-tiny'), 'the other model')
+            s.settle()
+            return took
+
+
+def tensor_offset(data, name):
+    """Where this tensor's data begin; reads the file's table of contents."""
+    at = 8
+    n_tensors, n_keys = struct.unpack_from('<QQ', data, at)
+    at += 16
+    sizes = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+    alignment = 32
+
+    def text(at):
+        n, = struct.unpack_from('<Q', data, at)
+        return bytes(data[at + 8:at + 8 + n]), at + 8 + n
+
+    def skip(at, kind):
+        if kind == 8:
+            return text(at)[1]
+        if kind == 9:
+            of, n = struct.unpack_from('<IQ', data, at)
+            at += 12
+            if of in sizes:
+                return at + n * sizes[of]
+            for _ in range(n):
+                at = skip(at, of)
+            return at
+        return at + sizes[kind]
+    for _ in range(n_keys):
+        key, at = text(at)
+        kind, = struct.unpack_from('<I', data, at)
+        if key == b'general.alignment':
+            alignment, = struct.unpack_from('<I', data, at + 4)
+        at = skip(at + 4, kind)
+    found = None
+    for _ in range(n_tensors):
+        this, at = text(at)
+        n_dims, = struct.unpack_from('<I', data, at)
+        offset, = struct.unpack_from('<Q', data, at + 4 + 8 * n_dims + 4)
+        at += 4 + 8 * n_dims + 12
+        found = offset if this == name else found
+    check(found is not None, f'no tensor {name}')
+    return (at + alignment - 1) // alignment * alignment + found
+
+
+@row('72a', 'the model is another after a restart', 'its weights are changed, then SIGKILL', 2)
+def diverged(bin_dir):
+    with open(DEMO, 'rb') as f:
+        data = bytearray(f.read())
+    with folder() as d:
+        path = f'{d}/m.gguf'
+        shutil.copy(DEMO, path)
+        at = tensor_offset(data, b'blk.1.ffn_down.weight')
+        for i in range(0, 34 * 200, 34):
+            data[at + i:at + i + 2] = struct.pack('<e', 0.05)
+        with open(f'{d}/other.gguf', 'wb') as f:
+            f.write(data)
+        with Rig(bin_dir, models=['forge-tiny=' + path]) as s:
+            stream = Stream(s).seen(30)
+            os.rename(f'{d}/other.gguf', path)
+            at = time.monotonic()
+            os.kill(s.worker(), signal.SIGKILL)
+            stream.end()
+            check_equal(stream.error and stream.error['code'], 'replay_divergence', 'the error')
+            return time.monotonic() - at
+
+
+@row('A2', 'settings that make no sense', '14 command lines, 3 files', 1)
+def bad_settings(bin_dir):
+    longest = 0
+    with folder() as d:
+        with open(f'{d}/a.conf', 'w') as f:
+            f.write('nonsense = 1\n')
+        with open(f'{d}/b.conf', 'wb') as f:
+            f.write(b'\xff\0\xfe = \n' * 10)
+        os.mkdir(f'{d}/c.conf')
+        lines = [['--port', '99999'], ['--port', '-1'], ['--port', 'x'], ['--device', 'tpu'],
+                 ['--isa', 'mmx'], ['--parallel', '0'], ['--kv-memory-share', '7'],
+                 ['--kv-memory-share', 'nan'], ['--queue-size'], ['--nonsense'], ['--host', 'no.such.'],
+                 ['--api-key-file', '/nonexistent'], ['--unix', '/nonexistent/x'], ['--chunk-size', '1'],
+                 ['--config', f'{d}/a.conf'], ['--config', f'{d}/b.conf'], ['--config', f'{d}/c.conf']]
+        for line in lines:
+            at = time.monotonic()
+            out = serve_and_end(bin_dir, '-m', DEMO, *line)
+            longest = max(longest, time.monotonic() - at)
+            check(out.returncode in (1, 2, 11), f'{line}: {out.returncode}: {out.stderr}')
+            check(out.stderr.strip() and 'assert' not in out.stderr.lower(), f'{line}: {out.stderr}')
+    return longest
+
+
+@row('A3', 'models that are not there', 'no file, a folder, no permission, two of one name', 1)
+def no_models(bin_dir):
+    with folder() as d:
+        at = time.monotonic()
+        for args, code in (([f'{d}/none.gguf'], 16), ([d], 16), (['/dev/null'], 16),
+                           ([f'a={DEMO}', f'a={DEMO}'], 11)):
+            out = serve_and_end(bin_dir, *[x for a in args for x in ('-m', a)])
+            check_equal(out.returncode, code, f'{args}: {out.stderr}')
+        return (time.monotonic() - at) / 4
+
+
+tested('61', 'memory cannot be had', 'the Nth allocation fails, for every N', None,
+       'shared/memory_failure_test')
+
+
+@row('62', 'the kernel ends the worker for want of memory', 'oom_kill of a memory cgroup', 3)
+def out_of_memory(bin_dir):
+    raise Skip('needs a cgroup v2 with the memory controller for memory.events')
