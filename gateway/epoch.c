@@ -46,7 +46,8 @@ void epoch_release(struct link *l)
 static void fail_all(struct link *l)
 {
     struct err e;
-    err_set(&e, ERR_WORKER_DOWN, "%s", l->why.detail);
+    int code = err_http(l->why.err) == 503 ? l->why.err : ERR_WORKER_DOWN;
+    err_set(&e, code, "%s", l->why.detail);
     for (size_t i = 0; i < LIMIT_LIVE_REQUESTS; i++) {
         if (l->journal.entries[i].id) {
             link_fail(l, &l->journal.entries[i], &e);

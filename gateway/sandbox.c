@@ -78,7 +78,7 @@ static void enter_landlock(void)
 /* clang-format off */
 static const int calls[] = {
     /* the loop */
-    CALL(epoll_wait), CALL(epoll_pwait), CALL(epoll_ctl), CALL(read), CALL(write), CALL(readv),
+    CALL(poll), CALL(epoll_wait), CALL(epoll_pwait), CALL(epoll_ctl), CALL(read), CALL(write), CALL(readv),
     CALL(writev), CALL(close), CALL(clock_gettime), CALL(gettimeofday), CALL(restart_syscall),
     /* connections and the channel */
     CALL(accept4), CALL(recvmsg), CALL(sendmsg), CALL(recvfrom), CALL(sendto), CALL(shutdown),

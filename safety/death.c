@@ -115,6 +115,20 @@ static void distrust_stores(struct supervisor *s, const struct policy_death *d,
     }
 }
 
+/* What clients are told of a worker that is gone. *is_hopeless: nobody waits for the next one,
+ * which is tried all the same: what it would need is not in our hands. */
+static int reason_of(const struct child *w, const struct policy_death *d, bool *is_hopeless)
+{
+    bool is_stuck = d->signal == 0 && d->exit_code < 0;
+    int code = d->signal == 0 ? d->exit_code : 0;
+    *is_hopeless = (is_stuck && w->holds_gpu) || code == EXIT_MODEL;
+    return is_stuck && w->holds_gpu   ? ERR_GPU_STALLED
+           : code == EXIT_GPU_LOCK    ? ERR_GPU_BUSY
+           : code == EXIT_MODEL       ? ERR_MODEL_CHANGED
+           : code == EXIT_HOST_MEMORY ? ERR_NO_MEMORY
+                                      : ERR_WORKER_DOWN;
+}
+
 static void death_of_worker(struct supervisor *s, struct policy_death *d, uint64_t now_ms)
 {
     struct child *w = &s->worker;
@@ -146,10 +160,10 @@ static void death_of_worker(struct supervisor *s, struct policy_death *d, uint64
     char detail[MSG_DETAIL_BYTES], end[64];
     describe_end(d, end, sizeof(end));
     snprintf(detail, sizeof(detail), "the worker %s%s%.180s", end, *words ? ": " : "", words);
-    bool is_lock = d->signal == 0 && d->exit_code == EXIT_GPU_LOCK;
-    uint64_t wait_ms = r.gives_up ? 0 : MAX(r.delay_ms + s->load_ms, 1u);
-    end_epoch(s, is_lock ? ERR_GPU_BUSY : ERR_WORKER_DOWN, wait_ms, r.blame == POLICY_OWN, detail,
-              now_ms);
+    bool is_hopeless;
+    int err = reason_of(w, d, &is_hopeless);
+    uint64_t wait_ms = r.gives_up || is_hopeless ? 0 : MAX(r.delay_ms + s->load_ms, 1u);
+    end_epoch(s, err, wait_ms, r.blame == POLICY_OWN, detail, now_ms);
     s->died_ms = now_ms;
     s->worker_at_ms = now_ms + r.delay_ms;
     if (r.gives_up) {

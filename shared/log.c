@@ -1,9 +1,12 @@
-/* Logging to stderr, one write(2) a line. Any thread; blocks only as stderr does. */
+/* Logging to stderr, one write(2) a line. Any thread. Never waits for a reader: what a full pipe or
+ * socket has no room for is lost, and the next line that goes through says how many were. */
 #include "shared/log.h"
 #include "shared/utf8.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +19,7 @@ static const char *log_who = "rocmforge";
 static enum log_level log_threshold = LOG_LEVEL_INFO;
 static enum log_format log_form = LOG_FORMAT_TEXT;
 static bool log_is_journal;
+static _Atomic unsigned log_n_lost;
 
 void log_init(const char *who, enum log_level level, enum log_format format)
 {
@@ -48,6 +52,35 @@ static size_t put_json(char *out, size_t at, size_t cap, const char *s)
         }
     }
     return start + utf8_complete_prefix(out + start, at - start);
+}
+
+/* A pipe that is writable has room for PIPE_BUF bytes, which a line never exceeds. */
+static bool put(const char *line, size_t n)
+{
+    struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
+    return poll(&p, 1, 0) == 1 && (p.revents & POLLOUT) &&
+           write(STDERR_FILENO, line, n) == (ssize_t)n;
+}
+
+static void write_line(const char *line, size_t n)
+{
+    unsigned n_lost = atomic_exchange_explicit(&log_n_lost, 0, memory_order_relaxed);
+    if (n_lost > 0) {
+        char note[96];
+        int len = log_form == LOG_FORMAT_JSON
+                      ? snprintf(note, sizeof(note),
+                                 "{\"level\":\"warn\",\"who\":\"%s\",\"lines_lost\":%u}\n", log_who,
+                                 n_lost)
+                      : snprintf(note, sizeof(note), "%s: nobody read the log, %u lines are lost\n",
+                                 log_who, n_lost);
+        if (!put(note, MIN((size_t)len, sizeof(note) - 1))) {
+            atomic_fetch_add_explicit(&log_n_lost, n_lost + 1, memory_order_relaxed);
+            return;
+        }
+    }
+    if (!put(line, n)) {
+        atomic_fetch_add_explicit(&log_n_lost, 1, memory_order_relaxed);
+    }
 }
 
 void log_event(enum log_level level, const char *fmt, ...)
@@ -93,8 +126,6 @@ void log_event(enum log_level level, const char *fmt, ...)
                                   now.tv_nsec / 1000000, names[level], log_who, message);
         }
     }
-    n = MIN(n, sizeof(line) - 1);
-    ssize_t ignored = write(STDERR_FILENO, line, n);
-    (void)ignored;
+    write_line(line, MIN(n, sizeof(line) - 1));
     errno = saved_errno;
 }

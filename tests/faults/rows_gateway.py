@@ -324,15 +324,13 @@ def reloaded(bin_dir):
 @row('71', 'nobody reads the log', 'stderr is a full pipe; then worker and gateway die', 2)
 def log_is_full(bin_dir):
     reads, writes = os.pipe()
-    os.set_blocking(writes, False)
-    with Rig(bin_dir, '--log-level', 'debug') as s:
-        port = s.port
     with RigOnPipe(bin_dir, writes) as s:
+        os.set_blocking(writes, False)
         try:
             while True:
-                os.write(writes, b'x' * 4096)
+                os.write(writes, b'x')
         except BlockingIOError:
-            pass
+            os.set_blocking(writes, True)  # as our programs find it
         at = time.monotonic()
         os.kill(s.worker(), signal.SIGSEGV)
         s.wait_ok(20)
@@ -352,9 +350,7 @@ class RigOnPipe(Rig):
         with socket.socket() as free:
             free.bind(('127.0.0.1', 0))
             port = free.getsockname()[1]
-        os.set_blocking(pipe, True)  # as a program finds it
         super().__init__(bin_dir, '--port', str(port), stderr=pipe)
-        os.set_blocking(pipe, False)
         self.known = port
 
     def wait_ready(self, seconds=60):

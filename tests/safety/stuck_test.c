@@ -133,7 +133,7 @@ static void test_gpu_worker(void)
     start("preflight");
     rig_expect(&r, "@worker ready 1");
     rig_expect(&r, "no process of ours touches the GPU until it is gone");
-    rig_expect(&r, "@gateway detach 1 worker_down");
+    rig_expect(&r, "@gateway detach 1 gpu_stalled retry 0");
     CHECK(strstr(r.line, "hangs in the kernel and cannot be killed"));
     usleep(700 * 1000);
     CHECK(kill(fs, SIGUSR1) == 0);

@@ -104,6 +104,24 @@ static void json_form(void)
     }
 }
 
+/* A reader that sleeps costs lines, never time; and it is told. */
+static void full_pipe(void)
+{
+    log_init("worker", LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
+    CHECK(fcntl(ends[1], F_SETFL, 0) == 0); /* a write that has no room would wait */
+    for (int i = 0; i < 5000; i++) {
+        LOG(log_info("line %d, which is long enough to fill a pipe soon enough", i));
+    }
+    for (int i = 0; i < 64 && *written(); i++) {
+    }
+    LOG(log_info("goes on"));
+    const char *line = written();
+    CHECK(strstr(line, "worker: nobody read the log, ") && strstr(line, " lines are lost\n"));
+    CHECK(strstr(line, "worker: goes on\n"));
+    LOG(log_info("and on"));
+    CHECK(!strstr(written(), "lost"));
+}
+
 int main(void)
 {
     CHECK(unsetenv("JOURNAL_STREAM") == 0);
@@ -112,5 +130,6 @@ int main(void)
     text_form();
     journal_form();
     json_form();
+    full_pipe();
     return 0;
 }
