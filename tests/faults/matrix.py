@@ -4,6 +4,7 @@ programs, with what was measured beside the bound.
     python3 tests/faults/matrix.py BIN              everything that runs here
     python3 tests/faults/matrix.py BIN --quick      without the rows that wait for long deadlines
     python3 tests/faults/matrix.py BIN --rows 1,13  only these
+    --times    how long each row took stands before it
     --strict   a row that behaves but is later than its bound counts as failed: for a quiet machine
 
 A row holds, is late (the behaviour is right, the bound was missed), FAILED, or did not run, with the
@@ -105,6 +106,7 @@ def main():
     parser.add_argument('bin')
     parser.add_argument('--quick', action='store_true')
     parser.add_argument('--strict', action='store_true')
+    parser.add_argument('--times', action='store_true')
     parser.add_argument('--rows')
     args = parser.parse_args()
     import rows_client, rows_file, rows_gateway, rows_gpu, rows_machine, rows_worker  # noqa: F401,E401
@@ -117,7 +119,10 @@ def main():
     for r in sorted(ROWS, key=order):
         if (wanted and r.number not in wanted) or (args.quick and r.slow):
             continue
+        at = time.monotonic()
         verdict, measured, note = run_row(r, args.bin)
+        if args.times:
+            print(f'{time.monotonic() - at:6.1f} s ', end='')
         counts[verdict] += 1
         is_text = verdict in ('FAILED', 'not here')
         print(f'{r.number:<5}{r.fault:<44}{r.injected:<42}{seconds(r.bound):>8}'
