@@ -153,11 +153,13 @@ class Rig(Server):
             time.sleep(0.0005)
         check(False, 'no new worker')
 
-    def catch(self, phase, seconds=20):
-        """Stops the worker in this phase and returns its pid. It is stopped and looked at every
-        fraction of a millisecond of its running time."""
+    def catch(self, phase, stream=None, seconds=20):
+        """Stops the worker in this phase and returns its pid, or None when the stream is over. It is
+        stopped and looked at every fraction of a millisecond of its running time."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
+            if stream and not stream.is_alive():
+                return None
             pid = self.worker()
             try:
                 os.kill(pid or 0x7ffffff, signal.SIGSTOP)
