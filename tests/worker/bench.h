@@ -1,4 +1,4 @@
-/* A scheduler with a fake engine and real rings, for tests; no loop and no threads around it. */
+/* A scheduler with real rings, for tests; no loop and no threads around it. */
 #ifndef TESTS_WORKER_BENCH_H
 #define TESTS_WORKER_BENCH_H
 
@@ -26,7 +26,8 @@ struct bench_shape {
 };
 extern const struct bench_shape bench_roomy;
 
-struct bench *bench_open(struct bench_shape s);
+struct bench *bench_around(struct models *m); /* of the first model; takes them over */
+struct bench *bench_open(struct bench_shape s); /* around a fake engine (bench_mix.c) */
 void bench_close(struct bench *b); /* nothing may be live */
 
 struct request *bench_submit(struct bench *b, struct ask *a);

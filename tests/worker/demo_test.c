@@ -3,12 +3,11 @@
  * decode step allocates nothing. */
 #include "shared/clock.h"
 #include "tests/test.h"
-#include "tests/worker/peer.h"
-#include "worker/loop.h"
+#include "tests/worker/loop_bench.h"
 
 #include <stdatomic.h>
 
-enum { NO_LIMIT = 1000 * 1000, N = 16 };
+enum { N = 16 };
 
 /* ---- counted allocation (the linker sends our own objects' calls here) ---- */
 
@@ -36,75 +35,6 @@ void *__wrap_realloc(void *p, size_t n)
 {
     n_allocations++;
     return __real_realloc(p, n);
-}
-
-/* ---- a worker in this process ---- */
-
-struct bench {
-    struct config config;
-    struct models models;
-    struct peer peer;
-    struct channel supervisor, worker;
-    struct loop *loop;
-};
-
-static void no_progress(void *arg, uint64_t done, uint64_t total)
-{
-    (void)arg;
-    CHECK(done <= total);
-}
-
-static struct bench *open_bench(const char *const *settings)
-{
-    struct bench *b = calloc(1, sizeof(*b));
-    struct err e = {0};
-    int fds[2];
-    CHECK(b);
-    config_init(&b->config);
-    for (; *settings; settings += 2) {
-        CHECK_INT(config_set(&b->config, settings[0], settings[1], CONFIG_FROM_FLAG, &e), 0);
-    }
-    if (models_load(&b->models, &b->config, NULL, NULL, no_progress, NULL, &e) < 0) {
-        TEST_FAIL("loading: %s", e.detail);
-    }
-    peer_init(&b->peer, 1 << 20);
-    CHECK_INT(channel_pair(fds), 0);
-    channel_init(&b->supervisor, fds[0], MSG_SUPERVISOR, MSG_WORKER);
-    channel_init(&b->worker, fds[1], MSG_WORKER, MSG_SUPERVISOR);
-    b->supervisor.state = b->worker.state = MSG_STATE_RUNNING;
-    CHECK_INT(loop_create(&b->models, &b->worker, &b->peer.attach, 100, 0, &b->loop), 0);
-    return b;
-}
-
-static void close_bench(struct bench *b)
-{
-    loop_destroy(&b->loop);
-    models_finish(&b->models);
-    config_finish(&b->config);
-    peer_finish(&b->peer);
-    channel_close(&b->supervisor);
-    channel_close(&b->worker);
-    free(b);
-}
-
-static void turn(struct bench *b)
-{
-    struct err e = {0};
-    int got = loop_turn(b->loop, &e);
-    if (got < 0) {
-        TEST_FAIL("the loop ended: %s: %s", err_text(got), e.detail);
-    }
-    peer_take(&b->peer, NO_LIMIT);
-    if (got == 0 && !peer_all_over(&b->peer)) {
-        loop_sleep(b->loop);
-    }
-}
-
-static void run_all(struct bench *b)
-{
-    while (!peer_all_over(&b->peer)) {
-        turn(b);
-    }
 }
 
 static const char *const demo[] = {
@@ -140,7 +70,7 @@ static struct ask question(uint64_t id, size_t n)
     return a;
 }
 
-static void it_answers_as_trained(struct bench *b)
+static void it_answers_as_trained(struct loop_bench *b)
 {
     struct ask a = question(1, 0);
     a.m.max_tokens = 0;
@@ -148,7 +78,7 @@ static void it_answers_as_trained(struct bench *b)
     a = question(2, 3);
     a.m.temperature = 0;
     peer_send(&b->peer, &a);
-    run_all(b);
+    loop_bench_run(b);
     CHECK(strstr(peer_text(&b->peer, 1, 0), "server"));
     CHECK(strstr(peer_text(&b->peer, 2, 0), "42"));
     CHECK_INT(peer_answer(&b->peer, 1)->choices[0]->reason, MSG_FINISH_STOP);
@@ -156,30 +86,36 @@ static void it_answers_as_trained(struct bench *b)
     peer_forget(&b->peer);
 }
 
-static void together_equals_alone(struct bench *b)
+static void check_same_bits(const struct answer *x, const struct answer *y)
+{
+    const struct answer_choice *c = x->choices[0], *d = y->choices[0];
+    CHECK_INT(c->n_ids, d->n_ids);
+    CHECK(memcmp(c->ids, d->ids, c->n_ids * sizeof(c->ids[0])) == 0);
+    CHECK_INT(x->logprobs.len, y->logprobs.len);
+    CHECK(x->logprobs.len == 0 || memcmp(x->logprobs.data, y->logprobs.data, x->logprobs.len) == 0);
+}
+
+static void together_equals_alone(struct loop_bench *b)
 {
     for (uint64_t i = 0; i < N; i++) {
         struct ask a = question(100 + i, i);
         peer_send(&b->peer, &a);
-        run_all(b);
+        loop_bench_run(b);
     }
     for (uint64_t i = 0; i < N; i++) {
         struct ask a = question(200 + i, i);
         peer_send(&b->peer, &a);
-        turn(b);
+        loop_bench_turn(b);
     }
-    run_all(b);
+    loop_bench_run(b);
     for (uint64_t i = 0; i < N; i++) {
         peer_check_same(&b->peer, 100 + i, 200 + i, 0);
-        struct answer *x = peer_answer(&b->peer, 100 + i), *y = peer_answer(&b->peer, 200 + i);
-        CHECK_INT(x->logprobs.len, y->logprobs.len); /* to the last bit */
-        CHECK(x->logprobs.len == 0 ||
-              memcmp(x->logprobs.data, y->logprobs.data, x->logprobs.len) == 0);
+        check_same_bits(peer_answer(&b->peer, 100 + i), peer_answer(&b->peer, 200 + i));
     }
 }
 
 /* The answers of together_equals_alone, cut in the middle. */
-static void a_replay_goes_on(struct bench *b)
+static void a_replay_goes_on(struct loop_bench *b)
 {
     for (uint64_t i = 0; i < N; i++) {
         const struct answer_choice *was = peer_answer(&b->peer, 100 + i)->choices[0];
@@ -188,7 +124,7 @@ static void a_replay_goes_on(struct bench *b)
         ask_add(&a, MSG_RESUME_IDS, 0, was->ids, cut * sizeof(was->ids[0]));
         peer_send(&b->peer, &a);
     }
-    run_all(b);
+    loop_bench_run(b);
     for (uint64_t i = 0; i < N; i++) {
         const struct answer_choice *was = peer_answer(&b->peer, 100 + i)->choices[0];
         const struct answer_choice *is = peer_answer(&b->peer, 300 + i)->choices[0];
@@ -201,7 +137,7 @@ static void a_replay_goes_on(struct bench *b)
     peer_forget(&b->peer);
 }
 
-static void a_decode_step_allocates_nothing(struct bench *b)
+static void a_decode_step_allocates_nothing(struct loop_bench *b)
 {
     for (uint64_t i = 0; i < N; i++) {
         struct ask a = question(400 + i, i);
@@ -211,7 +147,7 @@ static void a_decode_step_allocates_nothing(struct bench *b)
     }
     bool all_run = false;
     while (!all_run) {
-        turn(b);
+        loop_bench_turn(b);
         all_run = true;
         for (uint64_t i = 0; i < N; i++) {
             const struct answer_choice *c = peer_answer(&b->peer, 400 + i)->choices[0];
@@ -225,53 +161,51 @@ static void a_decode_step_allocates_nothing(struct bench *b)
         long before = n_allocations;
         CHECK_INT(loop_turn(b->loop, &e), LOOP_COMPUTED);
         count += n_allocations - before;
-        peer_take(&b->peer, NO_LIMIT); /* (this end may allocate) */
+        peer_take(&b->peer, LOOP_BENCH_ALL); /* (this end may allocate) */
     }
     printf("decode of 16 streams: %.2f ms a step\n", (double)(clock_ns() - start) / 20e6);
     CHECK_INT(count, 0);
-    run_all(b);
+    loop_bench_run(b);
     peer_forget(&b->peer);
 }
 
 static void few_blocks_change_nothing(void)
 {
-    /* A context of 300 tokens; the pool holds what the configuration's smallest share gives. */
-    static const char *const small[] = {"model",
-                                        "demo=deploy/demo/forge-tiny-Q8_0.gguf",
-                                        "parallel",
-                                        "5",
-                                        "chunk_size",
-                                        "16",
-                                        "ctx_size",
-                                        "300",
-                                        "kv_memory_share",
-                                        "0.05",
+    /* 21 blocks: a context of 300 tokens takes 19. */
+    static const char *const small[] = {"model",      "demo=deploy/demo/forge-tiny-Q8_0.gguf",
+                                        "parallel",   "5",
+                                        "chunk_size", "16",
+                                        "ctx_size",   "300",
+                                        "kv_memory",  "1",
                                         NULL};
-    struct bench *b = open_bench(small);
-    struct bench *roomy = open_bench(demo);
+    struct loop_bench *b = loop_bench_load(small), *roomy = loop_bench_load(demo);
     for (uint64_t i = 0; i < N; i++) {
-        struct ask a = question(1 + i, i);
-        peer_send(&b->peer, &a);
-        a = question(1 + i, i);
-        peer_send(&roomy->peer, &a);
+        for (int k = 0; k < 2; k++) {
+            struct ask a = question(1 + i, i);
+            a.m.max_tokens = 100;
+            a.m.flags |= MSG_IGNORE_EOS | MSG_LOGPROBS;
+            a.m.top_logprobs = 5;
+            peer_send(k ? &roomy->peer : &b->peer, &a);
+        }
     }
-    run_all(b);
-    run_all(roomy);
+    loop_bench_run(b);
+    loop_bench_run(roomy);
     for (uint64_t i = 1; i <= N; i++) {
-        CHECK_STR(peer_text(&b->peer, i, 0), peer_text(&roomy->peer, i, 0));
+        check_same_bits(peer_answer(&b->peer, i), peer_answer(&roomy->peer, i));
     }
-    close_bench(b);
-    close_bench(roomy);
+    CHECK(atomic_load(&b->peer.page.n_preempted) > 0);
+    loop_bench_close(b);
+    loop_bench_close(roomy);
 }
 
 int main(void)
 {
-    struct bench *b = open_bench(demo);
+    struct loop_bench *b = loop_bench_load(demo);
     it_answers_as_trained(b);
     together_equals_alone(b);
     a_replay_goes_on(b);
     a_decode_step_allocates_nothing(b);
-    close_bench(b);
+    loop_bench_close(b);
     few_blocks_change_nothing();
     return 0;
 }

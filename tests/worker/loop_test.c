@@ -1,83 +1,33 @@
 /* The token loop with its threads, through real rings and a real control channel; the engine,
  * tokenizer and template are fakes. */
-#include "worker/loop.h"
 #include "ipc/memfd.h"
 #include "shared/clock.h"
 #include "tests/test.h"
 #include "tests/worker/fake_engine.h"
 #include "tests/worker/fake_tokenizer.h"
-#include "tests/worker/peer.h"
+#include "tests/worker/loop_bench.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
 
-enum { NO_LIMIT = 1000 * 1000 };
-
-struct bench {
-    struct models models;
-    struct peer peer;
-    struct channel supervisor, worker;
-    struct loop *loop;
-};
-
-static struct bench *open_bench(size_t n_models, size_t queue_size)
+static struct loop_bench *open_bench(size_t n_models, size_t queue_size)
 {
-    struct bench *b = calloc(1, sizeof(*b));
-    int fds[2];
+    struct loop_bench *b = calloc(1, sizeof(*b));
+    struct err e;
     CHECK(b);
     fake_models_init(&b->models, n_models, 8, 64, 512, 8000);
-    struct err e;
     CHECK_INT(template_create("x", 1, &b->models.v[0].template, &e), 0);
-    peer_init(&b->peer, 1 << 18);
-    CHECK_INT(channel_pair(fds), 0);
-    channel_init(&b->supervisor, fds[0], MSG_SUPERVISOR, MSG_WORKER);
-    channel_init(&b->worker, fds[1], MSG_WORKER, MSG_SUPERVISOR);
-    b->supervisor.state = b->worker.state = MSG_STATE_RUNNING;
-    CHECK_INT(loop_create(&b->models, &b->worker, &b->peer.attach, queue_size, 0, &b->loop), 0);
-    peer_take(&b->peer, NO_LIMIT);
-    CHECK_INT(b->peer.n_models, n_models);
+    loop_bench_start(b, 1 << 18, queue_size);
     return b;
-}
-
-static void close_bench(struct bench *b)
-{
-    loop_destroy(&b->loop);
-    fake_models_finish(&b->models);
-    peer_finish(&b->peer);
-    channel_close(&b->supervisor);
-    channel_close(&b->worker);
-    free(b);
-}
-
-static void turn(struct bench *b)
-{
-    struct err e = {0};
-    int got = loop_turn(b->loop, &e);
-    if (got < 0) {
-        TEST_FAIL("the loop ended: %s: %s", err_text(got), e.detail);
-    }
-    peer_take(&b->peer, NO_LIMIT);
-    if (got == 0 && !peer_all_over(&b->peer)) {
-        loop_sleep(b->loop);
-    }
-}
-
-static void run_all(struct bench *b)
-{
-    uint64_t end = clock_ns() + 20000000000u;
-    while (!peer_all_over(&b->peer)) {
-        turn(b);
-        CHECK(clock_ns() < end);
-    }
 }
 
 /* ---- what it serves ---- */
 
 static void models_are_announced_and_answer(void)
 {
-    struct bench *b = open_bench(2, 100);
+    struct loop_bench *b = open_bench(2, 100);
     CHECK_STR(b->peer.models[0].name, "first");
     CHECK_STR(b->peer.models[1].name, "second");
     CHECK_INT(b->peer.models[0].has_template, 1);
@@ -90,18 +40,18 @@ static void models_are_announced_and_answer(void)
         a.m.model = id % 2;
         peer_send(&b->peer, &a);
     }
-    run_all(b);
+    loop_bench_run(b);
     for (uint64_t id = 1; id <= 60; id++) {
         char text[64];
         snprintf(text, sizeof(text), "answer number %llu", (unsigned long long)id);
         CHECK_STR(peer_text(&b->peer, id, 0), text);
     }
-    close_bench(b);
+    loop_bench_close(b);
 }
 
 static void text_operations(void)
 {
-    struct bench *b = open_bench(2, 100);
+    struct loop_bench *b = open_bench(2, 100);
     struct ask a = ask_op(1, MSG_TOKENIZE);
     a.t.add_special = 1;
     ask_add(&a, MSG_PROMPT_TEXT, 0, "hi<copy>", 8);
@@ -134,7 +84,7 @@ static void text_operations(void)
     a = ask_op(6, MSG_APPLY_TEMPLATE);
     ask_add(&a, MSG_MESSAGES, 0, "[{}]", 4);
     peer_send(&b->peer, &a);
-    run_all(b);
+    loop_bench_run(b);
     const int32_t *got = (const int32_t *)(const void *)peer_answer(&b->peer, 1)->result.data;
     CHECK_INT(peer_answer(&b->peer, 1)->result.len, 9 * sizeof(int32_t));
     CHECK(got[0] == FAKE_BOS && got[1] == FAKE_BYTE + 'h' && got[3] == FAKE_BYTE + '<');
@@ -149,24 +99,24 @@ static void text_operations(void)
     CHECK_INT(peer_answer(&b->peer, 5)->err, ERR_NO_TEMPLATE);
     CHECK_INT(peer_answer(&b->peer, 6)->err, ERR_TEMPLATE);
     CHECK_STR(peer_answer(&b->peer, 6)->detail, "message 0 has no role");
-    close_bench(b);
+    loop_bench_close(b);
 }
 
 static void chats_go_through_the_template(void)
 {
-    struct bench *b = open_bench(1, 100);
+    struct loop_bench *b = open_bench(1, 100);
     struct ask a = ask_chat(1, "[{\"role\":\"user\",\"content\":\"x<copy>\"}]", NULL);
     a.m.max_tokens = 8;
     peer_send(&b->peer, &a);
-    run_all(b);
+    loop_bench_run(b);
     CHECK_STR(peer_text(&b->peer, 1, 0),
               "<s>ok" + 5); /* nothing sure: the copy is told in the middle */
-    close_bench(b);
+    loop_bench_close(b);
 }
 
 /* ---- large payloads and results ---- */
 
-static void send_bulk(struct bench *b, uint64_t id, const struct buf *payload)
+static void send_bulk(struct loop_bench *b, uint64_t id, const struct buf *payload)
 {
     int fd = memfd_create_const("test", payload->data, payload->len);
     CHECK(fd >= 0);
@@ -175,7 +125,7 @@ static void send_bulk(struct bench *b, uint64_t id, const struct buf *payload)
     close(fd);
 }
 
-static void send_note(struct bench *b, uint64_t id, uint32_t type, size_t bytes)
+static void send_note(struct loop_bench *b, uint64_t id, uint32_t type, size_t bytes)
 {
     struct msg_bulk_note m = {.request = id, .bytes = bytes, .type = type};
     CHECK_INT(ring_put(&b->peer.requests, MSG_BULK_NOTE, &m, sizeof(m), NULL, 0), 0);
@@ -183,7 +133,7 @@ static void send_note(struct bench *b, uint64_t id, uint32_t type, size_t bytes)
 
 static void payloads_in_memfds(void)
 {
-    struct bench *b = open_bench(1, 100);
+    struct loop_bench *b = open_bench(1, 100);
     static char text[300001];
     memset(text, 'z', 300000);
     for (int first = 0; first < 2; first++) {
@@ -201,10 +151,10 @@ static void payloads_in_memfds(void)
             send_note(b, id, MSG_TEXT, payload.len);
         } else {
             send_note(b, id, MSG_TEXT, payload.len);
-            turn(b);
+            loop_bench_turn(b);
             send_bulk(b, id, &payload);
         }
-        run_all(b);
+        loop_bench_run(b);
         CHECK_INT(peer_answer(&b->peer, id)->result.len, 300000 * sizeof(int32_t));
         buf_finish(&payload);
     }
@@ -216,7 +166,7 @@ static void payloads_in_memfds(void)
     peer_begin(&b->peer, 3);
     send_note(b, 3, MSG_GENERATE, payload.len);
     send_bulk(b, 3, &payload);
-    run_all(b);
+    loop_bench_run(b);
     CHECK_INT(peer_answer(&b->peer, 3)->err, ERR_CONTEXT_LENGTH);
     /* Cancelled before it came: it ends when it has come. */
     buf_clear(&payload);
@@ -225,18 +175,18 @@ static void payloads_in_memfds(void)
     peer_begin(&b->peer, 4);
     send_note(b, 4, MSG_GENERATE, payload.len);
     peer_tell(&b->peer, MSG_CANCEL, 4);
-    turn(b);
+    loop_bench_turn(b);
     CHECK(!peer_answer(&b->peer, 4)->is_over);
     send_bulk(b, 4, &payload);
-    run_all(b);
+    loop_bench_run(b);
     CHECK_INT(peer_answer(&b->peer, 4)->err, 0);
     buf_finish(&payload);
-    close_bench(b);
+    loop_bench_close(b);
 }
 
 static void large_results_wait_for_the_reader(void)
 {
-    struct bench *b = open_bench(1, 100);
+    struct loop_bench *b = open_bench(1, 100);
     static int32_t ids[3900];
     struct err e;
     for (int i = 0; i < 3900; i++) {
@@ -258,23 +208,23 @@ static void large_results_wait_for_the_reader(void)
     }
     peer_tell(&b->peer, MSG_PAUSE, 2);
     peer_tell(&b->peer, MSG_CANCEL, 2);
-    run_all(b);
+    loop_bench_run(b);
     CHECK_INT(peer_answer(&b->peer, 1)->result.len, 780000);
     CHECK(peer_answer(&b->peer, 2)->result.len < 780000);
     fake_tokenizer_reset();
-    close_bench(b);
+    loop_bench_close(b);
 }
 
 /* ---- limits and moods ---- */
 
 static void a_full_queue_says_busy(void)
 {
-    struct bench *b = open_bench(1, 10);
+    struct loop_bench *b = open_bench(1, 10);
     for (uint64_t id = 1; id <= 40; id++) {
         struct ask a = ask_text(id, "zzzz<copy>");
         peer_send(&b->peer, &a);
     }
-    run_all(b);
+    loop_bench_run(b);
     size_t n_busy = 0;
     for (uint64_t id = 1; id <= 40; id++) {
         int err = peer_answer(&b->peer, id)->err;
@@ -286,89 +236,89 @@ static void a_full_queue_says_busy(void)
     CHECK_STR(peer_answer(&b->peer, 40)->detail, "10 requests wait");
     struct ask a = ask_text(100, "ok<copy>");
     peer_send(&b->peer, &a);
-    run_all(b);
+    loop_bench_run(b);
     CHECK_STR(peer_text(&b->peer, 100, 0), "ok");
-    close_bench(b);
+    loop_bench_close(b);
 }
 
 static void control_by_messages(void)
 {
-    struct bench *b = open_bench(1, 100);
+    struct loop_bench *b = open_bench(1, 100);
     peer_tell(&b->peer, MSG_CANCEL, 77); /* unknown: may have crossed its end */
     peer_tell(&b->peer, MSG_PAUSE, 77);
     struct ask a = ask_text(1, "endless");
     a.m.flags |= MSG_IGNORE_EOS;
     peer_send(&b->peer, &a);
     while (!peer_answer(&b->peer, 1)->choices[0]) {
-        turn(b);
+        loop_bench_turn(b);
     }
     peer_tell(&b->peer, MSG_PAUSE, 1);
-    turn(b);
+    loop_bench_turn(b);
     size_t had = peer_answer(&b->peer, 1)->choices[0]->n_ids;
     for (int i = 0; i < 3; i++) {
-        turn(b);
+        loop_bench_turn(b);
     }
     CHECK_INT(peer_answer(&b->peer, 1)->choices[0]->n_ids, had);
     CHECK_INT(atomic_load(&b->peer.page.phase), STATUS_IDLE);
     peer_tell(&b->peer, MSG_RESUME, 1);
-    turn(b);
-    turn(b);
+    loop_bench_turn(b);
+    loop_bench_turn(b);
     CHECK(peer_answer(&b->peer, 1)->choices[0]->n_ids > had);
     peer_tell(&b->peer, MSG_CANCEL, 1);
-    turn(b);
+    loop_bench_turn(b);
     CHECK(peer_answer(&b->peer, 1)->is_over); /* within one step */
     CHECK_INT(peer_answer(&b->peer, 1)->choices[0]->reason, MSG_FINISH_CANCEL);
-    close_bench(b);
+    loop_bench_close(b);
 }
 
 static void draining_ends_what_runs_and_takes_nothing_new(void)
 {
     for (int is_late = 0; is_late < 2; is_late++) {
-        struct bench *b = open_bench(1, 100);
+        struct loop_bench *b = open_bench(1, 100);
         struct ask a = ask_text(1, "endless");
         a.m.flags |= MSG_IGNORE_EOS;
         a.m.max_tokens = is_late ? 0 : 50;
         peer_send(&b->peer, &a);
         while (!peer_answer(&b->peer, 1)->choices[0]) {
-            turn(b);
+            loop_bench_turn(b);
         }
         if (is_late) { /* its reader is slow: it would never end */
             peer_tell(&b->peer, MSG_PAUSE, 1);
         }
         struct msg_drain m = {.deadline_ms = is_late ? 50 : 10000};
         CHECK_INT(channel_send(&b->supervisor, MSG_DRAIN, 7, &m, sizeof(m), NULL, 0), 0);
-        turn(b);
+        loop_bench_turn(b);
         a = ask_text(2, "late<copy>");
         peer_send(&b->peer, &a);
         struct err e;
         int got;
         while ((got = loop_turn(b->loop, &e)) != LOOP_DRAINED) {
             CHECK(got >= 0);
-            peer_take(&b->peer, NO_LIMIT);
+            peer_take(&b->peer, LOOP_BENCH_ALL);
         }
-        peer_take(&b->peer, NO_LIMIT);
+        peer_take(&b->peer, LOOP_BENCH_ALL);
         CHECK(peer_all_over(&b->peer));
         CHECK_INT(peer_answer(&b->peer, 2)->err, ERR_DRAINING);
         CHECK_INT(peer_answer(&b->peer, 1)->err, is_late ? ERR_DRAINING : 0);
         static struct channel_msg reply;
         CHECK_INT(channel_recv(&b->supervisor, &reply), 1);
         CHECK_INT(reply.type, MSG_DRAINED);
-        close_bench(b);
+        loop_bench_close(b);
     }
 }
 
 static void a_new_gateway_gets_new_rings(void)
 {
-    struct bench *b = open_bench(2, 100);
+    struct loop_bench *b = open_bench(2, 100);
     struct ask a = ask_text(1, "endless");
     a.m.flags |= MSG_IGNORE_EOS;
     peer_send(&b->peer, &a);
     while (!peer_answer(&b->peer, 1)->choices[0]) {
-        turn(b);
+        loop_bench_turn(b);
     }
     a = ask_text(2, "being prepared, perhaps");
     peer_send(&b->peer, &a);
-    turn(b);
+    loop_bench_turn(b);
     /* The supervisor's part. */
     int fds[5];
     size_t bytes = ring_memfd_bytes(65536), mapped;
@@ -398,11 +348,11 @@ static void a_new_gateway_gets_new_rings(void)
     b->peer.n_models = 0;
     CHECK_INT(ring_attach(&b->peer.requests, maps[0], bytes, 8, fds[2]), 0);
     CHECK_INT(ring_attach(&b->peer.events, maps[1], bytes, 8, fds[3]), 0);
-    peer_take(&b->peer, NO_LIMIT);
+    peer_take(&b->peer, LOOP_BENCH_ALL);
     CHECK_INT(b->peer.n_models, 2);
     a = ask_text(1, "again<copy>");
     peer_send(&b->peer, &a);
-    run_all(b);
+    loop_bench_run(b);
     CHECK_STR(peer_text(&b->peer, 1, 0), "again");
     const struct status_page *page = maps[2];
     CHECK(atomic_load(&page->step) > 0);
@@ -414,7 +364,7 @@ static void a_new_gateway_gets_new_rings(void)
     for (int i = 0; i < 3; i++) {
         memfd_unmap(maps[i], i == 2 ? STATUS_PAGE_BYTES : bytes);
     }
-    close_bench(b);
+    loop_bench_close(b);
 }
 
 /* ---- what a broken gateway gets ---- */
@@ -422,7 +372,7 @@ static void a_new_gateway_gets_new_rings(void)
 /* Sends one record and expects the loop's end. */
 static void expect_protocol_death(struct ask *a, uint32_t type, size_t cut)
 {
-    struct bench *b = open_bench(1, 100);
+    struct loop_bench *b = open_bench(1, 100);
     struct buf payload;
     struct err e = {0};
     buf_init(&payload, 0);
@@ -432,7 +382,7 @@ static void expect_protocol_death(struct ask *a, uint32_t type, size_t cut)
     CHECK(e.detail[0]);
     CHECK_INT(err_exit_code(ERR_PROTOCOL), 30);
     buf_finish(&payload);
-    close_bench(b);
+    loop_bench_close(b);
 }
 
 static void broken_records_are_a_protocol_death(void)
@@ -481,7 +431,7 @@ static void broken_records_are_a_protocol_death(void)
 
 static void an_id_that_is_in_use_is_a_protocol_death(void)
 {
-    struct bench *b = open_bench(1, 100);
+    struct loop_bench *b = open_bench(1, 100);
     struct err e;
     for (int i = 0; i < 2; i++) {
         struct ask a = ask_text(5, "endless");
@@ -489,13 +439,13 @@ static void an_id_that_is_in_use_is_a_protocol_death(void)
         peer_send(&b->peer, &a);
     }
     CHECK_INT(loop_turn(b->loop, &e), ERR_PROTOCOL);
-    close_bench(b);
+    loop_bench_close(b);
 }
 
 static void a_memfd_that_lies_is_a_protocol_death(void)
 {
     for (int kind = 0; kind < 4; kind++) {
-        struct bench *b = open_bench(1, 100);
+        struct loop_bench *b = open_bench(1, 100);
         struct err e;
         struct buf payload;
         buf_init(&payload, 0);
@@ -515,7 +465,7 @@ static void a_memfd_that_lies_is_a_protocol_death(void)
         got = got == 0 ? loop_turn(b->loop, &e) : got; /* control comes before the ring */
         CHECK_INT(got, ERR_PROTOCOL);
         buf_finish(&payload);
-        close_bench(b);
+        loop_bench_close(b);
     }
 }
 
@@ -523,7 +473,7 @@ static void scribbles_never_crash(void)
 {
     uint64_t rng = 77;
     for (int round = 0; round < 150; round++) {
-        struct bench *b = open_bench(1, 100);
+        struct loop_bench *b = open_bench(1, 100);
         struct err e;
         struct ask a = ask_text(1, "scribble");
         a.m.max_tokens = 5;
@@ -541,13 +491,13 @@ static void scribbles_never_crash(void)
         for (int i = 0; i < 200 && got >= 0 && !peer_all_over(&b->peer); i++) {
             got = loop_turn(b->loop, &e);
             CHECK(got >= 0 || got == ERR_PROTOCOL);
-            peer_take(&b->peer, NO_LIMIT);
+            peer_take(&b->peer, LOOP_BENCH_ALL);
             if (got == 0 && !peer_all_over(&b->peer)) {
                 loop_sleep(b->loop);
             }
         }
         buf_finish(&payload);
-        close_bench(b);
+        loop_bench_close(b);
     }
 }
 
@@ -557,7 +507,7 @@ static _Atomic pid_t loop_thread;
 
 static void *run_loop(void *arg)
 {
-    struct bench *b = arg;
+    struct loop_bench *b = arg;
     struct err e;
     loop_thread = gettid();
     CHECK_INT(loop_run(b->loop, &e), 0);
@@ -580,14 +530,14 @@ static long n_wakeups(pid_t thread)
 
 static void an_idle_loop_never_wakes(void)
 {
-    struct bench *b = open_bench(1, 100);
+    struct loop_bench *b = open_bench(1, 100);
     pthread_t thread;
     CHECK_INT(pthread_create(&thread, NULL, run_loop, b), 0);
     struct ask a = ask_text(1, "once<copy>");
     peer_send(&b->peer, &a);
     while (!peer_all_over(&b->peer)) {
         usleep(1000);
-        peer_take(&b->peer, NO_LIMIT);
+        peer_take(&b->peer, LOOP_BENCH_ALL);
     }
     usleep(50000);
     long before = n_wakeups(loop_thread);
@@ -596,7 +546,7 @@ static void an_idle_loop_never_wakes(void)
     struct msg_drain m = {.deadline_ms = 1000};
     CHECK_INT(channel_send(&b->supervisor, MSG_DRAIN, 7, &m, sizeof(m), NULL, 0), 0);
     pthread_join(thread, NULL);
-    close_bench(b);
+    loop_bench_close(b);
 }
 
 int main(void)
