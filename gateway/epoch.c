@@ -43,11 +43,16 @@ void epoch_release(struct link *l)
     l->requests.dead = l->events.dead = true;
 }
 
+/* What a client is told of the worker's absence: why it is absent, if that may pass. */
+static int reason(const struct link *l)
+{
+    return err_http(l->why.err) == 503 ? l->why.err : ERR_WORKER_DOWN;
+}
+
 static void fail_all(struct link *l)
 {
     struct err e;
-    int code = err_http(l->why.err) == 503 ? l->why.err : ERR_WORKER_DOWN;
-    err_set(&e, code, "%s", l->why.detail);
+    err_set(&e, reason(l), "%s", l->why.detail);
     for (size_t i = 0; i < LIMIT_LIVE_REQUESTS; i++) {
         if (l->journal.entries[i].id) {
             link_fail(l, &l->journal.entries[i], &e);
@@ -82,7 +87,7 @@ static int end_of_patience(const struct link *l, const struct journal_entry *en,
     }
     return now - en->waits_ms < l->resume_ms
                ? 0
-               : err_set(e, ERR_WORKER_DOWN, "%s; no worker went on within %.1f s", l->why.detail,
+               : err_set(e, reason(l), "%s; no worker went on within %.1f s", l->why.detail,
                          (double)(now - en->waits_ms) / 1000);
 }
 

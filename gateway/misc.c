@@ -222,6 +222,10 @@ void misc_metrics(struct exchange *x)
     metrics_set(METRIC_KV_USED, st.kv_used);
     metrics_set(METRIC_KV_CACHED, st.kv_cached);
     metrics_set(METRIC_KV_EVICTED, st.kv_evicted);
+    metrics_set(METRIC_KV_RESTORED, st.kv_restored);
+    metrics_set(METRIC_KV_BROKEN, st.kv_broken);
+    metrics_set(METRIC_STORE_WEIGHTS, st.weights_bytes);
+    metrics_set(METRIC_STORE_KV, st.cache_bytes);
     metrics_set(METRIC_PREEMPTED, st.n_preempted);
     metrics_set(METRIC_WORKER_STARTS, l->n_epochs);
     metrics_set(METRIC_RESUMED, l->n_resumed);

@@ -38,6 +38,8 @@ struct status_page {
     /* of the KV caches of all models; blocks */
     _Atomic uint64_t kv_blocks, kv_used, kv_cached;
     _Atomic uint64_t kv_evicted, n_preempted; /* since the worker's start */
+    _Atomic uint64_t kv_restored, kv_broken; /* that an earlier worker left; of those, not whole */
+    _Atomic uint64_t weights_bytes, cache_bytes; /* memory that stores take (ipc/store.h) */
     _Atomic uint32_t words_len;
     char words[STATUS_WORDS_BYTES]; /* last words: text of what went wrong */
 };

@@ -163,7 +163,8 @@ static void death_of_worker(struct supervisor *s, struct policy_death *d, uint64
     bool is_hopeless;
     int err = reason_of(w, d, &is_hopeless);
     uint64_t wait_ms = r.gives_up || is_hopeless ? 0 : MAX(r.delay_ms + s->load_ms, 1u);
-    end_epoch(s, err, wait_ms, r.blame == POLICY_OWN, detail, now_ms);
+    bool is_counted = r.blame == POLICY_OWN && err != ERR_MODEL_CHANGED; /* no request did that */
+    end_epoch(s, err, wait_ms, is_counted, detail, now_ms);
     s->died_ms = now_ms;
     s->worker_at_ms = now_ms + r.delay_ms;
     if (r.gives_up) {

@@ -85,6 +85,11 @@ static bool unload_one(struct fleet *f, bool may_unload)
     return i >= 0;
 }
 
+void fleet_unload(struct fleet *f, const struct model *m)
+{
+    unload(f, index_of(f, m), false);
+}
+
 static void unload_idle(struct fleet *f)
 {
     for (size_t i = 0; f->idle_ns && i < f->models->n; i++) {

@@ -25,6 +25,9 @@ void fleet_finish(struct fleet *f);
 
 struct scheduler *fleet_scheduler(const struct fleet *f, const struct model *m);
 
+/* Unloads a loaded model that nobody uses, with all that is kept of it. */
+void fleet_unload(struct fleet *f, const struct model *m);
+
 /* A MSG_LOAD or MSG_UNLOAD that was read. */
 void fleet_order(struct fleet *f, struct request *r, struct request *live);
 

@@ -4,6 +4,7 @@
 #include "shared/clock.h"
 #include "shared/log.h"
 #include "worker/loop_state.h"
+#include "worker/stores.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -12,7 +13,10 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { FULL_RING_POLL_MS = 5 }; /* the gateway has no bell to say that it made room */
+enum {
+    FULL_RING_POLL_MS = 5, /* the gateway has no bell to say that it made room */
+    STORES_STEPS = 64,     /* every so many steps the size of the stores is told */
+};
 
 /* ---- control ---- */
 
@@ -200,6 +204,15 @@ static void set(_Atomic uint64_t *at, uint64_t value)
     atomic_store_explicit(at, value, memory_order_relaxed);
 }
 
+/* Asks the kernel, and so not at every step. */
+static void tell_stores(const struct loop *l)
+{
+    struct status_page *page = l->attach->status;
+    struct stores *stores = l->models->options.stores;
+    set(&page->weights_bytes, stores_resident_bytes(stores, STORE_WEIGHTS));
+    set(&page->cache_bytes, stores_resident_bytes(stores, STORE_KV));
+}
+
 static void tell_caches(const struct loop *l)
 {
     struct status_page *page = l->attach->status;
@@ -214,12 +227,16 @@ static void tell_caches(const struct loop *l)
         sum.n_used += c.n_used;
         sum.n_cached += c.n_cached;
         sum.n_evicted += c.n_evicted;
+        sum.n_restored += c.n_restored;
+        sum.n_broken += c.n_broken;
         n_preempted += scheduler_stats(l->fleet.schedulers[i]).n_preempted;
     }
     set(&page->kv_blocks, (uint64_t)sum.n_blocks);
     set(&page->kv_used, (uint64_t)sum.n_used);
     set(&page->kv_cached, (uint64_t)sum.n_cached);
     set(&page->kv_evicted, sum.n_evicted);
+    set(&page->kv_restored, sum.n_restored);
+    set(&page->kv_broken, sum.n_broken);
     set(&page->n_preempted, n_preempted);
 }
 
@@ -249,6 +266,9 @@ static bool compute(struct loop *l)
     }
     if (computed || l->n_live == 0) {
         tell_caches(l);
+    }
+    if (!computed || atomic_load_explicit(&page->step, memory_order_relaxed) % STORES_STEPS == 0) {
+        tell_stores(l);
     }
     atomic_store_explicit(&page->n_active, (uint32_t)n_running, memory_order_relaxed);
     atomic_store_explicit(&page->n_queued, (uint32_t)n_waiting, memory_order_relaxed);

@@ -1,6 +1,7 @@
 /* Requests on their way in: from ring records, from notes and memfds in any order, until they wait
  * for a model or a prepare thread has them. Token loop; never blocks. */
 #include "ipc/memfd.h"
+#include "shared/log.h"
 #include "worker/loop_state.h"
 #include "worker/report.h"
 
@@ -93,13 +94,37 @@ static void report(struct loop *l, struct request *r)
     }
 }
 
+/* The answers that run of the old file go on; others are told, or wait for the new file when there are
+ * none. */
+static void wait_for_new_file(struct loop *l, struct request *r, const struct err *e)
+{
+    bool is_used = l->n_orphans > 0;
+    for (const struct request *k = l->live; k; k = k->next_live) {
+        is_used = is_used || (k->model == r->model && k->stage != REQUEST_ENDED &&
+                              k->stage != REQUEST_LOADING);
+    }
+    if (is_used) {
+        events_fail(&l->events, r, e);
+    } else {
+        log_warn("%s: %s", err_text(e->code), e->detail);
+        fleet_unload(&l->fleet, r->model);
+    }
+}
+
 /* Its model is loaded: it is prepared. Else it waits. */
 static void prepare_loaded(struct loop *l, struct request *r)
 {
-    if (r->model->engine) {
-        r->stage = REQUEST_PREPARING;
-        prepare_submit(l->prepare, r);
+    struct err e;
+    if (!r->model->engine) {
+        return;
     }
+    const struct gguf *file = engine_gguf(r->model->engine);
+    if (file && gguf_check_unchanged(file, &e) < 0) {
+        wait_for_new_file(l, r, &e);
+        return;
+    }
+    r->stage = REQUEST_PREPARING;
+    prepare_submit(l->prepare, r);
 }
 
 void loop_intake_loaded(struct loop *l)

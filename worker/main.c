@@ -10,6 +10,7 @@
 #include "shared/clock.h"
 #include "shared/log.h"
 #include "shared/num.h"
+#include "worker/bus.h"
 #include "worker/loop.h"
 #include "worker/sandbox.h"
 #include "worker/stores.h"
@@ -250,6 +251,7 @@ static int run_server(uint64_t epoch)
     }
     config_init(&s.config);
     attach_init(&s.attach);
+    bus_guard(&s.attach);
     device_init(&s.device);
     channel_init(&s.channel, CHANNEL_CHILD_FD, MSG_WORKER, MSG_SUPERVISOR);
     s.stores = stores_create(&s.channel, epoch);
