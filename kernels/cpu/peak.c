@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -38,6 +39,7 @@ double peak_read_rate(struct pool *pool)
                          .sums = calloc((size_t)pool_threads(pool) * 8, sizeof(uint64_t))};
     double best = NAN;
     if (data && j.sums) {
+        madvise(data, READ_BYTES, MADV_HUGEPAGE); /* as packed weights have */
         memset(data, 1, READ_BYTES);
         for (int i = 0; i < READ_ROUNDS; i++) {
             uint64_t start = clock_ns();
@@ -50,8 +52,9 @@ double peak_read_rate(struct pool *pool)
     return best;
 }
 
-/* Independent chains of dot products, so that their latency hides. Each returns operations done; the
- * sums go to *sink, so that nothing is optimised away. */
+/* Independent chains of dot products, so that their latency hides; they begin differently, since a
+ * compiler computes equal ones once. Each function returns the operations done; the sums go to *sink,
+ * so that nothing is optimised away. */
 typedef double dot_fn(int64_t n_steps, int32_t *sink);
 
 static double dot_scalar(int64_t n_steps, int32_t *sink)
@@ -74,7 +77,9 @@ __attribute__((target("avx2"))) static double dot_avx2(int64_t n_steps, int32_t 
 {
     volatile char seed = 3;
     __m256i sums[CHAINS], x = _mm256_set1_epi8(seed), ones = _mm256_set1_epi16(1);
-    memset(sums, 0, sizeof(sums));
+    for (int c = 0; c < CHAINS; c++) {
+        sums[c] = _mm256_set1_epi32(c);
+    }
     for (int64_t i = 0; i < n_steps; i++) {
 #pragma GCC unroll 12
         for (int c = 0; c < CHAINS; c++) {
@@ -93,7 +98,9 @@ __attribute__((target("avx2,avxvnni"))) static double dot_avx_vnni(int64_t n_ste
 {
     volatile char seed = 3;
     __m256i sums[CHAINS], x = _mm256_set1_epi8(seed);
-    memset(sums, 0, sizeof(sums));
+    for (int c = 0; c < CHAINS; c++) {
+        sums[c] = _mm256_set1_epi32(c);
+    }
     for (int64_t i = 0; i < n_steps; i++) {
 #pragma GCC unroll 12
         for (int c = 0; c < CHAINS; c++) {
@@ -112,7 +119,9 @@ __attribute__((target("avx512f,avx512vnni"))) static double dot_avx512(int64_t n
 {
     volatile char seed = 3;
     __m512i sums[CHAINS], x = _mm512_set1_epi8(seed);
-    memset(sums, 0, sizeof(sums));
+    for (int c = 0; c < CHAINS; c++) {
+        sums[c] = _mm512_set1_epi32(c);
+    }
     for (int64_t i = 0; i < n_steps; i++) {
 #pragma GCC unroll 12
         for (int c = 0; c < CHAINS; c++) {

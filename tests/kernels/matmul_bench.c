@@ -9,77 +9,18 @@
 
 #include "kernels/cpu/matmul_kernel.h"
 #include "kernels/cpu/panel.h"
+#include "kernels/cpu/peak.h"
 #include "tests/kernels/blocks.h"
 
-#include <immintrin.h>
 #include <time.h>
 
-enum { TOKENS = 512, ROUNDS = 7, STREAM_BYTES = 192 << 20, PEAK_STEPS = 1000000 };
+enum { TOKENS = 512, ROUNDS = 7, DECODE_BYTES = 192 << 20 };
 
 static double now_s(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* --- the walls ------------------------------------------------------------------------------- */
-
-__attribute__((target("avx2"))) static void read_slice(void *arg, int64_t lo, int64_t hi,
-                                                       int thread)
-{
-    (void)thread;
-    const __m256i *p = arg;
-    __m256i sum[8];
-    memset(sum, 0, sizeof sum);
-    for (int64_t i = lo; i < hi; i += 8) {
-#pragma GCC unroll 8
-        for (int k = 0; k < 8; k++) {
-            sum[k] = _mm256_or_si256(sum[k], _mm256_load_si256(&p[i + k]));
-        }
-    }
-    __asm__ volatile("" ::"m"(sum));
-}
-
-static double stream_gbs(struct pool *pool, void *buffer)
-{
-    double best = 1e9;
-    for (int i = 0; i < ROUNDS; i++) {
-        double t = now_s();
-        pool_run(pool, STREAM_BYTES / 32, 4096, read_slice, buffer);
-        best = fmin(best, now_s() - t);
-    }
-    return STREAM_BYTES / best * 1e-9;
-}
-
-__attribute__((target("avx512f,avx512vnni"))) static void peak_slice(void *arg, int64_t lo,
-                                                                     int64_t hi, int thread)
-{
-    (void)thread;
-    __m512i a[12], b = _mm512_set1_epi8(1);
-    for (int k = 0; k < 12; k++) { /* equal chains would be computed once */
-        a[k] = _mm512_set1_epi32(k);
-    }
-    for (int64_t i = lo; i < hi; i++) {
-#pragma GCC unroll 12
-        for (int k = 0; k < 12; k++) {
-            a[k] = _mm512_dpbusd_epi32(a[k], b, b);
-        }
-    }
-    *(volatile int *)arg = _mm512_reduce_add_epi32(a[0]) + _mm512_reduce_add_epi32(a[11]);
-    __asm__ volatile("" ::"m"(a));
-}
-
-static double peak_gops(struct pool *pool)
-{
-    double best = 1e9;
-    int sink[64];
-    for (int i = 0; i < ROUNDS; i++) {
-        double t = now_s();
-        pool_run(pool, PEAK_STEPS, 1000, peak_slice, sink);
-        best = fmin(best, now_s() - t);
-    }
-    return PEAK_STEPS * 12.0 * 128 / best * 1e-9;
 }
 
 /* --- one type and kernel --------------------------------------------------------------------- */
@@ -102,7 +43,7 @@ static void bench(struct pool *pool, const char *name, const struct matmul_kerne
     static const int64_t tokens[] = {1, 2, 4, 8, 16, TOKENS};
     double best[COUNT_OF(tokens)];
     size_t bytes = type_row_bytes(type, (size_t)cols) * (size_t)rows;
-    int n = (int)MAX(MIN(STREAM_BYTES / bytes, 256), 1);
+    int n = (int)MAX(MIN(DECODE_BYTES / bytes, 256), 1);
     uint64_t seed = 1;
     uint8_t *data = malloc(bytes);
     blocks_fill(type, data, rows * cols, &seed);
@@ -172,8 +113,6 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: matmul_bench [threads [rows cols(a multiple of 256) [type...]]]\n");
         return 1;
     }
-    void *buffer = aligned_alloc(64, STREAM_BYTES);
-    memset(buffer, 1, STREAM_BYTES);
     printf("%d threads, %" PRId64 " x %" PRId64 "; GB/s for 1, 2, 4, 8 tokens\n",
            pool_threads(pool), rows, cols);
     for (size_t v = 0; v < COUNT_OF(kernels); v++) {
@@ -186,13 +125,9 @@ int main(int argc, char **argv)
                 bench(pool, kernels[v].name, kernels[v].kernel, blocks_types[i], rows, cols);
             }
         }
-        printf("plain read %.1f GB/s", stream_gbs(pool, buffer));
-        if (kernels[0].is_there) {
-            printf(", integer dot product %.0f GOP/s", peak_gops(pool));
-        }
-        putchar('\n');
+        printf("plain read %.1f GB/s, 8-bit dot product %.0f GOP/s\n", peak_read_rate(pool) * 1e-9,
+               peak_dot_rate(pool, v == 0 && kernels[0].is_there ? ISA_AVX512 : ISA_AVX2) * 1e-9);
     }
-    free(buffer);
     pool_destroy(&pool);
     return 0;
 }
