@@ -23,7 +23,8 @@ enum {
     TILE_CACHE_BYTES = 256 * 1024,         /* of weights that stay in L2 while all tokens pass */
     TILE_WIDE_BYTES = 512 * 1024,          /* of wide panels, at most */
     TILE_WIDE_VECS = SIMD_ROWS == 16 ? 2 : 1,
-    TILE_MANY = 24, /* tokens that are worth wide panels */
+    TILE_AHEAD_BYTES = 8192, /* what memory is asked for while a tile works */
+    TILE_MANY = 24,          /* tokens that are worth wide panels */
 };
 
 /* How a type's codes become weights: scale * (code - 2^offset) or, is_affine, scale * code + min.
@@ -92,6 +93,18 @@ SIMD_INLINE void tile_put(const struct tile *t, int64_t row, const int n, const 
         simd_f v = m->bias ? simd_add(sums[i], bias) : sums[i];
         v = m->add ? simd_add(v, simd_load_f32(m->add + at + i * m->y_stride)) : v;
         simd_store_f32(m->y + at + i * m->y_stride, v);
+    }
+}
+
+/* Asks memory for part u of the block that comes TILE_AHEAD_BYTES after this one. A unit reads its
+ * block in several places at once, which the machine does not foresee as it does a plain stream:
+ * without this, one token got 30 GB/s through Q6_K where a plain stream gave 48. */
+SIMD_INLINE void tile_fetch(const struct tile_kind *k, const char *block, int u)
+{
+    const int lines = (k->bytes + 64 * k->units - 1) / (64 * k->units);
+#pragma GCC unroll 16
+    for (int i = 0; i < lines; i++) {
+        _mm_prefetch(block + TILE_AHEAD_BYTES + (u * lines + i) * 64, _MM_HINT_T0);
     }
 }
 
@@ -185,6 +198,9 @@ SIMD_INLINE void tile_int(const struct tile_kind *k, tile_head_fn *head, tile_un
             for (int u = 0; u < k->units; u++) {
                 simd_i w[8];
                 const char *xu = x + (size_t)u * sizeof(struct matmul_unit);
+                if (a == 0) {
+                    tile_fetch(k, block, u);
+                }
                 unit(block, u, half + a, w);
 #pragma GCC unroll 16
                 for (int i = 0; i < n; i += TILE_SIDE) {
@@ -256,6 +272,9 @@ SIMD_INLINE void tile_widen(const struct tile_kind *k, tile_head_fn *head, tile_
 #pragma GCC unroll 1
             for (int u = 0; u < k->units; u++, at += tile_wide_bytes(k)) {
                 simd_i w[8];
+                if (half == 0) {
+                    tile_fetch(k, block, u);
+                }
                 unit(block, u, half, w);
 #pragma GCC unroll 8
                 for (int q = 0; q < 8; q++) {
