@@ -78,6 +78,7 @@ static void take(struct control *c, struct channel_msg *m)
         struct msg_detach detach;
         struct msg_drain drain;
         struct msg_poison poison;
+        struct msg_told told;
     } p;
     switch (m->type) {
     case MSG_CONFIG:
@@ -109,6 +110,15 @@ static void take(struct control *c, struct channel_msg *m)
     case MSG_POISON:
         memcpy(&p.poison, m->payload, sizeof(p.poison));
         link_poison(&c->link, &p.poison);
+        break;
+    case MSG_TALLY:
+        memcpy(&c->link.tally, m->payload, sizeof(c->link.tally));
+        break;
+    case MSG_TOLD:
+        memcpy(&p.told, m->payload, sizeof(p.told));
+        if (c->front->told) {
+            c->front->told(c->front_state, &p.told, m->n_fds > 0 ? m->fds[0] : -1);
+        }
         break;
     case MSG_DRAIN:
         memcpy(&p.drain, m->payload, sizeof(p.drain));

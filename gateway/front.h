@@ -26,6 +26,9 @@ struct front {
     int (*listen)(void *front, int *fds, size_t n_tcp, size_t n_unix, struct err *e);
     void (*worker_changed)(void *front);
     void (*drain)(void *front, uint64_t deadline_ms);
+    /* The supervisor's answer to an ASK; fd (borrowed) is -1 with an error. NULL: the front never
+     * asks. */
+    void (*told)(void *front, const struct msg_told *m, int fd);
 };
 
 #endif

@@ -71,6 +71,7 @@ struct link {
     uv_loop_t *loop;              /* borrowed */
     struct channel *channel;      /* borrowed */
     struct notice notice;         /* to the supervisor */
+    struct msg_tally tally;       /* from it */
     void (*on_change)(void *arg); /* after every change of state */
     void *arg;
     enum link_state state;

@@ -228,6 +228,14 @@ void misc_metrics(struct exchange *x)
     metrics_set(METRIC_STORE_KV, st.cache_bytes);
     metrics_set(METRIC_PREEMPTED, st.n_preempted);
     metrics_set(METRIC_WORKER_STARTS, l->n_epochs);
+    metrics_set(METRIC_DEATHS_OWN, l->tally.n_own);
+    metrics_set(METRIC_DEATHS_EXTERNAL, l->tally.n_external);
+    metrics_set(METRIC_DEATHS_ORDERED, l->tally.n_ordered);
+    metrics_set(METRIC_DEATHS_OOM, l->tally.n_oom);
+    metrics_set(METRIC_DEATHS_CONDEMNED, l->tally.n_condemned);
+    metrics_set(METRIC_REPORTS, l->tally.n_reports);
+    metrics_set(METRIC_UNREPORTED, l->tally.n_unreported);
+    metrics_set(METRIC_RUNG, l->tally.rung);
     metrics_set(METRIC_RESUMED, l->n_resumed);
     metrics_set(METRIC_WAITING, st.n_waiting);
     metrics_set(METRIC_SUSPECTS, l->trial.n_suspects);

@@ -1,6 +1,7 @@
 /* Listeners and the list of connections. Runs on the gateway's loop. libuv's own accept is not
  * used: when descriptors run out it opens a file, which the sandbox forbids. */
 #include "gateway/server.h"
+#include "gateway/crashes.h"
 #include "gateway/metrics.h"
 #include "shared/log.h"
 
@@ -310,4 +311,5 @@ const struct front server_front = {
     .listen = listen_on,
     .worker_changed = worker_changed,
     .drain = drain,
+    .told = crashes_told,
 };

@@ -32,6 +32,8 @@ struct server {
     size_t n_handles; /* libuv still holds */
     int spare_fd;     /* given up for a moment to answer 503 when descriptors run out */
     bool is_draining, is_drained;
+    struct crashes *asks; /* questions that the supervisor has not answered (crashes.c) */
+    uint64_t n_asks;
     char read_buffer[SERVER_READ_BYTES];
 };
 

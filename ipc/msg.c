@@ -27,6 +27,10 @@ _Static_assert(sizeof(struct msg_detach) == 24 + MSG_DETAIL_BYTES, "msg_detach")
 _Static_assert(sizeof(struct msg_breach) == 8 + MSG_DETAIL_BYTES, "msg_breach");
 _Static_assert(sizeof(struct msg_poison) == 48, "msg_poison");
 _Static_assert(sizeof(struct msg_store) == 48, "msg_store");
+_Static_assert(sizeof(struct msg_crash) == 152 + MSG_DETAIL_BYTES, "msg_crash");
+_Static_assert(sizeof(struct msg_ask) == 8 + MSG_NAME_BYTES, "msg_ask");
+_Static_assert(sizeof(struct msg_told) == 16, "msg_told");
+_Static_assert(sizeof(struct msg_tally) == 64, "msg_tally");
 _Static_assert(sizeof(struct msg_stage) == 32 + 2 * MSG_DETAIL_BYTES, "msg_stage");
 _Static_assert(sizeof(struct msg_model) == 48 + 2 * MSG_NAME_BYTES + 224, "msg_model");
 _Static_assert(sizeof(struct msg_generate) == 104, "msg_generate");
@@ -111,6 +115,22 @@ static bool fields_ok(uint32_t type, const void *payload, size_t len)
         struct msg_breach m;
         memcpy(&m, payload, sizeof(m));
         return len == sizeof(m) && IS_TERMINATED(m.detail);
+    }
+    case MSG_CRASH: {
+        struct msg_crash m;
+        memcpy(&m, payload, sizeof(m));
+        return len == sizeof(m) && IS_TERMINATED(m.who) && IS_TERMINATED(m.blame) &&
+               IS_TERMINATED(m.next) && IS_TERMINATED(m.reason);
+    }
+    case MSG_CRASHED: {
+        struct msg_crashed m;
+        memcpy(&m, payload, sizeof(m));
+        return len == sizeof(m) && IS_TERMINATED(m.name);
+    }
+    case MSG_ASK: {
+        struct msg_ask m;
+        memcpy(&m, payload, sizeof(m));
+        return len == sizeof(m) && IS_TERMINATED(m.name);
     }
     case MSG_VERDICT: {
         struct msg_verdict m;

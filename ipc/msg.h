@@ -131,6 +131,63 @@ struct msg_poison {
     uint64_t left_ms;
 };
 
+enum msg_crash_flags {
+    MSG_CRASH_IS_OVER = 1, /* it has ended, this is all; else it is to be ended, more comes */
+    MSG_CRASH_OOM = 2,     /* by the kernel, for want of memory */
+    MSG_CRASH_STUCK = 4,   /* it does not end: the kernel holds it */
+    MSG_CRASH_READY = 8,   /* it had been ready */
+    MSG_CRASH_GPU = 16,    /* it held the GPU */
+    MSG_CRASH_PAGE = 32,   /* the first fd is its status page */
+    MSG_CRASH_STDERR = 64, /* the next fd is a const memfd: the end of its stderr */
+};
+
+/* What the supervisor knows of a child's death, for the report. fds: as the flags say. */
+struct msg_crash {
+    uint64_t epoch;
+    int64_t unix_s;     /* when */
+    uint64_t life_ms;
+    uint32_t pid;
+    int32_t exit_code;  /* -1: none */
+    int32_t signal;     /* 0: none */
+    uint32_t flags;     /* enum msg_crash_flags */
+    uint32_t n_skipped; /* deaths since the last report that got none */
+    uint32_t rung;      /* of the degrade ladder that it ran on */
+    char who[16];       /* "worker" */
+    char blame[24];     /* "its own fault" */
+    char next[64];      /* "started again at once"; "" while it lives */
+    char reason[MSG_DETAIL_BYTES]; /* why we ended it; "" if we did not */
+};
+
+/* The reporter: what can be lost is on disk. */
+struct msg_crashed {
+    int32_t err; /* 0, or why there is no report */
+    uint32_t reserved;
+    char name[MSG_NAME_BYTES]; /* of the report */
+};
+
+/* The gateway asks about crash reports; the supervisor has it answered by a process that may touch
+ * the disk. */
+struct msg_ask {
+    uint64_t ask;              /* the gateway's number for it */
+    char name[MSG_NAME_BYTES]; /* of a report; "" lists them */
+};
+
+/* fd: a const memfd with JSON; none with an error. */
+struct msg_told {
+    uint64_t ask;
+    int32_t err;
+    uint32_t reserved;
+};
+
+/* What the supervisor has counted since its start, whenever it changed. */
+struct msg_tally {
+    uint64_t n_own, n_external, n_ordered; /* deaths of workers, by whose fault */
+    uint64_t n_oom, n_condemned;           /* of n_own: for want of memory; ended by us */
+    uint64_t n_reports, n_unreported;      /* crash reports; deaths that got none */
+    uint32_t rung;                         /* of the degrade ladder, 0 is the full speed */
+    uint32_t reserved;
+};
+
 struct msg_drain {
     uint64_t deadline_ms; /* from now */
 };

@@ -28,6 +28,15 @@ void status_beat(struct status_page *s, enum status_phase phase)
     atomic_fetch_add_explicit(&s->beat, 1, memory_order_release);
 }
 
+void status_requests(struct status_page *s, const uint64_t *ids, size_t n)
+{
+    n = MIN(n, (size_t)STATUS_REQUESTS);
+    for (size_t i = 0; i < n; i++) {
+        atomic_store_explicit(&s->requests[i], ids[i], memory_order_relaxed);
+    }
+    atomic_store_explicit(&s->n_requests, (uint32_t)n, memory_order_release);
+}
+
 void status_last_words(struct status_page *s, const char *fmt, ...)
 {
     if (atomic_load_explicit(&s->words_len, memory_order_relaxed)) {

@@ -21,7 +21,7 @@ enum status_phase {
     STATUS_PHASE_COUNT
 };
 
-enum { STATUS_WORDS_BYTES = 1024, STATUS_PAGE_BYTES = 4096 };
+enum { STATUS_WORDS_BYTES = 1024, STATUS_PAGE_BYTES = 4096, STATUS_REQUESTS = 64 };
 
 struct status_page {
     uint64_t magic;
@@ -40,6 +40,9 @@ struct status_page {
     _Atomic uint64_t kv_evicted, n_preempted; /* since the worker's start */
     _Atomic uint64_t kv_restored, kv_broken; /* that an earlier worker left; of those, not whole */
     _Atomic uint64_t weights_bytes, cache_bytes; /* memory that stores take (ipc/store.h) */
+    /* the gateway's numbers of the requests it has, as many as there is room for */
+    _Atomic uint64_t requests[STATUS_REQUESTS];
+    _Atomic uint32_t n_requests;
     _Atomic uint32_t words_len;
     char words[STATUS_WORDS_BYTES]; /* last words: text of what went wrong */
 };
@@ -49,6 +52,8 @@ void status_format(void *map, uint64_t epoch);
 /* NULL if the page is not of this epoch. */
 struct status_page *status_attach(void *map, size_t bytes, uint64_t epoch);
 void status_beat(struct status_page *s, enum status_phase phase);
+/* Which requests the worker has. */
+void status_requests(struct status_page *s, const uint64_t *ids, size_t n);
 void status_last_words(struct status_page *s, const char *fmt, ...) PRINTF_LIKE(2, 3);
 const char *status_phase_name(uint32_t phase);
 

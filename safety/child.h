@@ -2,6 +2,7 @@
  *
  *   NONE -> STARTED -> GREETED -> ATTACHED -> READY
  *   any living state -> ENDING (SIGTERM, a grace period) -> KILLED (SIGKILL) -> reaped: NONE
+ *   any living state -> CONDEMNED (its evidence is being written) -> ENDING
  *   KILLED -> STUCK when the kernel does not let it die within CHILD_REAP_MS (state D)
  *
  * A child's own exit leads from every state to NONE. pid and pidfd are valid in all states but
@@ -11,6 +12,7 @@
 
 #include "ipc/channel.h"
 #include "safety/policy.h"
+#include "safety/process.h"
 #include "shared/err.h"
 
 enum child_state {
@@ -19,6 +21,7 @@ enum child_state {
     CHILD_GREETED,  /* has its configuration */
     CHILD_ATTACHED, /* has its rings */
     CHILD_READY,
+    CHILD_CONDEMNED, /* hangs or broke the protocol; no signal was sent yet */
     CHILD_ENDING,
     CHILD_KILLED,
     CHILD_STUCK,
@@ -37,11 +40,12 @@ struct child {
     enum child_state state;
     pid_t pid;
     int pidfd;              /* owned; -1 */
+    int stderr_fd;          /* owned; -1 */
     struct channel channel; /* owned */
     uint64_t epoch;
     uint64_t start_ms;
     uint64_t deadline_ms; /* of the present state; UINT64_MAX: none */
-    uint64_t reap_ms;
+    uint64_t reap_ms, evidence_ms;
     bool keeps_terminal;
     bool was_ready;
     bool is_drained;
@@ -51,19 +55,15 @@ struct child {
 };
 
 struct child_options {
-    const char *path;    /* of the program */
-    char *const *argv;   /* terminated by NULL; copied by the kernel */
-    bool keeps_terminal; /* the front of run and chat: stays in our process group with our stdin and
-                            stdout; all others get a group of their own and never see Ctrl-C */
-    int oom_score_adj;   /* raised to this; 0 leaves it */
-    uint64_t reap_ms;    /* how long SIGKILL may take; 0: CHILD_REAP_MS */
+    struct process_options process;
+    uint64_t reap_ms;     /* how long SIGKILL may take; 0: CHILD_REAP_MS */
+    uint64_t evidence_ms; /* what is known of it is written down before we end it, in at most this
+                             time; 0: nobody does */
 };
 
 void child_init(struct child *c, const char *name, enum msg_peer role);
 
-/* Forks and executes; the child finds its channel at CHANNEL_CHILD_FD, every other descriptor but
- * 0, 1, 2 closed, default signals, no core dumps, and dies with us. If the program cannot be
- * executed the child says so on stderr and exits with POLICY_EXEC_FAILED. 0 or -errno. */
+/* As process_start; it is to greet within CHILD_HELLO_MS. 0 or -errno. */
 MUST_CHECK int child_spawn(struct child *c, const struct child_options *o, uint64_t epoch,
                            uint64_t now_ms);
 
@@ -74,8 +74,10 @@ static inline bool child_is_alive(const struct child *c) /* and not yet on its w
 
 /* SIGTERM now, SIGKILL after grace_ms. No effect on a child that is already on its way out. */
 void child_end(struct child *c, uint64_t grace_ms, uint64_t now_ms);
-/* The same for a child that hangs or broke the protocol: its death is its own fault. */
+/* The same for a child that hangs or broke the protocol: its death is its own fault. One with
+ * evidence_ms first waits for child_execute, at most so long. */
 void child_condemn(struct child *c, uint64_t now_ms, const char *fmt, ...) PRINTF_LIKE(3, 4);
+void child_execute(struct child *c, uint64_t now_ms); /* no effect on one that is not condemned */
 void child_kill(struct child *c, uint64_t now_ms);
 
 /* Deadlines of ending and killing; true when it just became STUCK. */

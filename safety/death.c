@@ -1,5 +1,6 @@
 /* What follows from a child's death; runs in the supervisor's loop. Never blocks. */
 #include "safety/death.h"
+#include "safety/crash.h"
 #include "safety/dialog.h"
 #include "safety/notify.h"
 #include "safety/oom.h"
@@ -47,11 +48,12 @@ static void describe_next(const struct policy_decision *r, char *ret, size_t byt
     }
 }
 
+static const char *const blames[] = {"as ordered", "by somebody else", "its own fault"};
+
 static void report(const struct child *c, const struct policy_death *d,
                    const struct policy_decision *r, const char *where, const char *words,
                    uint64_t now_ms)
 {
-    static const char *const blames[] = {"as ordered", "by somebody else", "its own fault"};
     char end[64], next[64];
     describe_end(d, end, sizeof(end));
     describe_next(r, next, sizeof(next));
@@ -129,6 +131,23 @@ static int reason_of(const struct child *w, const struct policy_death *d, bool *
                                       : ERR_WORKER_DOWN;
 }
 
+static void count(struct msg_tally *t, const struct policy_death *d, enum policy_blame blame)
+{
+    t->n_own += blame == POLICY_OWN;
+    t->n_external += blame == POLICY_EXTERNAL;
+    t->n_ordered += blame == POLICY_ORDERED;
+    t->n_oom += d->is_oom_kill;
+    t->n_condemned += d->is_condemned;
+}
+
+static void write_report(struct supervisor *s, const struct child *c, const struct policy_death *d,
+                         const struct policy_decision *r, uint64_t now_ms)
+{
+    char next[64];
+    describe_next(r, next, sizeof(next));
+    crash_of(s, c, d, r, blames[r->blame], next, now_ms);
+}
+
 static void death_of_worker(struct supervisor *s, struct policy_death *d, uint64_t now_ms)
 {
     struct child *w = &s->worker;
@@ -146,6 +165,8 @@ static void death_of_worker(struct supervisor *s, struct policy_death *d, uint64
                  (unsigned long long)step);
     }
     struct policy_decision r = policy_died(&s->worker_policy, d, now_ms);
+    count(&s->tally, d, r.blame);
+    write_report(s, w, d, &r, now_ms);
     if (s->phase != SUPERVISOR_SERVING) {
         if (r.blame != POLICY_ORDERED) {
             log_warn("worker (pid %d) ended%s while the server stops", (int)w->pid, where);
@@ -181,6 +202,7 @@ static void death_of_worker(struct supervisor *s, struct policy_death *d, uint64
 static void death_of_front(struct supervisor *s, const struct policy_death *d, uint64_t now_ms)
 {
     s->is_front_attached = false;
+    crash_front_died(s);
     drop_held(s);
     if (s->options->is_terminal) { /* its end is the command's end */
         char end[64];
@@ -197,6 +219,7 @@ static void death_of_front(struct supervisor *s, const struct policy_death *d, u
         return;
     }
     report(&s->front, d, &r, "", "", now_ms);
+    write_report(s, &s->front, d, &r, now_ms);
     s->front_at_ms = now_ms + r.delay_ms;
     if (r.gives_up) {
         supervisor_end(s, r.exit_code, now_ms);
@@ -223,8 +246,10 @@ void death_of(struct supervisor *s, struct child *c, const struct policy_death *
         death_of_worker(s, &own, now_ms);
     } else if (c == &s->front) {
         death_of_front(s, d, now_ms);
-    } else {
+    } else if (c == &s->probe) {
         death_of_probe(s, c, d, now_ms);
+    } else {
+        crash_helper_died(s, c, now_ms);
     }
 }
 

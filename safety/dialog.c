@@ -2,6 +2,7 @@
  * were checked against the table (ipc/msg.def) before they come here; what is checked here is
  * whether they fit the epoch and the moment. */
 #include "safety/dialog.h"
+#include "safety/crash.h"
 #include "safety/launch.h"
 #include "safety/notify.h"
 #include "shared/log.h"
@@ -12,9 +13,7 @@
 
 enum { MESSAGES_PER_TURN = 64 }; /* one child must not starve the loop */
 
-/* Sends, or condemns the child. One whose queue is full has not read for more than a hundred
- * messages; one that is gone is reaped in a moment. */
-static bool say(struct supervisor *s, struct child *c, uint32_t type, const void *payload,
+bool dialog_say(struct supervisor *s, struct child *c, uint32_t type, const void *payload,
                 size_t len, const int *fds, int n_fds, uint64_t now_ms)
 {
     if (c->state < CHILD_STARTED || c->state >= CHILD_KILLED) {
@@ -78,7 +77,7 @@ static void hand_on_poison(struct supervisor *s, uint64_t now_ms)
         struct msg_poison m = {.since_unix_s = row->since_unix_s,
                                .left_ms = row->until_ms - now_ms};
         memcpy(m.digest, row->digest, sizeof(m.digest));
-        say(s, &s->front, MSG_POISON, &m, sizeof(m), NULL, 0, now_ms);
+        dialog_say(s, &s->front, MSG_POISON, &m, sizeof(m), NULL, 0, now_ms);
     }
 }
 
@@ -134,7 +133,7 @@ static void on_hello(struct supervisor *s, struct child *c, const struct channel
     const struct listen_set *l = &s->listening;
     if (c == &s->front && l->n_tcp + l->n_unix > 0) {
         struct msg_listen listen = {.n_tcp = (uint32_t)l->n_tcp, .n_unix = (uint32_t)l->n_unix};
-        say(s, c, MSG_LISTEN, &listen, sizeof(listen), l->fds, l->n_tcp + l->n_unix, now_ms);
+        dialog_say(s, c, MSG_LISTEN, &listen, sizeof(listen), l->fds, l->n_tcp + l->n_unix, now_ms);
     }
     if (c == &s->worker) {
         rc = vault_give(&s->vault, &c->channel, s->epoch.id);
@@ -143,6 +142,8 @@ static void on_hello(struct supervisor *s, struct child *c, const struct channel
             return;
         }
         attach(s, c, now_ms);
+    } else if (c == &s->reporter || c == &s->clerk) {
+        crash_greeted(s, c, now_ms);
     }
     pair(s, now_ms);
 }
@@ -226,7 +227,7 @@ void dialog_send_verdict(struct supervisor *s, int err, const char *detail, uint
                  err_text(err), detail, err_remedy(err));
     }
     if (child_is_alive(&s->worker)) {
-        say(s, &s->worker, MSG_VERDICT, &v, sizeof(v), NULL, 0, now_ms);
+        dialog_say(s, &s->worker, MSG_VERDICT, &v, sizeof(v), NULL, 0, now_ms);
     }
 }
 
@@ -297,7 +298,7 @@ static bool ask_to_drain(struct supervisor *s, struct child *c, uint64_t deadlin
     struct msg_drain m = {.deadline_ms = deadline_ms};
     c->is_drained = !child_is_alive(c) || c->state < CHILD_GREETED;
     if (!c->is_drained) {
-        say(s, c, MSG_DRAIN, &m, sizeof(m), NULL, 0, now_ms);
+        dialog_say(s, c, MSG_DRAIN, &m, sizeof(m), NULL, 0, now_ms);
     }
     return !c->is_drained;
 }
@@ -347,7 +348,18 @@ static void handle(struct supervisor *s, struct child *c, struct channel_msg *m,
         on_stage(m);
         break;
     case MSG_VERDICT:
-        on_verdict(s, c, m, now_ms);
+        if (c == &s->probe) {
+            on_verdict(s, c, m, now_ms);
+        }
+        break;
+    case MSG_CRASHED:
+        crash_said(s, m, now_ms);
+        break;
+    case MSG_ASK:
+        crash_ask(s, m, now_ms);
+        break;
+    case MSG_TOLD:
+        crash_told(s, m, now_ms);
         break;
     case MSG_STORE:
     case MSG_DROP:
@@ -402,7 +414,7 @@ void dialog_ping(struct supervisor *s, uint64_t silence_ms, uint64_t now_ms)
     }
     struct msg_empty m = {0};
     s->ping_ms = now_ms;
-    say(s, f, MSG_PING, &m, sizeof(m), NULL, 0, now_ms);
+    dialog_say(s, f, MSG_PING, &m, sizeof(m), NULL, 0, now_ms);
 }
 
 void dialog_drain(struct supervisor *s, uint64_t deadline_ms, uint64_t now_ms)

@@ -1,6 +1,7 @@
 /* What children are started with, and when; runs in the supervisor's loop. Never blocks. */
 #include "safety/launch.h"
 #include "ipc/memfd.h"
+#include "safety/crash.h"
 #include "safety/oom.h"
 #include "shared/log.h"
 
@@ -131,7 +132,7 @@ static bool may_start(const struct supervisor *s)
     for (size_t i = 0; i < SUPERVISOR_MAX_STUCK; i++) {
         n_free += s->stuck[i].state == CHILD_NONE;
     }
-    return n_free >= 3;
+    return n_free >= SUPERVISOR_CHILDREN;
 }
 
 static bool is_gpu_stuck(const struct supervisor *s)
@@ -155,8 +156,9 @@ static void start_front(struct supervisor *s, uint64_t now_ms)
 {
     char path[SUPERVISOR_PATH_BYTES];
     program_path(s, "gateway", path, sizeof(path));
-    struct child_options o = {
-        .path = path, .argv = s->options->front_argv, .keeps_terminal = s->options->is_terminal};
+    struct child_options o = {.process = {.path = path,
+                                          .argv = s->options->front_argv,
+                                          .keeps_terminal = s->options->is_terminal}};
     int rc = child_spawn(&s->front, &o, 0, now_ms);
     if (rc != 0) {
         s->front_at_ms = retry_at(&s->front, rc, now_ms);
@@ -191,13 +193,16 @@ static void start_worker(struct supervisor *s, uint64_t now_ms)
     program_path(s, "worker", path, sizeof(path));
     snprintf(number, sizeof(number), "%llu", (unsigned long long)s->last_epoch + 1);
     char *argv[] = {name, flag, number, NULL};
-    struct child_options o = {.path = path,
-                              .argv = argv,
-                              .oom_score_adj = WORKER_OOM_SCORE_ADJ,
-                              .reap_ms = s->options->reap_ms};
+    struct child_options o = {.process = {.path = path,
+                                          .argv = argv,
+                                          .wants_stderr = true,
+                                          .oom_score_adj = WORKER_OOM_SCORE_ADJ},
+                              .reap_ms = s->options->reap_ms,
+                              .evidence_ms = CRASH_EVIDENCE_MS};
     int rc = launch_epoch(s, now_ms);
     if (rc == 0) {
         rc = child_spawn(&s->worker, &o, s->epoch.id, now_ms);
+        tail_start(&s->tail);
     }
     if (rc != 0) {
         epoch_close(&s->epoch);
@@ -220,13 +225,29 @@ int launch_probe(struct supervisor *s, uint32_t device, uint64_t now_ms)
     char kernel_flag[] = "--kernel-dir", *kernel_dir = s->cfg->v[CONFIG_kernel_dir].str;
     char *argv[] = {name,  epoch_flag, epoch, device_flag,
                     index, *kernel_dir ? kernel_flag : NULL, kernel_dir, NULL};
-    struct child_options o = {.path = path,
-                              .argv = argv,
-                              .oom_score_adj = WORKER_OOM_SCORE_ADJ,
-                              .reap_ms = s->options->reap_ms};
+    struct child_options o = {
+        .process = {.path = path, .argv = argv, .oom_score_adj = WORKER_OOM_SCORE_ADJ},
+        .reap_ms = s->options->reap_ms};
     int rc = child_spawn(&s->probe, &o, s->epoch.id, now_ms);
     s->probe.holds_gpu = rc == 0;
     return rc;
+}
+
+int launch_helper(struct supervisor *s, struct child *c, const char *role, uint64_t now_ms)
+{
+    if (!may_start(s)) {
+        return -EBUSY;
+    }
+    char path[SUPERVISOR_PATH_BYTES], dir[SUPERVISOR_PATH_BYTES], flag[16];
+    char name[] = "rocmforge-probe";
+    program_path(s, "probe", path, sizeof(path));
+    snprintf(flag, sizeof(flag), "%s", role);
+    snprintf(dir, sizeof(dir), "%s", s->options->state_dir);
+    char *argv[] = {name, flag, dir, NULL};
+    struct child_options o = {
+        .process = {.path = path, .argv = argv, .oom_score_adj = WORKER_OOM_SCORE_ADJ},
+        .reap_ms = s->options->reap_ms};
+    return child_spawn(c, &o, 0, now_ms);
 }
 
 void launch_due(struct supervisor *s, uint64_t now_ms)

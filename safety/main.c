@@ -1,6 +1,7 @@
 /* `rocmforge`: the command line. Reads settings, then becomes the supervisor (serve, run, chat) or
  * hands over to the program that does the work. Single-threaded; nothing here touches a model or a
  * GPU. */
+#include "safety/state.h"
 #include "safety/supervisor.h"
 #include "shared/log.h"
 #include "shared/num.h"
@@ -23,6 +24,7 @@ static int run_server(const struct command *cmd, int argc, char **argv);
 static int run_terminal(const struct command *cmd, int argc, char **argv);
 static int run_tool(const struct command *cmd, int argc, char **argv);
 static int run_doctor(const struct command *cmd, int argc, char **argv);
+static int run_report(const struct command *cmd, int argc, char **argv);
 static int run_config(const struct command *cmd, int argc, char **argv);
 
 static const struct command commands[] = {
@@ -38,6 +40,7 @@ static const struct command commands[] = {
     {"perplexity", "-m MODEL --file FILE", "measure how well a model predicts a text", run_tool},
     {"quantize", "IN OUT TYPE", "write a model in another type", run_tool},
     {"doctor", "", "check this machine: CPU, GPU, driver, permissions", run_doctor},
+    {"report", "[NAME|last] [--out FILE]", "list crash reports, or pack one", run_report},
     {"config", "", "show every setting, its value and where it comes from", run_config},
 };
 
@@ -188,7 +191,10 @@ static int supervise(struct arguments *a, struct config *c, char *const *front_a
         return fail(&e);
     }
     start_log(c);
+    char state[PATH_MAX];
+    state_dir(c->v[CONFIG_state_dir].str, state, sizeof(state));
     struct supervisor_options o = {.program_dir = program_dir,
+                                   .state_dir = state,
                                    .front_argv = front_argv,
                                    .is_terminal = is_terminal,
                                    .stall_ms = stall_ms,
@@ -278,6 +284,39 @@ static int run_doctor(const struct command *cmd, int argc, char **argv)
     char name[] = "rocmforge doctor";
     argv[-1] = name;
     return hand_over("probe", argv - 1);
+}
+
+/* What is no setting belongs to the probe, which does the work. */
+static int run_report(const struct command *cmd, int argc, char **argv)
+{
+    char name[] = "rocmforge-probe", word[] = "report", state[PATH_MAX];
+    char **rest = base_alloc(((size_t)argc + 5) * sizeof(*rest));
+    struct arguments a = {.argc = argc, .argv = argv, .keeps_unknown = true, .rest = rest + 3};
+    struct config c;
+    struct err e = {0};
+    int code = EXIT_OK;
+    if (read_settings(&a, &c, &e) < 0) {
+        free(rest);
+        return fail(&e);
+    }
+    state_dir(c.v[CONFIG_state_dir].str, state, sizeof(state));
+    if (a.wants_help) {
+        static const enum config_key keys[] = {CONFIG_state_dir};
+        print_usage(cmd);
+        printf("Without a name it lists them, newest first; with one ('last': the newest) it packs "
+               "it into\nNAME.tar, or into FILE ('-': standard output). A report holds no prompts "
+               "and no keys.\n\n");
+        print_settings(keys, COUNT_OF(keys));
+    } else {
+        rest[0] = name;
+        rest[1] = word;
+        rest[2] = state;
+        rest[3 + a.n_rest] = NULL;
+        code = hand_over("probe", rest);
+    }
+    config_finish(&c);
+    free(rest);
+    return code;
 }
 
 static int run_config(const struct command *cmd, int argc, char **argv)

@@ -1,5 +1,6 @@
 /* The restart policy. Pure: no clock, no system call; used by the supervisor. */
 #include "safety/policy.h"
+#include "safety/process.h"
 #include "shared/err.h"
 
 #include <signal.h>
@@ -40,11 +41,11 @@ enum policy_blame policy_blame(const struct policy_death *d)
     return POLICY_OWN;
 }
 
-/* Exit codes by which a child says that trying again changes nothing. */
-static bool is_refusal(int exit_code)
+bool policy_is_refusal(const struct policy_death *d)
 {
-    return exit_code == EXIT_USAGE || (exit_code >= EXIT_GPU_LOCK && exit_code <= EXIT_VRAM) ||
-           exit_code == POLICY_EXEC_FAILED;
+    int code = d->exit_code;
+    return d->signal == 0 && (code == EXIT_USAGE || code == PROCESS_EXEC_FAILED ||
+                              (code >= EXIT_GPU_LOCK && code <= EXIT_VRAM));
 }
 
 static uint64_t next_backoff(struct policy *p)
@@ -74,9 +75,9 @@ static struct policy_decision decide_own(struct policy *p, const struct policy_d
                                          uint64_t now_ms)
 {
     struct policy_decision r = {.blame = POLICY_OWN};
-    if (d->signal == 0 && is_refusal(d->exit_code)) {
+    if (policy_is_refusal(d)) {
         r.gives_up = !p->was_ever_ready;
-        r.exit_code = d->exit_code == POLICY_EXEC_FAILED ? EXIT_GENERAL : d->exit_code;
+        r.exit_code = d->exit_code == PROCESS_EXEC_FAILED ? EXIT_GENERAL : d->exit_code;
         r.delay_ms = next_backoff(p);
         return r;
     }

@@ -26,7 +26,6 @@ enum {
     POLICY_BACKOFF_MIN_MS = 1000,
     POLICY_BACKOFF_MAX_MS = 60 * 1000,
     POLICY_FORGIVE_MS = 5 * 60 * 1000,
-    POLICY_EXEC_FAILED = 127, /* exit code of a child that could not be executed */
 };
 
 /* How a child ended, as the supervisor saw it. */
@@ -65,6 +64,8 @@ void policy_init(struct policy *p);
 void policy_ready(struct policy *p, uint64_t now_ms);
 /* The user changed something (reload): every death is forgiven. */
 void policy_forgive(struct policy *p);
+/* Did it say itself, by its exit code, that trying again changes nothing? */
+bool policy_is_refusal(const struct policy_death *d);
 enum policy_blame policy_blame(const struct policy_death *d);
 struct policy_decision policy_died(struct policy *p, const struct policy_death *d, uint64_t now_ms);
 

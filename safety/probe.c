@@ -2,6 +2,7 @@
  * results (doctor: a table or JSON lines; preflight: messages to the supervisor), and never blocks
  * for longer than the deadlines of the table. */
 #include "safety/probe.h"
+#include "safety/reporter.h"
 #include "ipc/channel.h"
 #include "shared/clock.h"
 #include "shared/json.h"
@@ -291,6 +292,13 @@ static int usage(FILE *to)
 int main(int argc, char **argv)
 {
     struct options o = {.probe = {.root = topology_root(), .device = -1, .quiet_ms = 5000}};
+    if (argc == 3 && strcmp(argv[1], "--report") == 0) { /* by the supervisor */
+        return reporter_write(argv[2]);
+    } else if (argc == 3 && strcmp(argv[1], "--reports") == 0) { /* the same */
+        return reporter_answer(argv[2]);
+    } else if (argc >= 3 && strcmp(argv[1], "report") == 0) { /* by the command line */
+        return reporter_command(argv[2], argc - 3, argv + 3);
+    }
     for (int i = 1; i < argc; i++) {
         uint64_t n = 0;
         bool has_value = i + 1 < argc, is_number = has_value && num_parse_u64(argv[i + 1], &n);

@@ -5,6 +5,8 @@
  * its deadline or brings the child down is a failed stage; the runner always lives to say so. The
  * first failure ends the run.
  *
+ * In other roles the same program reads and writes crash reports (reporter.h).
+ *
  *   probe.c          runner; `rocmforge doctor` table; dialog with the supervisor
  *   probe_machine.c  stages that read files: cpu, environment, card, lock, nodes, quiet
  *   probe_hip.c      stages that load and call HIP: runtime, see, copy, kernel */

@@ -1,6 +1,7 @@
 /* The supervisor's loop (see supervisor.h). One thread; blocks in poll() only, and at start in name
  * resolution. Invariant: at most one front, one worker and one probe that are not stuck. */
 #include "safety/supervisor.h"
+#include "safety/crash.h"
 #include "safety/death.h"
 #include "safety/dialog.h"
 #include "safety/launch.h"
@@ -80,10 +81,12 @@ void supervisor_end(struct supervisor *s, int exit_code, uint64_t now_ms)
     }
     s->phase = SUPERVISOR_ENDING;
     s->exit_code = exit_code;
+    s->ending_ms = now_ms; /* the reporter may finish */
     notify_send("STOPPING=1");
     child_end(&s->front, CHILD_GRACE_MS, now_ms);
     child_end(&s->worker, CHILD_GRACE_MS, now_ms);
     child_end(&s->probe, CHILD_LAST_MS, now_ms);
+    child_end(&s->clerk, CHILD_LAST_MS, now_ms);
 }
 
 static void drain(struct supervisor *s, uint64_t now_ms)
@@ -103,18 +106,33 @@ static void drain(struct supervisor *s, uint64_t now_ms)
     listen_close(&s->listening); /* who connects from now on is refused, and not kept waiting */
 }
 
-static void kill_all(struct supervisor *s, uint64_t now_ms)
+/* All that are not stuck; in the order in which they are heard. */
+static void list_children(struct supervisor *s, struct child *ret[SUPERVISOR_CHILDREN])
 {
-    supervisor_end(s, EXIT_GENERAL, now_ms);
-    child_kill(&s->front, now_ms);
-    child_kill(&s->worker, now_ms);
-    child_kill(&s->probe, now_ms);
+    struct child *const all[] = {&s->front, &s->worker, &s->probe, &s->reporter, &s->clerk};
+    _Static_assert(COUNT_OF(all) == SUPERVISOR_CHILDREN, "all");
+    memcpy(ret, all, sizeof(all));
 }
 
-static bool is_over(const struct supervisor *s)
+static void kill_all(struct supervisor *s, uint64_t now_ms)
 {
-    return s->phase == SUPERVISOR_ENDING && s->front.state == CHILD_NONE &&
-           s->worker.state == CHILD_NONE && s->probe.state == CHILD_NONE;
+    struct child *all[SUPERVISOR_CHILDREN];
+    list_children(s, all);
+    supervisor_end(s, EXIT_GENERAL, now_ms);
+    for (size_t i = 0; i < COUNT_OF(all); i++) {
+        child_kill(all[i], now_ms);
+    }
+}
+
+static bool is_over(struct supervisor *s)
+{
+    struct child *all[SUPERVISOR_CHILDREN];
+    list_children(s, all);
+    bool is_over = s->phase == SUPERVISOR_ENDING;
+    for (size_t i = 0; i < COUNT_OF(all); i++) {
+        is_over = is_over && all[i]->state == CHILD_NONE;
+    }
+    return is_over;
 }
 
 /* ---- signals ---- */
@@ -197,7 +215,8 @@ static void ping_systemd(struct supervisor *s, uint64_t now_ms)
 
 static void run_timers(struct supervisor *s, uint64_t now_ms)
 {
-    struct child *all[] = {&s->front, &s->worker, &s->probe};
+    struct child *all[SUPERVISOR_CHILDREN];
+    list_children(s, all);
     if (s->phase == SUPERVISOR_DRAINING &&
         ((s->front.is_drained && s->worker.is_drained) || s->front.state == CHILD_NONE ||
          now_ms >= s->drain_deadline_ms)) {
@@ -214,13 +233,18 @@ static void run_timers(struct supervisor *s, uint64_t now_ms)
         child_condemn(&s->probe, now_ms, "it did not end within %d s", LAUNCH_PREFLIGHT_MS / 1000);
     }
     launch_due(s, now_ms);
+    crash_tick(s, now_ms); /* after it: the next worker does not wait for a report */
     ping_systemd(s, now_ms);
 }
 
-static uint64_t next_wakeup(const struct supervisor *s, uint64_t now_ms)
+static uint64_t next_wakeup(struct supervisor *s, uint64_t now_ms)
 {
+    struct child *all[SUPERVISOR_CHILDREN];
+    list_children(s, all);
     uint64_t at = now_ms + s->tick_ms;
-    at = MIN(at, MIN(s->front.deadline_ms, MIN(s->worker.deadline_ms, s->probe.deadline_ms)));
+    for (size_t i = 0; i < COUNT_OF(all); i++) {
+        at = MIN(at, all[i]->deadline_ms);
+    }
     if (s->phase == SUPERVISOR_DRAINING) {
         at = MIN(at, s->drain_deadline_ms);
     }
@@ -241,6 +265,9 @@ static uint64_t next_wakeup(const struct supervisor *s, uint64_t now_ms)
 static void reap(struct supervisor *s, struct child *c, uint64_t now_ms)
 {
     struct policy_death d;
+    if (c->stderr_fd >= 0) {
+        (void)tail_read(&s->tail, c->stderr_fd, STDERR_FILENO, true, now_ms);
+    }
     if (child_reap(c, &d)) {
         death_of(s, c, &d, now_ms);
         c->is_drained = true;
@@ -251,15 +278,18 @@ static void turn(struct supervisor *s)
 {
     enum {
         SIGNALS,
+        TAIL,
         CHANNELS,
-        PIDFDS = CHANNELS + 3,
-        STUCK = PIDFDS + 3,
+        PIDFDS = CHANNELS + SUPERVISOR_CHILDREN,
+        STUCK = PIDFDS + SUPERVISOR_CHILDREN,
         N_POLL = STUCK + SUPERVISOR_MAX_STUCK
     };
-    struct child *all[] = {&s->front, &s->worker, &s->probe};
+    struct child *all[SUPERVISOR_CHILDREN];
+    list_children(s, all);
     struct pollfd polls[N_POLL];
     polls[SIGNALS] = (struct pollfd){.fd = s->signal_fd, .events = POLLIN};
-    for (int i = 0; i < 3; i++) { /* poll() ignores an fd of -1 */
+    polls[TAIL] = (struct pollfd){.fd = s->worker.stderr_fd, .events = POLLIN};
+    for (int i = 0; i < SUPERVISOR_CHILDREN; i++) { /* poll() ignores an fd of -1 */
         polls[CHANNELS + i] = (struct pollfd){.fd = all[i]->channel.fd, .events = POLLIN};
         polls[PIDFDS + i] = (struct pollfd){.fd = all[i]->pidfd, .events = POLLIN};
     }
@@ -272,7 +302,12 @@ static void turn(struct supervisor *s)
     }
     int n = poll(polls, N_POLL, (int)next_wakeup(s, clock_ms()));
     uint64_t now_ms = clock_ms();
-    for (int i = 0; n > 0 && i < 3; i++) {
+    if (n > 0 && polls[TAIL].revents &&
+        !tail_read(&s->tail, s->worker.stderr_fd, STDERR_FILENO, false, now_ms)) {
+        close(s->worker.stderr_fd);
+        s->worker.stderr_fd = -1;
+    }
+    for (int i = 0; n > 0 && i < SUPERVISOR_CHILDREN; i++) {
         if (polls[CHANNELS + i].revents & POLLOUT) {
             dialog_flush(s, now_ms);
         }
@@ -280,7 +315,7 @@ static void turn(struct supervisor *s)
             dialog_read(s, all[i], now_ms);
         }
     }
-    for (int i = 0; n > 0 && i < 3; i++) {
+    for (int i = 0; n > 0 && i < SUPERVISOR_CHILDREN; i++) {
         if (polls[PIDFDS + i].revents && all[i]->pidfd == polls[PIDFDS + i].fd) {
             dialog_read(s, all[i], now_ms); /* what it said last comes before its death */
             reap(s, all[i], now_ms);
@@ -357,6 +392,7 @@ static void tear_down(struct supervisor *s)
     listen_close(&s->listening);
     epoch_close(&s->epoch);
     vault_clear(&s->vault);
+    crash_finish(s);
     int fds[] = {s->config_fd, s->key_fd, s->signal_fd};
     for (size_t i = 0; i < COUNT_OF(fds); i++) {
         if (fds[i] >= 0) {
@@ -385,6 +421,9 @@ int supervisor_run(struct config *cfg, const struct supervisor_options *o)
     child_init(&s.front, o->is_terminal ? "terminal" : "gateway", MSG_GATEWAY);
     child_init(&s.worker, "worker", MSG_WORKER);
     child_init(&s.probe, "probe", MSG_PROBE);
+    child_init(&s.reporter, "reporter", MSG_PROBE);
+    child_init(&s.clerk, "clerk", MSG_PROBE);
+    crash_init(&s);
     for (size_t i = 0; i < SUPERVISOR_MAX_STUCK; i++) {
         child_init(&s.stuck[i], "", MSG_WORKER);
     }

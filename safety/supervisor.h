@@ -8,6 +8,7 @@
  *   supervisor.c  the loop: timers, signals, reload, drain and end
  *   launch.c      starting children: settings, epochs, programs
  *   dialog.c      what the children say, and our answers
+ *   crash.c       crash reports
  *   death.c       a child died: whose fault, what the log and the gateway are told, when again
  *
  * An epoch is one pairing of a worker's life with a front's: rings, bells and status page are made
@@ -23,12 +24,19 @@
 #include "safety/listen.h"
 #include "safety/policy.h"
 #include "safety/vault.h"
+#include "safety/tail.h"
 #include "safety/watchdog.h"
 #include "shared/config.h"
 
-enum { SUPERVISOR_MAX_STUCK = 8, SUPERVISOR_PATH_BYTES = 4096 };
+enum {
+    SUPERVISOR_CHILDREN = 5,
+    SUPERVISOR_MAX_STUCK = 10,
+    SUPERVISOR_ASKS = 8,
+    SUPERVISOR_PATH_BYTES = 4096
+};
 
 struct supervisor_options {
+    const char *state_dir;   /* where reports are kept; "": nowhere */
     const char *program_dir; /* where rocmforge-gateway, -worker and -probe stand */
     char *const *front_argv; /* of rocmforge-gateway, ended by NULL */
     bool is_terminal;        /* run, chat: the front talks to the terminal and its end is ours */
@@ -51,13 +59,31 @@ enum supervisor_phase {
     SUPERVISOR_ENDING,   /* children are being ended */
 };
 
+/* crash.c's: the report being written, and what the gateway has asked. */
+struct crash {
+    bool is_open; /* on a worker that was condemned and lives */
+    pid_t subject;
+    bool is_waiting;   /* facts, until a reporter has greeted that was started for them */
+    bool is_reporting; /* the present reporter is that one */
+    struct msg_crash facts;
+    int fds[2];
+    unsigned n_tokens; /* reports that may be written now */
+    uint64_t refill_ms;
+    uint64_t n_skipped;
+    struct msg_ask asks[SUPERVISOR_ASKS]; /* oldest first; the clerk has the first */
+    size_t n_asks;
+    bool is_asked;         /* the clerk lives for the first */
+    struct msg_tally told; /* to the gateway */
+};
+
 struct supervisor {
     const struct supervisor_options *options;
     struct config *cfg;
     enum supervisor_phase phase;
     int exit_code;
     uint64_t drain_deadline_ms;
-    uint64_t tick_ms; /* at least this often the loop looks at the worker */
+    uint64_t ending_ms; /* since when phase is ENDING */
+    uint64_t tick_ms;   /* at least this often the loop looks at the worker */
 
     int signal_fd;       /* owned */
     int config_fd;       /* owned; sealed memfd with the settings */
@@ -69,6 +95,8 @@ struct supervisor {
     struct child front; /* the gateway, or the terminal of run and chat */
     struct child worker;
     struct child probe;
+    struct child reporter; /* writes a crash report */
+    struct child clerk;    /* reads them for the gateway */
     struct policy front_policy, worker_policy;
     uint64_t front_at_ms, worker_at_ms; /* not started again before */
 
@@ -77,6 +105,7 @@ struct supervisor {
     bool is_front_attached; /* to epoch */
     bool is_epoch_used;     /* a front has been attached to it, perhaps one that is dead */
     struct watchdog watchdog;
+    struct tail tail;     /* the worker's stderr */
     uint64_t n_oom_kills; /* in our cgroup, when the worker was started */
     uint64_t load_ms;     /* what the last load took; for Retry-After */
     uint64_t died_ms;     /* when the last worker died; 0 none */
@@ -87,6 +116,9 @@ struct supervisor {
 
     struct channel_msg held; /* a BULK for which the worker's channel has no room yet */
     bool has_held;           /* while true the front is not read */
+
+    struct crash crash;
+    struct msg_tally tally;
 
     struct poison poison; /* what the gateway refuses, for its successor */
 

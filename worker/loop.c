@@ -240,6 +240,17 @@ static void tell_caches(const struct loop *l)
     set(&page->n_preempted, n_preempted);
 }
 
+/* For the crash report. */
+static void tell_requests(const struct loop *l)
+{
+    uint64_t ids[STATUS_REQUESTS];
+    size_t n = 0;
+    for (const struct request *r = l->live; r && n < STATUS_REQUESTS; r = r->next_live) {
+        ids[n++] = r->id;
+    }
+    status_requests(l->attach->status, ids, n);
+}
+
 /* One step of every model that has something to compute. */
 static bool compute(struct loop *l)
 {
@@ -286,6 +297,7 @@ int loop_turn(struct loop *l, struct err *e)
     take_prepared(l);
     fleet_tend(&l->fleet, l->live, l->n_orphans == 0);
     loop_intake_loaded(l);
+    tell_requests(l);
     bool computed = compute(l);
     flush(l);
     if (l->events.err < 0) {

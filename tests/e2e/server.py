@@ -19,18 +19,21 @@ class Server:
     """`rocmforge serve` with the demo model (or the given models), stopped at exit of `with`. It
     listens on a Unix socket as well; the administrator's paths are asked there."""
 
-    def __init__(self, bin_dir, *args, models=None, env=None):
+    def __init__(self, bin_dir, *args, models=None, env=None, before=()):
+        """before: options that stand before the command (for tests, see safety/README.md)."""
         self.log = tempfile.NamedTemporaryFile('w+b', prefix='rocmforge-e2e-', suffix='.log')
         self.folder = tempfile.TemporaryDirectory(prefix='rocmforge-e2e-')
         self.unix = os.path.join(self.folder.name, 'socket')
-        command = [os.path.join(bin_dir, 'rocmforge'), 'serve', '--port', '0']
+        self.state = os.path.join(self.folder.name, 'rocmforge')  # crash reports
+        command = [os.path.join(bin_dir, 'rocmforge'), *before, 'serve', '--port', '0']
         if '--unix' not in args:
             command += ['--unix', self.unix]
         for m in models or ['forge-tiny=' + DEMO]:
             command += ['--model', m]
         self.process = subprocess.Popen(command + list(args), stdin=subprocess.DEVNULL,
                                         stderr=self.log, stdout=self.log,
-                                        env={**os.environ, **(env or {})})
+                                        env={**os.environ, 'XDG_STATE_HOME': self.folder.name,
+                                             **(env or {})})
         self.port = None
 
     def __enter__(self):
@@ -73,7 +76,7 @@ class Server:
 
     def connect(self, timeout=60, path=''):
         c = http.client.HTTPConnection('127.0.0.1', self.port, timeout=timeout)
-        if path in ADMIN:
+        if path in ADMIN or path.startswith('/crashes/'):
             c.sock = socket.socket(socket.AF_UNIX)
             c.sock.settimeout(timeout)
             c.sock.connect(self.unix)

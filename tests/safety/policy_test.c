@@ -1,6 +1,7 @@
 /* The restart policy in virtual time. The expected delays are those of the design page, written out
  * by hand. */
 #include "safety/policy.h"
+#include "safety/process.h"
 #include "shared/err.h"
 #include "tests/test.h"
 
@@ -167,7 +168,7 @@ static void test_first_load(void)
         CHECK_INT(policy_died(&p, &d, 5000).delay_ms, 2000);
     }
     policy_init(&p);
-    struct policy_death d = exited(POLICY_EXEC_FAILED);
+    struct policy_death d = exited(PROCESS_EXEC_FAILED);
     struct policy_decision r = policy_died(&p, &d, 5);
     CHECK(r.gives_up && r.exit_code == EXIT_GENERAL);
     /* A crash at every load: five tries, then the end. */

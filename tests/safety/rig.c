@@ -62,6 +62,7 @@ void rig_start(struct rig *r, const char *const args[])
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         dup2(fds[1], STDERR_FILENO);
         setenv("XDG_CONFIG_HOME", dir, 1);
+        setenv("XDG_STATE_HOME", dir, 1);
         char *copy[32] = {0};
         for (size_t i = 0; i < n; i++) {
             copy[i] = strdup(argv[i]);
