@@ -32,7 +32,7 @@ struct status_page {
     _Atomic uint32_t phase;      /* enum status_phase */
     _Atomic uint32_t n_active;   /* sequences being computed */
     _Atomic uint32_t n_queued;   /* requests waiting */
-    _Atomic uint32_t op;         /* op being run: breadcrumb */
+    _Atomic uint32_t op;         /* op being run, from 1: breadcrumb; it is progress */
     _Atomic uint64_t load_done_bytes;
     _Atomic uint64_t load_total_bytes;
     /* of the KV caches of all models; blocks */
@@ -43,6 +43,7 @@ struct status_page {
     /* the gateway's numbers of the requests it has, as many as there is room for */
     _Atomic uint64_t requests[STATUS_REQUESTS];
     _Atomic uint32_t n_requests;
+    _Atomic uint32_t expect_ms; /* what the longest op of the step may be expected to take */
     _Atomic uint32_t words_len;
     char words[STATUS_WORDS_BYTES]; /* last words: text of what went wrong */
 };

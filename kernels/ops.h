@@ -17,6 +17,8 @@
 #include "kernels/op_kinds.h"
 #include "shared/base.h"
 
+#include <stdatomic.h>
+
 /* Columns [col, col + n) of a buffer's rows. data and stride are set when the program is linked:
  * row r stands at data + r * stride (in floats, whatever is stored there). */
 struct op_rows {
@@ -93,6 +95,7 @@ struct op_step {
     const struct kv_layer *kv;     /* by op field `layer` */
     const struct op_state *states; /* by op field `state` */
     void *scratch;                 /* at least ops_scratch_bytes() of the op that runs */
+    _Atomic uint32_t *op_mark;     /* borrowed: the op that runs is told there; NULL: nowhere */
 };
 
 /* Runs one op on the CPU for n rows (of its output buffer), and the n_joined that follow it in the array:

@@ -63,7 +63,6 @@ static void reload(struct supervisor *s, uint64_t now_ms)
         }
         policy_forgive(&s->front_policy);
         policy_forgive(&s->worker_policy);
-        s->watchdog.n_paced = 0; /* the next worker may have another model */
         s->front_at_ms = MIN(s->front_at_ms, now_ms);
         s->worker_at_ms = MIN(s->worker_at_ms, now_ms);
         log_info("settings and API keys are reloaded, generation %llu",
@@ -189,6 +188,10 @@ static void check_progress(struct supervisor *s, uint64_t now_ms)
         s->watchdog.limits.step_ms = LAUNCH_GPU_STEP_MS;
     }
     uint64_t still_ms = watchdog_check(&s->watchdog, &sample, now_ms);
+    if (still_ms > 0 && watchdog_has_patience(&s->watchdog, still_ms) &&
+        watchdog_is_running("", w->pid)) {
+        return;
+    }
     if (still_ms > 0) {
         child_condemn(w, now_ms, "no progress for %.1f s (phase %s, step %llu, op %u)",
                       (double)still_ms / 1000, status_phase_name(sample.phase),
@@ -241,7 +244,8 @@ static uint64_t next_wakeup(struct supervisor *s, uint64_t now_ms)
 {
     struct child *all[SUPERVISOR_CHILDREN];
     list_children(s, all);
-    uint64_t at = now_ms + s->tick_ms;
+    bool is_busy = child_is_alive(&s->worker) && watchdog_is_busy(&s->watchdog);
+    uint64_t at = now_ms + (is_busy ? MIN(s->tick_ms, (uint64_t)WATCHDOG_TICK_MS) : s->tick_ms);
     for (size_t i = 0; i < COUNT_OF(all); i++) {
         at = MIN(at, all[i]->deadline_ms);
     }

@@ -380,6 +380,12 @@ void engine_close(struct engine **at)
     free(en);
 }
 
+bool engine_mark_ops(struct engine *en, _Atomic uint32_t *mark)
+{
+    en->op_mark = mark;
+    return en->gpu == NULL;
+}
+
 const struct engine_info *engine_info(const struct engine *en)
 {
     return &en->info;

@@ -10,6 +10,7 @@
 #include "kernels/cpu/isa.h"
 #include "shared/err.h"
 #include "shared/gguf.h"
+#include <stdatomic.h>
 
 struct door;
 struct engine;
@@ -58,6 +59,9 @@ MUST_CHECK int engine_open(const char *path, const struct engine_options *o, str
                            struct err *e);
 void engine_close(struct engine **en);
 const struct engine_info *engine_info(const struct engine *en);
+/* Steps on the CPU tell here which op runs (from 1), so that a long step shows that it gets on. The mark
+ * is borrowed until another takes its place; NULL: none. False: this engine's ops run elsewhere. */
+bool engine_mark_ops(struct engine *en, _Atomic uint32_t *mark);
 const struct gguf *engine_gguf(const struct engine *en);
 
 /* Of a model that is not open: what is kept of it is not to be dropped as left over. */

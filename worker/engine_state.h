@@ -30,6 +30,7 @@ struct engine {
     struct weights weights;
     struct profile profile;
     uint64_t n_steps;
+    _Atomic uint32_t *op_mark; /* borrowed; see engine_mark_ops */
     struct pool *pool;
     struct gpu_engine *gpu; /* owned; NULL: the CPU computes */
     struct kv_store kv_store;

@@ -60,6 +60,7 @@ int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
         .kv = en->program.kv,
         .states = en->program.states,
         .scratch = en->scratch,
+        .op_mark = en->op_mark,
     };
     for (int64_t i = 0; i < step.n_runs; i++) {
         const struct engine_seq *s = rows[en->runs[i].first].seq;

@@ -251,6 +251,30 @@ static void tell_requests(const struct loop *l)
     status_requests(l->attach->status, ids, n);
 }
 
+/* The step that the scheduler planned; what it should take is told before, what it took is learnt. */
+static void run_step(struct loop *l, size_t i, enum status_phase phase)
+{
+    struct status_page *page = l->attach->status;
+    struct engine *en = l->models->v[i].engine;
+    struct scheduler *s = l->fleet.schedulers[i];
+    struct pace *pace = &l->paces[i];
+    int64_t n_rows = scheduler_n_rows(s);
+    bool marks = engine_mark_ops(en, &page->op);
+    if (pace->n_params == 0) {
+        pace_begin(pace, (double)engine_info(en)->n_params, engine_info(en)->n_layer, marks);
+    }
+    atomic_store_explicit(&page->expect_ms, pace_expect_ms(pace, n_rows), memory_order_relaxed);
+    status_beat(page, l->is_draining ? STATUS_DRAINING : phase);
+    uint64_t t0 = clock_ns();
+    scheduler_run(s);
+    atomic_fetch_add_explicit(&page->step, 1, memory_order_relaxed);
+    double ns, best_ns;
+    if (pace_learn(pace, n_rows, (double)(clock_ns() - t0), &ns, &best_ns)) {
+        log_warn("model %s is slow against its own baseline: a step takes %.1f ms, it was %.1f ms",
+                 l->models->v[i].name, ns / 1e6, best_ns / 1e6);
+    }
+}
+
 /* One step of every model that has something to compute. */
 static bool compute(struct loop *l)
 {
@@ -264,9 +288,7 @@ static bool compute(struct loop *l)
         }
         enum status_phase phase = scheduler_plan(s);
         if (phase != STATUS_IDLE) {
-            status_beat(page, l->is_draining ? STATUS_DRAINING : phase);
-            scheduler_run(s);
-            atomic_fetch_add_explicit(&page->step, 1, memory_order_relaxed);
+            run_step(l, i, phase);
             computed = true;
         }
         n_running += scheduler_n_running(s);

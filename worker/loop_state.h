@@ -4,6 +4,7 @@
 #define WORKER_LOOP_STATE_H
 
 #include "worker/fleet.h"
+#include "worker/pace.h"
 #include "worker/loop.h"
 #include "worker/prepare.h"
 
@@ -26,6 +27,7 @@ struct loop {
     struct prepare *prepare; /* owned */
     int prepare_bell;        /* owned */
     struct fleet fleet;
+    struct pace paces[LIMIT_MODELS];
     struct request *live; /* owned, but for what is lent; newest first */
     size_t n_live, n_orphans;
     uint64_t n_arrived;

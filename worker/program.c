@@ -183,6 +183,9 @@ bool program_run_op(const struct program *p, size_t i, const struct op_step *s, 
 {
     int64_t n = op_rows_of(p, &p->ops[i], s->n_rows, n_out);
     if (n > 0) {
+        if (s->op_mark) {
+            atomic_store_explicit(s->op_mark, (uint32_t)i + 1, memory_order_relaxed);
+        }
         ops_run(&p->ops[i], s, n);
     }
     return n > 0;

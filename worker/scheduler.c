@@ -79,6 +79,11 @@ static void add_prompts(struct scheduler *s)
     s->turn_number = turn_number;
 }
 
+int64_t scheduler_n_rows(const struct scheduler *s)
+{
+    return s->n_rows;
+}
+
 enum status_phase scheduler_plan(struct scheduler *s)
 {
     s->n_rows = s->n_logits = 0;

@@ -43,6 +43,7 @@ void scheduler_cancel(struct scheduler *s, struct request *r);
 /* Decides the next step. STATUS_IDLE: there is nothing to compute; else STATUS_PREFILL or
  * STATUS_DECODE, and scheduler_run must follow. */
 enum status_phase scheduler_plan(struct scheduler *s);
+int64_t scheduler_n_rows(const struct scheduler *s); /* of the planned step */
 /* Computes it and sends what came out. */
 void scheduler_run(struct scheduler *s);
 

@@ -154,7 +154,7 @@ def hung_decoding(bin_dir):
         return max(stream.resumed(at) for stream in streams)
 
 
-@row('13a', 'worker hangs while it reads the prompt', 'SIGSTOP in phase prefill', 3.5, slow=True)
+@row('13a', 'worker hangs while it reads the prompt', 'SIGSTOP in phase prefill', 3.5)
 def hung_prefill(bin_dir):
     with Rig(bin_dir, '--chunk-size', '16') as s:
         stream = Stream(s, long_prompt(s), '/v1/completions')
