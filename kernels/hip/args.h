@@ -209,7 +209,7 @@ struct attention_args {
 
 /* top_part, then top_fold: the k largest of each row of n values, largest first, ties to the lower index; k at most TOP_MAX.
  * What is not finite counts as the lowest of all, and bad counts it. With k = 1: argmax. */
-enum { TOP_THREADS = 256, TOP_PART = 4096, TOP_MAX = 64 };
+enum { TOP_THREADS = 256, TOP_PART = 4096, TOP_FOLD = 8192, TOP_MAX = 64 };
 struct top_args {
     const float *x;
     float *part_values; /* [row][part][k] */
@@ -219,7 +219,7 @@ struct top_args {
     int32_t *ids;       /* [row][k] */
     int32_t *bad;       /* [row]: how many of the row's values are not finite */
     int64_t x_stride;
-    int32_t n_rows, n, k, n_parts; /* n_parts = ceil(n / TOP_PART) */
+    int32_t n_rows, n, k, n_parts; /* n_parts = ceil(n / TOP_PART); n_parts * k is at most TOP_FOLD */
 };
 
 /* route: as op route; y rows: ids (int32), then weights. n_expert at most ROUTE_MAX. */

@@ -43,7 +43,8 @@ GPU_KERNEL(embed, EMBED_THREADS)
     if (a.type == TYPE_F32 || a.type == TYPE_F16 || a.type == TYPE_BF16) {
         w = embed_float(&a, row, column, n_chunks);
     } else {
-        struct group_chunk c = group_load(&a.w, a.type, n_chunks, row, column / ARGS_CHUNK);
+        struct group_chunk c = group_load(&a.w, a.type, n_chunks, row, column / ARGS_CHUNK,
+                                          GROUP_WHOLE);
         int of_chunk = column / ARGS_GROUP % 4;
         switch (a.type) {
 #define FORM(name, low, high, scale, super)                                                        \

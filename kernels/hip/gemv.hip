@@ -28,7 +28,7 @@ GPU_FN void gemv_segment(const struct matmul_args *a, const struct args_weight *
 {
     int n_chunks = (a->n_cols + ARGS_CHUNK - 1) / ARGS_CHUNK, n_groups = a->n_cols / ARGS_GROUP;
     for (int c = 2 * segment; c < 2 * segment + 2 && c < n_chunks; c++) {
-        struct group_chunk chunk = group_load(w, type, n_chunks, row, c);
+        struct group_chunk chunk = group_load(w, type, n_chunks, row, c, GROUP_WHOLE);
         GPU_UNROLL
         for (int i = 0; i < 4; i++) {
             int at = 4 * c + i;

@@ -9,10 +9,12 @@
  *   GPU_KERNEL(name, threads)   a kernel whose argument is `const struct name_args a`; blocks have exactly
  *                               `threads` threads, a multiple of GPU_WAVE
  *   GPU_UNROLL                  before a loop whose body indexes what must stay in registers
+ *   GPU_LOOP                    before a loop that, unrolled, would need too many of them
  *   GPU_SHARED(type, name, n)   an array of the block's shared memory, aligned to 16 bytes, not initialised
  *   gpu_thread() gpu_block_x() gpu_block_y() gpu_block_z()
  *   gpu_barrier()               all threads of the block; orders shared memory, not global memory
  *   gpu_wave_sync()             orders shared memory among the lanes of a wave
+ *   gpu_keep_order()            the compiler moves nothing across it: keeps loads from piling up in registers
  *   gpu_load16(p) gpu_store16(p, v)      16 bytes at once; p is aligned to 16
  *   gpu_f16_f32(h) gpu_f32_f16(f)        binary16 bits and float, round to nearest even
  *   gpu_exp2 gpu_log2 gpu_rcp gpu_rsq    1 ulp or so; denormals count as 0
@@ -30,7 +32,8 @@
  * Matrices: D = A B^T + D with A [16 x 16], B [16 x 16], both row-major with k contiguous. Every lane
  * loads a piece of row gpu_lane() % 16: gpu_frag_f16_load(p) takes a pointer to that row's 16 values,
  * aligned to 16 bytes. Element i (0..7) of a lane's gpu_acc is D[gpu_acc_row(i)][gpu_lane() % 16].
- * Which lane holds what beyond that differs by target and is nobody's business. */
+ * Which lane holds what beyond that differs by target and is nobody's business. gpu_mma_i8_rows(a, b, pitch, d) takes
+ * both operands from memory, `pitch` bytes from row to row: the form for targets without matrix units. */
 #ifndef KERNELS_HIP_GPU_H
 #define KERNELS_HIP_GPU_H
 
@@ -57,6 +60,13 @@ GPU_FN int gpu_lane(void)
 {
     return gpu_thread() % GPU_WAVE;
 }
+#if !defined(GPU_HAS_MMA_ROWS)
+GPU_FN void gpu_mma_i8_rows(const int8_t *a, const int8_t *b, int pitch, struct gpu_acc_i32 *d)
+{
+    int row = gpu_lane() % 16;
+    gpu_mma_i8(gpu_frag_i8_load(a + row * pitch), gpu_frag_i8_load(b + row * pitch), d);
+}
+#endif
 GPU_FN float gpu_bits_f32(uint32_t bits)
 {
     float f;

@@ -11,6 +11,7 @@
     extern "C" __attribute__((global, amdgpu_flat_work_group_size(threads, threads))) void name(   \
         const struct name##_args a)
 #define GPU_UNROLL _Pragma("unroll")
+#define GPU_LOOP _Pragma("nounroll")
 #define GPU_SHARED(type, name, n) static __attribute__((shared, aligned(16))) type name[n]
 
 typedef int gpu_i2 __attribute__((ext_vector_type(2)));
@@ -54,6 +55,11 @@ GPU_FN void gpu_wave_sync(void)
     __builtin_amdgcn_fence(__ATOMIC_RELEASE, "wavefront", "local");
     __builtin_amdgcn_wave_barrier();
     __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "wavefront", "local");
+}
+
+GPU_FN void gpu_keep_order(void)
+{
+    __builtin_amdgcn_sched_barrier(0);
 }
 
 /* --- memory and numbers ----------------------------------------------------------------------- */
@@ -257,6 +263,19 @@ GPU_FN void gpu_mma_i8(struct gpu_frag_i8 a, struct gpu_frag_i8 b, struct gpu_ac
         _Pragma("unroll") for (int k = 0; k < 4; k++)
         {
             d->x[i] = gpu_dot4(gpu_shuffle_i32(a.v[k], gpu_acc_row(i)), b.v[k], d->x[i]);
+        }
+    }
+}
+#define GPU_HAS_MMA_ROWS
+GPU_FN void gpu_mma_i8_rows(const int8_t *a, const int8_t *b, int pitch, struct gpu_acc_i32 *d)
+{
+    gpu_i4 of_b = *(const gpu_i4 *)(b + gpu_thread() % 16 * pitch);
+    _Pragma("unroll") for (int i = 0; i < 8; i++)
+    {
+        gpu_i4 of_a = *(const gpu_i4 *)(a + gpu_acc_row(i) * pitch);
+        _Pragma("unroll") for (int k = 0; k < 4; k++)
+        {
+            d->x[i] = gpu_dot4(of_a[k], of_b[k], d->x[i]);
         }
     }
 }

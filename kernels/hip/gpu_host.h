@@ -54,6 +54,7 @@ int gpu_host_matrix(void);
                                                   n_threads};                                      \
     static void name##_thread(const struct name##_args a)
 #define GPU_UNROLL
+#define GPU_LOOP
 #define GPU_SHARED(type, name, n)                                                                  \
     static const char name##_key;                                                                  \
     type *const name = (type *)gpu_host_shared(&name##_key, #name, sizeof(type) * (n))
@@ -65,6 +66,9 @@ int gpu_host_matrix(void);
 #define gpu_barrier() gpu_host_barrier(GPU_HOST_SITE)
 #define gpu_wave_sync() gpu_host_wave_sync(GPU_HOST_SITE)
 
+GPU_FN void gpu_keep_order(void)
+{
+}
 GPU_FN struct gpu_16 gpu_load16(const void *p)
 {
     struct gpu_16 v;

@@ -84,37 +84,70 @@ struct group {
     float scale[2], min[2];
 };
 
-/* A row's part of a chunk, as it stands in memory. */
+/* A row's part of a chunk, or of half of one, as it stands in memory. */
 struct group_chunk {
     struct gpu_16 words[8];
     uint32_t scale[4];
     uint32_t super;
 };
 
-/* row: of the matrix; chunk: of the row, which has n_chunks. */
+/* Word i of the upper bits, which follow the `low` others; a constant index for each, so that they stay in registers. */
+GPU_FN void group_set_high(struct group_chunk *c, int low, int i, struct gpu_16 v)
+{
+    if (low == 2) {
+        c->words[2 + i] = v;
+    } else {
+        c->words[4 + i] = v;
+    }
+}
+
+/* row: of the matrix; chunk: of the row, which has n_chunks. half: 0 or 1 loads two of the four groups, which are then
+ * groups 0 and 1; GROUP_WHOLE all. */
+enum { GROUP_WHOLE = -1 };
 GPU_FN struct group_chunk group_load(const struct args_weight *w, int type, int n_chunks, int row,
-                                     int chunk)
+                                     int chunk, int half)
 {
     struct group_chunk c = {{{{0}}}, {0, 0, 0, 0}, 0};
     int panel = row / ARGS_PANEL, lane = row % ARGS_PANEL, n_words = group_words(type);
+    int low = group_low(type), n = half == GROUP_WHOLE ? low : (low + 1) / 2;
+    bool is_second = half == 1;
     int64_t at = ((int64_t)panel * n_chunks + chunk) * ARGS_PANEL;
     const uint8_t *words = w->data + (at * n_words + lane) * 16;
+    const uint8_t *first = words + (is_second && low > 1 ? n * ARGS_PANEL * 16 : 0);
     GPU_UNROLL
     for (int i = 0; i < 8; i++) {
-        if (i < n_words) {
-            c.words[i] = gpu_load16(words + i * ARGS_PANEL * 16);
+        if (i < n) {
+            c.words[i] = gpu_load16(first + i * ARGS_PANEL * 16);
         }
+    }
+    if (n_words == low + 1) { /* four bytes a group */
+        struct gpu_16 v = gpu_load16(words + low * ARGS_PANEL * 16);
+        if (is_second) {
+            v.w[0] = v.w[2];
+            v.w[1] = v.w[3];
+        }
+        group_set_high(&c, low, 0, v);
+    } else if (n_words == low + 2) { /* eight bytes a group */
+        group_set_high(&c, low, 0, gpu_load16(words + (low + (is_second ? 1 : 0)) * ARGS_PANEL * 16));
+        if (half == GROUP_WHOLE) {
+            group_set_high(&c, low, 1, gpu_load16(words + (low + 1) * ARGS_PANEL * 16));
+        }
+    }
+    if (low == 1 && is_second) {
+        c.words[0].w[0] = c.words[0].w[2];
+        c.words[0].w[1] = c.words[0].w[3];
     }
     int scale_bytes = group_scale_bytes(type);
     const uint8_t *scale = w->data + w->scale_at + (at + lane) * scale_bytes;
     if (scale_bytes == 16) {
         struct gpu_16 v = gpu_load16(scale);
-        for (int i = 0; i < 4; i++) {
-            c.scale[i] = v.w[i];
-        }
+        c.scale[0] = is_second ? v.w[2] : v.w[0];
+        c.scale[1] = is_second ? v.w[3] : v.w[1];
+        c.scale[2] = v.w[2];
+        c.scale[3] = v.w[3];
     } else if (scale_bytes == 8) {
         struct gpu_8 v = *(const struct gpu_8 *)(const void *)scale;
-        c.scale[0] = v.w[0];
+        c.scale[0] = is_second ? v.w[1] : v.w[0];
         c.scale[1] = v.w[1];
     }
     if (group_has_super(type)) {
@@ -336,25 +369,30 @@ GPU_FN struct group group_of(const struct group_chunk *c, int type, int g)
 
 /* --- sums ---------------------------------------------------------------------------------------- */
 
-/* Adds a group's products to one output's sum: dot holds the integer products of each half, offset not taken off. Every
- * output is summed in this way over the groups of a segment in order, and then over the segments in order. */
+/* The integer products of n columns that share a scale, offset taken off, and the sum of their x. Every output is summed in
+ * this way over the groups of a segment in order, and then over the segments in order. */
+GPU_FN float group_step(float sum, int32_t dot, float scale, bool has_min, float min, float x_scale,
+                        int x_sum)
+{
+    sum = gpu_fma((float)dot, scale * x_scale, sum);
+    return has_min ? gpu_fma(min, x_scale * (float)x_sum, sum) : sum;
+}
+
+/* Adds a group's products to one output's sum: dot holds the integer products of each half, offset not taken off. */
 GPU_FN float group_add(float sum, const struct group *g, int type, const int32_t dot[2],
                        struct args_act x)
 {
     int offset = group_offset(type);
+    bool has_min = group_has_min(type);
     if (group_has_halves(type)) {
-        for (int h = 0; h < 2; h++) {
-            int32_t whole = dot[h] - offset * x.sum[h];
-            sum = gpu_fma((float)whole, g->scale[h] * x.scale, sum);
-            if (group_has_min(type)) {
-                sum = gpu_fma(g->min[h], x.scale * (float)x.sum[h], sum);
-            }
-        }
-        return sum;
+        sum = group_step(sum, dot[0] - offset * x.sum[0], g->scale[0], has_min, g->min[0], x.scale,
+                         x.sum[0]);
+        return group_step(sum, dot[1] - offset * x.sum[1], g->scale[1], has_min, g->min[1], x.scale,
+                          x.sum[1]);
     }
-    int32_t of_x = x.sum[0] + x.sum[1], whole = dot[0] + dot[1] - offset * of_x;
-    sum = gpu_fma((float)whole, g->scale[0] * x.scale, sum);
-    return group_has_min(type) ? gpu_fma(g->min[0], x.scale * (float)of_x, sum) : sum;
+    int of_x = x.sum[0] + x.sum[1];
+    return group_step(sum, dot[0] + dot[1] - offset * of_x, g->scale[0], has_min, g->min[0],
+                      x.scale, of_x);
 }
 
 #endif

@@ -41,3 +41,23 @@ enum table_id table_gemv(enum type type)
         return TABLE_gemv;
     }
 }
+
+enum table_id table_gemm(enum type type)
+{
+    switch ((int)type) {
+    case TYPE_Q4_0:
+        return TABLE_gemm_q4_0;
+    case TYPE_Q8_0:
+        return TABLE_gemm_q8_0;
+    case TYPE_Q4_K:
+        return TABLE_gemm_q4_k;
+    case TYPE_Q6_K:
+        return TABLE_gemm_q6_k;
+    case TYPE_F32:
+    case TYPE_F16:
+    case TYPE_BF16:
+        return TABLE_COUNT;
+    default:
+        return TABLE_gemm;
+    }
+}

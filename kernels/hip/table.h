@@ -18,6 +18,16 @@
     KERNEL(name, matmul_args, GEMV_THREADS, matmul, table_row_blocks(a, GEMV_ROWS),                \
            a->ids ? a->n_tokens : TABLE_CEIL(a->n_tokens, GEMV_TOKENS), 1)
 
+/* With experts: no more tiles than slots, and than full tiles and one of each expert. */
+#define TABLE_GEMM(KERNEL, name)                                                                   \
+    KERNEL(name, matmul_args, GEMM_THREADS, matmul, table_row_blocks(a, GEMM_ROWS),                \
+           table_gemm_tiles(a), 1)
+
+static inline int32_t table_gemm_tiles(const struct matmul_args *a)
+{
+    int32_t n = TABLE_CEIL(a->n_tokens, GEMM_TOKENS) + (a->order ? a->n_expert : 0);
+    return n < a->n_tokens ? n : a->n_tokens;
+}
 static inline int32_t table_kv_write_threads(const struct kv_write_args *a)
 {
     int32_t queries = a->q ? a->n_head * a->dim_k / 2 : 0;
@@ -32,7 +42,8 @@ static inline int32_t table_row_blocks(const struct matmul_args *a, int32_t rows
     return n;
 }
 
-/* KERNEL(name, struct, threads, op, x, y, z) */
+/* KERNEL(name, struct, threads, op, x, y, z). What is no op of a program: none. */
+enum { OP_none = OP_COUNT };
 #define TABLE_KERNELS(KERNEL)                                                                      \
     KERNEL(norm, norm_args, NORM_THREADS, norm, a->n_groups, a->n_rows, 1)                         \
     KERNEL(quantize, quantize_args, QUANTIZE_THREADS, convert, TABLE_CEIL(a->n, QUANTIZE_THREADS), \
@@ -57,6 +68,17 @@ static inline int32_t table_row_blocks(const struct matmul_args *a, int32_t rows
     TABLE_GEMV(KERNEL, gemv_f32)                                                                   \
     TABLE_GEMV(KERNEL, gemv_f16)                                                                   \
     TABLE_GEMV(KERNEL, gemv_bf16)                                                                  \
+    TABLE_GEMM(KERNEL, gemm)                                                                       \
+    TABLE_GEMM(KERNEL, gemm_q4_0)                                                                  \
+    TABLE_GEMM(KERNEL, gemm_q8_0)                                                                  \
+    TABLE_GEMM(KERNEL, gemm_q4_k)                                                                  \
+    TABLE_GEMM(KERNEL, gemm_q6_k)                                                                  \
+    KERNEL(route, route_args, ROUTE_THREADS, route, a->n_rows, 1, 1)                               \
+    KERNEL(order, order_args, ORDER_THREADS, order, 1, 1, 1)                                       \
+    KERNEL(combine, combine_args, COMBINE_THREADS, combine, TABLE_CEIL(a->n, COMBINE_THREADS),     \
+           a->n_rows, 1)                                                                           \
+    KERNEL(top_part, top_args, TOP_THREADS, none, a->n_parts, a->n_rows, 1)                        \
+    KERNEL(top_fold, top_args, TOP_THREADS, none, a->n_rows, 1, 1)                                 \
     KERNEL(attention_split, attention_args, ATTENTION_THREADS, attention, a->n_splits,             \
            TABLE_CHUNKS(a), a->n_rows)                                                             \
     KERNEL(attention_fold, attention_args, ATTENTION_FOLD_THREADS, attention, a->n_head,           \
@@ -73,12 +95,14 @@ struct table_kernel {
     const char *name;
     size_t args_bytes;
     int threads;
-    enum op_code op;
+    int op; /* enum op_code, or OP_none */
     void (*grid)(const void *args, int32_t ret[3]);
 };
 extern const struct table_kernel table_kernels[TABLE_COUNT]; /* by enum table_id */
 
-/* Which gemv serves matrices of this type. */
+/* Which gemv, which gemm serves matrices of this type. TABLE_COUNT: F32, F16 and BF16 have no gemm; gemv does any number of
+ * tokens. */
 enum table_id table_gemv(enum type type);
+enum table_id table_gemm(enum type type);
 
 #endif

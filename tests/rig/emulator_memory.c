@@ -234,7 +234,11 @@ static void add_reader(struct stamp *s, int thread)
     if (s->block == block && s->epoch == epochs[thread] && s->thread != thread) {
         int wave = s->thread & SOME_OF_WAVE ? s->thread & ~SOME_OF_WAVE : s->thread / GPU_WAVE;
         bool is_wave = s->thread != SOME && wave == thread / GPU_WAVE;
-        who = is_wave ? (uint16_t)(SOME_OF_WAVE | wave) : (uint16_t)SOME;
+        if (!is_wave) {
+            who = (uint16_t)SOME;
+        } else if (s->wave_epoch == wave_epochs[thread]) { /* otherwise that read is over */
+            who = (uint16_t)(SOME_OF_WAVE | wave);
+        }
     }
     *s = (struct stamp){block, who, epochs[thread], wave_epochs[thread]};
 }

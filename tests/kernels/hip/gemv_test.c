@@ -3,29 +3,6 @@
 #include "kernels/op_kinds.h"
 #include "tests/kernels/hip/matmul.h"
 
-extern const struct gpu_host_kernel gemv_kernel, gemv_q4_0_kernel, gemv_q8_0_kernel,
-    gemv_q4_k_kernel, gemv_q6_k_kernel, gemv_f32_kernel, gemv_f16_kernel, gemv_bf16_kernel;
-
-static const struct gpu_host_kernel *kernel_of(enum table_id id)
-{
-    static const struct gpu_host_kernel *const all[] = {
-        &gemv_kernel,     &gemv_q4_0_kernel, &gemv_q8_0_kernel, &gemv_q4_k_kernel,
-        &gemv_q6_k_kernel, &gemv_f32_kernel,  &gemv_f16_kernel,  &gemv_bf16_kernel};
-    for (size_t i = 0; i < COUNT_OF(all); i++) {
-        if (strcmp(all[i]->name, table_kernels[id].name) == 0) {
-            return all[i];
-        }
-    }
-    TEST_FAIL("no kernel %s", table_kernels[id].name);
-    return NULL;
-}
-
-static void run(const struct matmul_args *a)
-{
-    enum table_id id = table_gemv((enum type)a->type);
-    device_run(kernel_of(id), &table_kernels[id], a, sizeof *a);
-}
-
 static void test(enum type type, int n_rows, int n_cols, int n_tokens)
 {
     uint64_t seed = (uint64_t)(n_rows * 1000 + n_cols + n_tokens);
@@ -38,7 +15,7 @@ static void test(enum type type, int n_rows, int n_cols, int n_tokens)
                             .y_stride = {n_rows}, .add_stride = n_rows, .x_bytes = x.bytes,
                             .type = (int32_t)type, .n_cols = n_cols, .n_w = 1,
                             .n_tokens = n_tokens, .glu = MATMUL_NO_GLU};
-    run(&a);
+    matmul_gemv(&a);
     float *y = malloc(n_y * 4), *alone = malloc((size_t)n_rows * 4);
     double *exact = malloc((size_t)n_rows * sizeof *exact);
     emulator_download(y, dy, n_y * 4);
@@ -55,7 +32,7 @@ static void test(enum type type, int n_rows, int n_cols, int n_tokens)
     a.n_tokens = 1;
     a.y[0] = dalone;
     a.add = dalone;
-    run(&a);
+    matmul_gemv(&a);
     emulator_download(alone, dalone, (size_t)n_rows * 4);
     CHECK(memcmp(alone, y + (n_tokens - 1) * n_rows, (size_t)n_rows * 4) == 0);
     void *device[] = {db, dy, dalone};
@@ -91,7 +68,7 @@ static void test_several(void)
         a.y[i] = emulator_alloc((size_t)(TOKENS * (n_rows[i] + 3)) * 4, 0);
         a.y_stride[i] = n_rows[i] + 3;
     }
-    run(&a);
+    matmul_gemv(&a);
     for (int i = 0; i < 3; i++) {
         void *dy = emulator_alloc((size_t)(TOKENS * n_rows[i]) * 4, 0);
         struct matmul_args one = a;
@@ -100,7 +77,7 @@ static void test_several(void)
         one.bias[0] = a.bias[i];
         one.y[0] = dy;
         one.y_stride[0] = n_rows[i];
-        run(&one);
+        matmul_gemv(&one);
         for (int t = 0; t < TOKENS; t++) {
             float together[70], alone[70];
             size_t n = (size_t)n_rows[i];
@@ -142,7 +119,7 @@ static void test_experts_gate(enum type type, int n_expert, int n_used, int n_to
                             .act_stride = act_bytes, .ids_stride = n_used, .x_bytes = x.bytes,
                             .type = (int32_t)type, .n_cols = COLS, .n_w = 2, .n_tokens = n_slots,
                             .n_expert = n_expert, .n_used = n_used, .glu = OP_GLU_SILU};
-    run(&a);
+    matmul_gemv(&a);
     for (int s = 0; s < n_slots; s++) {
         double g[ROWS], u[ROWS];
         float y[ROWS];

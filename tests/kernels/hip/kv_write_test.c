@@ -1,0 +1,133 @@
+/* kv_write and copy on the emulator: every value in its place of the paged cache, rotated or not, and nothing else touched. */
+#include "kernels/half.h"
+#include "tests/kernels/hip/device.h"
+
+extern const struct gpu_host_kernel kv_write_kernel, copy_kernel;
+
+enum { BLOCK = 16, ROWS = 3, BLOCKS = 6 };
+
+static double rotated(const float *x, const float *table, int n_rot, bool adjacent, int d)
+{
+    int n_pairs = n_rot / 2;
+    if (d >= n_rot) {
+        return (double)x[d];
+    }
+    int pair = adjacent ? d / 2 : d % n_pairs, is_second = adjacent ? d % 2 : d / n_pairs;
+    double u = (double)x[adjacent ? 2 * pair : pair];
+    double v = (double)x[adjacent ? 2 * pair + 1 : pair + n_pairs];
+    double c = (double)table[pair], s = (double)table[n_pairs + pair];
+    return is_second ? u * s + v * c : u * c - v * s;
+}
+
+static void check_half(uint16_t got, double exact)
+{
+    double error = fabs((double)half_to_f32(got) - exact);
+    if (!(error <= 6e-4 * fabs(exact) + 1e-6)) {
+        TEST_FAIL("%g in the cache, expected %g", (double)half_to_f32(got), exact);
+    }
+}
+
+static void test(int n_head, int n_kv_head, int dim_k, int dim_v, int n_rot, bool adjacent, bool v_in_k)
+{
+    static const int32_t positions[ROWS] = {0, 17, 47}, row_table[ROWS] = {1, 0, 0};
+    static const int32_t tables[6] = {5, 1, 4, 2, -1, -1};
+    uint64_t seed = (uint64_t)(dim_k * 10 + n_rot);
+    int n_k = n_kv_head * dim_k, n_v = n_kv_head * dim_v, n_q = n_head * dim_k;
+    int head_elems = BLOCK * (dim_k + (v_in_k ? 0 : dim_v)), n_kv = BLOCKS * n_kv_head * head_elems;
+    float *k = device_random(ROWS * n_k, 2, &seed), *v = device_random(ROWS * n_v, 2, &seed);
+    float *q = device_random(ROWS * n_q + 1, 2, &seed), *table = device_random(ROWS * n_rot + 1, 1, &seed);
+    uint16_t *kv = malloc((size_t)n_kv * 2), *was = malloc((size_t)n_kv * 2);
+    for (int i = 0; i < n_kv; i++) {
+        was[i] = (uint16_t)(0x7c01 + i % 500);
+    }
+    void *dk = device_copy(k, (size_t)(ROWS * n_k) * 4), *dv = device_copy(v, (size_t)(ROWS * n_v) * 4);
+    void *dq = device_copy(q, (size_t)(ROWS * n_q) * 4 + 4);
+    void *dt = device_copy(table, (size_t)(ROWS * n_rot) * 4 + 4), *dkv = device_copy(was, (size_t)n_kv * 2);
+    void *dtables = device_copy(tables, sizeof tables), *drt = device_copy(row_table, sizeof row_table);
+    void *dp = device_copy(positions, sizeof positions);
+    struct kv_write_args a = {.k = dk, .v = v_in_k ? NULL : dv, .q = n_head ? dq : NULL,
+                              .table = n_rot ? dt : NULL, .kv = dkv, .tables = dtables,
+                              .row_table = drt, .positions = dp, .k_stride = n_k, .v_stride = n_v,
+                              .q_stride = n_q, .table_stride = n_rot, .tables_stride = 3,
+                              .n_rows = ROWS, .n_head = n_head, .n_kv_head = n_kv_head,
+                              .dim_k = dim_k, .dim_v = dim_v, .v_in_k = v_in_k, .n_rot = n_rot,
+                              .adjacent = adjacent};
+    DEVICE_RUN(kv_write, &a);
+    emulator_download(kv, dkv, (size_t)n_kv * 2);
+    for (int r = 0; r < ROWS; r++) {
+        int block = tables[row_table[r] * 3 + positions[r] / BLOCK], slot = positions[r] % BLOCK;
+        for (int h = 0; h < n_kv_head; h++) {
+            int at = (block * n_kv_head + h) * head_elems;
+            for (int d = 0; d < dim_k; d++) {
+                int i = at + d * BLOCK + slot;
+                check_half(kv[i], rotated(k + r * n_k + h * dim_k, table + r * n_rot, n_rot, adjacent, d));
+                kv[i] = was[i];
+            }
+            for (int d = 0; d < dim_v && !v_in_k; d++) {
+                int i = at + BLOCK * dim_k + slot * dim_v + d;
+                check_half(kv[i], (double)v[r * n_v + h * dim_v + d]);
+                kv[i] = was[i];
+            }
+        }
+        double *exact = malloc((size_t)n_q * sizeof *exact + 1);
+        float *y = malloc((size_t)n_q * 4 + 1);
+        for (int i = 0; i < n_q; i++) {
+            exact[i] = rotated(q + r * n_q + i / dim_k * dim_k, table + r * n_rot, n_rot, adjacent,
+                               i % dim_k);
+        }
+        emulator_download(y, (float *)dq + r * n_q, (size_t)n_q * 4);
+        device_check("queries", y, exact, n_q, 1e-6);
+        free(exact);
+        free(y);
+    }
+    CHECK(memcmp(kv, was, (size_t)n_kv * 2) == 0);
+    void *device[] = {dk, dv, dq, dt, dkv, dtables, drt, dp};
+    for (size_t i = 0; i < COUNT_OF(device); i++) {
+        emulator_free(device[i]);
+    }
+    void *host[] = {k, v, q, table, kv, was};
+    for (size_t i = 0; i < COUNT_OF(host); i++) {
+        free(host[i]);
+    }
+}
+
+static void test_copy(bool has_ids, int n_groups, int n, int x_group, int y_group)
+{
+    static const int32_t ids[2] = {2, 0};
+    uint64_t seed = 4;
+    int x_stride = 3 * n_groups * n + 5, y_stride = n_groups * y_group + n;
+    float *x = device_random(3 * x_stride, 1, &seed), *y = calloc((size_t)(2 * y_stride), 4);
+    void *dx = device_copy(x, (size_t)(3 * x_stride) * 4), *dids = device_copy(ids, sizeof ids);
+    void *dy = device_copy(y, (size_t)(2 * y_stride) * 4);
+    struct copy_args a = {.x = dx, .ids = has_ids ? dids : NULL, .y = dy, .x_stride = x_stride,
+                          .y_stride = y_stride, .n_rows = 2, .n_groups = n_groups, .n = n,
+                          .x_group = x_group, .y_group = y_group};
+    DEVICE_RUN(copy, &a);
+    float *got = malloc((size_t)(2 * y_stride) * 4);
+    emulator_download(got, dy, (size_t)(2 * y_stride) * 4);
+    for (int r = 0; r < 2; r++) {
+        for (int i = 0; i < n_groups * n; i++) {
+            const float *from = x + (has_ids ? ids[r] : r) * x_stride + i / n * x_group;
+            y[r * y_stride + i / n * y_group + i % n] = from[i % n];
+        }
+    }
+    CHECK(memcmp(got, y, (size_t)(2 * y_stride) * 4) == 0);
+    emulator_free(dx);
+    emulator_free(dids);
+    emulator_free(dy);
+    free(x);
+    free(y);
+    free(got);
+}
+
+int main(void)
+{
+    test(7, 1, 64, 64, 64, false, false);
+    test(4, 2, 48, 24, 32, true, false);
+    test(0, 3, 16, 8, 0, false, false);
+    test(2, 1, 72, 64, 8, false, true);
+    test_copy(true, 1, 257, 0, 0);
+    test_copy(false, 3, 31, 40, 33);
+    test_copy(false, 3, 1, 0, 2); /* the first for all */
+    return 0;
+}
