@@ -184,15 +184,27 @@ struct kv_write_args {
 /* attention_split: each block does ATTENTION_SPLIT positions of up to ATTENTION_HEADS query heads of one row and
  * leaves maximum, sum and weighted values in part; splits beyond the row's position, or before its window, leave nothing.
  * attention_fold: folds the splits in ascending order into y, and into 8 bits.
+ * attention_tile does the same, to the same bits, in one launch for rows that follow each other in a sequence: `tiles`
+ * names first row and number of rows of each tile, at most table_attention_rows(a); y only, dim_k and dim_v at most
+ * ATTENTION_TILE_DIM, part and n_splits unused.
  * K and V lie in blocks of 16 positions as kernels/kv.h says, in binary16, and dim_k and dim_v are multiples of 8. */
-enum { ATTENTION_SPLIT = 256, ATTENTION_HEADS = 4, ATTENTION_THREADS = 128, ATTENTION_FOLD_THREADS = 128,
-       ATTENTION_MAX_DIM = 576 /* dim_k; dim_v at most 1024 */ };
+enum {
+    ATTENTION_SPLIT = 256,
+    ATTENTION_HEADS = 4,
+    ATTENTION_THREADS = 128,
+    ATTENTION_FOLD_THREADS = 128,
+    ATTENTION_MAX_DIM = 576, /* dim_k; dim_v at most 1024 */
+    ATTENTION_TILE_THREADS = 256,
+    ATTENTION_PAIRS = 16, /* of row and head, in a tile */
+    ATTENTION_TILE_DIM = 256
+};
 struct attention_args {
     const float *q;           /* rows of n_head x dim_k */
     const uint16_t *kv;       /* the layer's blocks */
     const int32_t *tables;    /* block tables, table_stride entries apart */
     const int32_t *row_table; /* of each row, which table */
     const int32_t *positions; /* of each row */
+    const int32_t *tiles;     /* of attention_tile: n_tiles pairs */
     float *part;              /* [row][head][split][2 + dim_v] */
     const float *sinks;       /* n_head scores without a value, or NULL */
     const float *alibi;       /* n_head slopes, or NULL */
@@ -204,6 +216,7 @@ struct attention_args {
     int32_t v_in_k;
     int32_t n_splits; /* of the longest row */
     int32_t window;   /* 0: all */
+    int32_t n_tiles;
     float scale, softcap;
 };
 
@@ -260,8 +273,8 @@ struct args_run {
     int32_t reserved;
 };
 
-/* conv: as op conv. A state: width - 1 rows of n values, the latest last. */
-enum { CONV_THREADS = 128 };
+/* conv: as op conv; width at most CONV_MAX_WIDTH. A state: width - 1 rows of n values, the latest last. */
+enum { CONV_THREADS = 128, CONV_MAX_WIDTH = 8 };
 struct conv_args {
     const float *x, *weight, *bias;
     float *y, *states;
@@ -280,8 +293,8 @@ struct ssm_args {
     int32_t n_runs, n_head, dim, n_state, n_group;
 };
 
-/* delta: as op delta. A state: [value head][dim_k][dim_v]; dim_k at most DELTA_MAX_DIM. */
-enum { DELTA_THREADS = 64, DELTA_MAX_DIM = 256 };
+/* delta: as op delta. A state: [value head][dim_k][dim_v]; dim_k a multiple of 32, at most DELTA_MAX_DIM. */
+enum { DELTA_THREADS = 256, DELTA_COLUMNS = 4, DELTA_MAX_DIM = 256 };
 struct delta_args {
     const float *q, *k, *v, *gate, *beta, *dt_bias, *a;
     float *y, *states;

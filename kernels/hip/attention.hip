@@ -1,14 +1,26 @@
 /* Attention over the paged KV cache, for rows of any sequences and any positions. Positions are cut into splits counted from
  * position 0; each split's softmax is made alone and the splits are folded in ascending order. The cut and every
- * order inside depend on the row's position only, so a row's result does not depend on its neighbours. Positions
- * that the row may not see are never multiplied: stale blocks may hold anything. */
-#include "kernels/hip/args.h"
-#include "kernels/hip/gpu.h"
+ * order inside depend on the row's position only: a row's bits are the same with any neighbours, and from
+ * attention_split and attention_tile. Positions that the row may not see are never multiplied: stale blocks may hold
+ * anything.
+ *
+ * For a position and a query head: dim_k + dim_v fused multiply-adds, one exponential; 2 (dim_k + dim_v) bytes, which
+ * attention_split reads once for ATTENTION_HEADS heads, attention_tile for ATTENTION_PAIRS heads and rows. */
+#include "kernels/hip/act.h"
 
 #define attention_split_args attention_args
 #define attention_fold_args attention_args
+#define attention_tile_args attention_args
 
-enum { ATTENTION_KV_BLOCK = 16, ATTENTION_WAVES = ATTENTION_THREADS / GPU_WAVE };
+enum {
+    ATTENTION_KV_BLOCK = 16,
+    ATTENTION_STRANDS = 4, /* quarters of the dimensions, summed apart */
+    ATTENTION_LISTS = 8,   /* eighths of a split's positions, summed apart */
+    ATTENTION_OF_LIST = ATTENTION_SPLIT / ATTENTION_LISTS,
+    ATTENTION_COLUMNS = 128, /* of values that attention_split does at a time */
+    ATTENTION_TILE_WAVES = ATTENTION_TILE_THREADS / GPU_WAVE,
+    ATTENTION_WAVE_PAIRS = ATTENTION_PAIRS / ATTENTION_TILE_WAVES
+};
 #define ATTENTION_NO_SCORE (-1e30f)
 
 /* The first position that the row sees. */
@@ -33,46 +45,44 @@ GPU_FN float attention_half(struct gpu_16 v, int i)
     return gpu_f16_f32((uint16_t)(v.w[i / 2] >> i % 2 * 16));
 }
 
-/* Scores of a block's 16 positions for all heads. Lane l does positions 8 (l % 2) and up, of every 16th dimension. */
-GPU_FN void attention_scores(const struct attention_args *a, const uint16_t *k,
-                             const float *q, int first_head, int n_heads, int position, int first,
-                             int index, float *scores)
+/* --- steps that both kernels share ----------------------------------------------------------------- */
+
+/* One strand of the scores of n pairs (a constant maximum of max) at eight positions. k: dimension 0 of those positions; q: of
+ * the first pair, pitch floats from pair to pair. */
+GPU_FN void attention_strand(const struct attention_args *a, const uint16_t *k, const float *q,
+                             int pitch, int max, int strand, float sum[][8])
 {
-    float sum[ATTENTION_HEADS][8];
-    for (int h = 0; h < ATTENTION_HEADS; h++) {
+    int quarter = a->dim_k / ATTENTION_STRANDS;
+    GPU_UNROLL
+    for (int h = 0; h < max; h++) {
+        GPU_UNROLL
         for (int i = 0; i < 8; i++) {
             sum[h][i] = 0;
         }
     }
-    int half = gpu_lane() % 2, lowest = attention_lowest(a, position);
-    for (int d = gpu_lane() / 2; d < a->dim_k; d += GPU_WAVE / 2) {
-        struct gpu_16 v = gpu_load16(k + d * ATTENTION_KV_BLOCK + 8 * half);
-        for (int h = 0; h < ATTENTION_HEADS; h++) {
-            float of_head = q[h * ATTENTION_MAX_DIM + d];
+    for (int d = strand * quarter; d < (strand + 1) * quarter; d++) {
+        struct gpu_16 v = gpu_load16(k + d * ATTENTION_KV_BLOCK);
+        GPU_UNROLL
+        for (int h = 0; h < max; h++) {
+            float of_pair = q[h * pitch + d];
+            GPU_UNROLL
             for (int i = 0; i < 8; i++) {
-                sum[h][i] = gpu_fma(of_head, attention_half(v, i), sum[h][i]);
-            }
-        }
-    }
-    for (int h = 0; h < ATTENTION_HEADS; h++) {
-        for (int i = 0; i < 8; i++) {
-            float s = sum[h][i];
-            for (int mask = 2; mask < GPU_WAVE; mask *= 2) {
-                s += gpu_shuffle_xor(s, mask);
-            }
-            if (gpu_lane() / 2 == (h * 8 + i) % 16 && h < n_heads) {
-                int p = first + 8 * half + i;
-                s = a->softcap > 0 ? a->softcap * gpu_tanh(s / a->softcap) : s;
-                s = a->alibi ? s + a->alibi[first_head + h] * (float)(p - position) : s;
-                bool is_seen = p >= lowest && p <= position;
-                scores[h * ATTENTION_SPLIT + index + 8 * half + i] = is_seen ? s : ATTENTION_NO_SCORE;
+                sum[h][i] = gpu_fma(of_pair, attention_half(v, i), sum[h][i]);
             }
         }
     }
 }
 
-/* A wave turns a head's scores into weights; lane 0 leaves maximum and sum. */
-GPU_FN void attention_softmax(float *scores, float *part)
+/* The score that counts, of a position p. */
+GPU_FN float attention_score(const struct attention_args *a, float s, int head, int position, int p)
+{
+    s = a->softcap > 0 ? a->softcap * gpu_tanh(s / a->softcap) : s;
+    s = a->alibi ? s + a->alibi[head] * (float)(p - position) : s;
+    return p >= attention_lowest(a, position) && p <= position ? s : ATTENTION_NO_SCORE;
+}
+
+/* A wave turns a split's scores into weights; all lanes get maximum and sum. */
+GPU_FN void attention_softmax(float *scores, float *ret_largest, float *ret_sum)
 {
     float largest = ATTENTION_NO_SCORE, sum = 0;
     for (int i = gpu_lane(); i < ATTENTION_SPLIT; i += GPU_WAVE) {
@@ -84,19 +94,62 @@ GPU_FN void attention_softmax(float *scores, float *part)
         scores[i] = w;
         sum += w;
     }
-    sum = gpu_sum(sum);
-    if (gpu_lane() == 0) {
-        part[0] = largest;
-        part[1] = sum;
+    *ret_largest = largest;
+    *ret_sum = gpu_sum(sum);
+}
+
+/* Eight columns of a position's values. kv: the KV head's part of block 0. */
+GPU_FN void attention_values(const struct attention_args *a, const uint16_t *kv, int64_t block_elems,
+                             const int32_t *table, int p, int column, float v[8])
+{
+    const uint16_t *k = kv + table[p / ATTENTION_KV_BLOCK] * block_elems;
+    int in_block = p % ATTENTION_KV_BLOCK;
+    if (a->v_in_k) {
+        GPU_UNROLL
+        for (int i = 0; i < 8; i++) {
+            v[i] = gpu_f16_f32(k[(column + i) * ATTENTION_KV_BLOCK + in_block]);
+        }
+    } else {
+        struct gpu_16 loaded =
+            gpu_load16(k + ATTENTION_KV_BLOCK * a->dim_k + in_block * a->dim_v + column);
+        GPU_UNROLL
+        for (int i = 0; i < 8; i++) {
+            v[i] = attention_half(loaded, i);
+        }
     }
 }
 
+/* Folds a split's maximum, sum and weighted values into what was gathered before. */
+struct attention_fold_state {
+    float largest, sum, old_weight, new_weight;
+};
+GPU_FN void attention_fold_in(struct attention_fold_state *f, float largest, float sum)
+{
+    float both = gpu_max2(f->largest, largest);
+    f->old_weight = gpu_exp(f->largest - both);
+    f->new_weight = gpu_exp(largest - both);
+    f->sum = f->sum * f->old_weight + sum * f->new_weight;
+    f->largest = both;
+}
+GPU_FN struct attention_fold_state attention_fold_begin(const struct attention_args *a, int head)
+{
+    struct attention_fold_state f = {ATTENTION_NO_SCORE, 0, 0, 0};
+    if (a->sinks) {
+        f.largest = a->sinks[head];
+        f.sum = 1.0f;
+    }
+    return f;
+}
+
+/* --- one row: a block does a split, and a second kernel folds the splits ---------------------------- */
+
+/* Lane l does positions 8 l to 8 l + 7, a wave a quarter of the dimensions. */
 GPU_KERNEL(attention_split, ATTENTION_THREADS)
 {
     GPU_SHARED(float, q, ATTENTION_HEADS * ATTENTION_MAX_DIM);
-    GPU_SHARED(float, scores, ATTENTION_HEADS * ATTENTION_SPLIT);
-    GPU_SHARED(float, sums, ATTENTION_THREADS * 8);
-    int split = gpu_block_x(), row = gpu_block_z(), thread = gpu_thread();
+    GPU_SHARED(float, scores, ATTENTION_STRANDS * ATTENTION_HEADS * ATTENTION_SPLIT);
+    int split = gpu_block_x(), row = gpu_block_z(), thread = gpu_thread(), lane = gpu_lane();
+    int wave = gpu_uniform(thread / GPU_WAVE);
     int position = a.positions[row], first = split * ATTENTION_SPLIT;
     int lowest = attention_lowest(&a, position);
     if (first > position || first + ATTENTION_SPLIT <= lowest) {
@@ -119,75 +172,76 @@ GPU_KERNEL(attention_split, ATTENTION_THREADS)
         q[h * ATTENTION_MAX_DIM + d] = of_head;
     }
     gpu_barrier();
-    for (int b = thread / GPU_WAVE; b < ATTENTION_SPLIT / ATTENTION_KV_BLOCK; b += ATTENTION_WAVES) {
-        int start = first + b * ATTENTION_KV_BLOCK;
-        if (start <= position && start + ATTENTION_KV_BLOCK > lowest) {
-            attention_scores(&a, kv + table[b] * block_elems, q, first_head, n_heads, position,
-                             start, b * ATTENTION_KV_BLOCK, scores);
-        } else {
-            for (int i = gpu_lane(); i < n_heads * ATTENTION_KV_BLOCK; i += GPU_WAVE) {
-                int at = i / ATTENTION_KV_BLOCK * ATTENTION_SPLIT + i % ATTENTION_KV_BLOCK;
-                scores[at + b * ATTENTION_KV_BLOCK] = ATTENTION_NO_SCORE;
-            }
+    int start = first + lane / 2 * ATTENTION_KV_BLOCK;
+    bool is_seen = start <= position && start + ATTENTION_KV_BLOCK > lowest;
+    float strand[ATTENTION_HEADS][8] = {{0}};
+    if (is_seen) {
+        const uint16_t *k = kv + table[lane / 2] * block_elems + lane % 2 * 8;
+        attention_strand(&a, k, q, ATTENTION_MAX_DIM, ATTENTION_HEADS, wave, strand);
+    }
+    GPU_UNROLL
+    for (int h = 0; h < ATTENTION_HEADS; h++) {
+        GPU_UNROLL
+        for (int i = 0; i < 8; i++) {
+            scores[(wave * ATTENTION_HEADS + h) * ATTENTION_SPLIT + lane * 8 + i] = strand[h][i];
         }
     }
     gpu_barrier();
-    for (int h = thread / GPU_WAVE; h < n_heads; h += ATTENTION_WAVES) {
-        attention_softmax(scores + h * ATTENTION_SPLIT,
-                          attention_part(&a, row, first_head + h, split));
+    for (int i = thread; i < n_heads * ATTENTION_SPLIT; i += ATTENTION_THREADS) {
+        enum { STRAND = ATTENTION_HEADS * ATTENTION_SPLIT };
+        float s = (scores[i] + scores[i + STRAND]) + (scores[i + 2 * STRAND] + scores[i + 3 * STRAND]);
+        scores[i] = attention_score(&a, s, first_head + i / ATTENTION_SPLIT, position,
+                                    first + i % ATTENTION_SPLIT);
+    }
+    gpu_barrier();
+    if (wave < n_heads) {
+        float largest, sum;
+        attention_softmax(scores + wave * ATTENTION_SPLIT, &largest, &sum);
+        if (lane == 0) {
+            float *part = attention_part(&a, row, first_head + wave, split);
+            part[0] = largest;
+            part[1] = sum;
+        }
     }
     gpu_barrier();
 
-    /* Thread t: eight columns, and every n_lists-th position of the split. */
-    int per_row = a.dim_v / 8, n_lists = ATTENTION_THREADS / per_row;
-    int column = thread % per_row * 8, list = thread / per_row;
-    float sum[ATTENTION_HEADS][8];
-    for (int h = 0; h < ATTENTION_HEADS; h++) {
-        for (int i = 0; i < 8; i++) {
-            sum[h][i] = 0;
-        }
-    }
-    int end = position + 1 - first < ATTENTION_SPLIT ? position + 1 - first : ATTENTION_SPLIT;
-    for (int p = list < n_lists ? list : end; p < end; p += n_lists) {
-        if (first + p < lowest) {
-            continue;
-        }
-        const uint16_t *k = kv + table[p / ATTENTION_KV_BLOCK] * block_elems;
-        int in_block = p % ATTENTION_KV_BLOCK;
-        float v[8];
-        if (a.v_in_k) {
-            for (int i = 0; i < 8; i++) {
-                v[i] = gpu_f16_f32(k[(column + i) * ATTENTION_KV_BLOCK + in_block]);
-            }
-        } else {
-            struct gpu_16 loaded = gpu_load16(k + ATTENTION_KV_BLOCK * a.dim_k +
-                                              in_block * a.dim_v + column);
-            for (int i = 0; i < 8; i++) {
-                v[i] = attention_half(loaded, i);
-            }
-        }
-        for (int h = 0; h < ATTENTION_HEADS; h++) {
-            float w = h < n_heads ? scores[h * ATTENTION_SPLIT + p] : 0;
-            for (int i = 0; i < 8; i++) {
-                sum[h][i] = gpu_fma(w, v[i], sum[h][i]);
-            }
-        }
-    }
-    for (int h = 0; h < ATTENTION_HEADS; h++) {
-        if (h < n_heads) {
-            for (int i = 0; i < 8; i++) {
-                sums[thread * 8 + i] = sum[h][i];
-            }
-            gpu_barrier();
-            float *part = attention_part(&a, row, first_head + h, split) + 2;
-            for (int d = thread; d < a.dim_v; d += ATTENTION_THREADS) {
-                float total = 0;
-                for (int l = 0; l < n_lists; l++) {
-                    total += sums[l * a.dim_v + d];
+    /* Thread t: eight columns, and the positions of list t / 16. Strands 1 to 3 have served. */
+    float *sums = scores + ATTENTION_HEADS * ATTENTION_SPLIT;
+    int list = thread / (ATTENTION_COLUMNS / 8), column = thread % (ATTENTION_COLUMNS / 8) * 8;
+    int from = list * ATTENTION_OF_LIST, to = from + ATTENTION_OF_LIST;
+    from = from < lowest - first ? lowest - first : from;
+    to = to > position + 1 - first ? position + 1 - first : to;
+    for (int left = 0; left < a.dim_v; left += ATTENTION_COLUMNS) {
+        float sum[ATTENTION_HEADS][8] = {{0}};
+        for (int p = from; p < to && left + column < a.dim_v; p++) {
+            float v[8];
+            attention_values(&a, kv, block_elems, table, p, left + column, v);
+            GPU_UNROLL
+            for (int h = 0; h < ATTENTION_HEADS; h++) {
+                float w = h < n_heads ? scores[h * ATTENTION_SPLIT + p] : 0;
+                GPU_UNROLL
+                for (int i = 0; i < 8; i++) {
+                    sum[h][i] = gpu_fma(w, v[i], sum[h][i]);
                 }
-                part[d] = total;
             }
-            gpu_barrier();
+        }
+        GPU_UNROLL
+        for (int h = 0; h < ATTENTION_HEADS; h++) {
+            if (h < n_heads) {
+                GPU_UNROLL
+                for (int i = 0; i < 8; i++) {
+                    sums[list * ATTENTION_COLUMNS + column + i] = sum[h][i];
+                }
+                gpu_barrier();
+                if (left + thread < a.dim_v) {
+                    float total = 0;
+                    for (int l = 0; l < ATTENTION_LISTS; l++) {
+                        total += sums[l * ATTENTION_COLUMNS + thread];
+                    }
+                    attention_part(&a, row, first_head + h, split)[2 + left + thread] = total;
+                }
+                gpu_barrier();
+            }
         }
     }
 }
@@ -196,18 +250,161 @@ GPU_KERNEL(attention_fold, ATTENTION_FOLD_THREADS)
 {
     int head = gpu_block_x(), row = gpu_block_y(), position = a.positions[row];
     int from = attention_lowest(&a, position) / ATTENTION_SPLIT, to = position / ATTENTION_SPLIT;
-    float *y = a.y + row * a.y_stride + (int64_t)head * a.dim_v;
     for (int d = gpu_thread(); d < a.dim_v; d += ATTENTION_FOLD_THREADS) {
-        float largest = a.sinks ? a.sinks[head] : ATTENTION_NO_SCORE;
-        float sum = a.sinks ? 1.0f : 0.0f, value = 0;
+        struct attention_fold_state f = attention_fold_begin(&a, head);
+        float value = 0;
         for (int s = from; s <= to; s++) {
             const float *part = attention_part(&a, row, head, s);
-            float both = gpu_max2(largest, part[0]);
-            float old_weight = gpu_exp(largest - both), new_weight = gpu_exp(part[0] - both);
-            sum = sum * old_weight + part[1] * new_weight;
-            value = value * old_weight + part[2 + d] * new_weight;
-            largest = both;
+            attention_fold_in(&f, part[0], part[1]);
+            value = value * f.old_weight + part[2 + d] * f.new_weight;
         }
-        y[d] = value / sum;
+        value = value / f.sum;
+        if (a.y) {
+            a.y[row * a.y_stride + (int64_t)head * a.dim_v + d] = value;
+        }
+        if (a.act) {
+            act_store(a.act + row * a.act_stride, a.n_head * a.dim_v,
+                      head * a.dim_v + d / GPU_WAVE * GPU_WAVE, value);
+        }
+    }
+}
+
+/* --- many rows of a sequence: a block does all splits of some rows, and folds as it goes -------------- */
+
+/* Scores of the wave's pairs: lane l does positions 8 l to 8 l + 7 of the split. */
+GPU_FN void attention_tile_scores(const struct attention_args *a, const uint16_t *k, const float *q,
+                                  int first_pair, float *scores)
+{
+    float all[ATTENTION_WAVE_PAIRS][8], half[ATTENTION_WAVE_PAIRS][8], sum[ATTENTION_WAVE_PAIRS][8];
+    q += first_pair * ATTENTION_TILE_DIM;
+    attention_strand(a, k, q, ATTENTION_TILE_DIM, ATTENTION_WAVE_PAIRS, 0, half);
+    attention_strand(a, k, q, ATTENTION_TILE_DIM, ATTENTION_WAVE_PAIRS, 1, sum);
+    GPU_UNROLL
+    for (int i = 0; i < 8 * ATTENTION_WAVE_PAIRS; i++) {
+        all[i / 8][i % 8] = half[i / 8][i % 8] + sum[i / 8][i % 8];
+    }
+    attention_strand(a, k, q, ATTENTION_TILE_DIM, ATTENTION_WAVE_PAIRS, 2, half);
+    attention_strand(a, k, q, ATTENTION_TILE_DIM, ATTENTION_WAVE_PAIRS, 3, sum);
+    GPU_UNROLL
+    for (int i = 0; i < 8 * ATTENTION_WAVE_PAIRS; i++) {
+        float s = all[i / 8][i % 8] + (half[i / 8][i % 8] + sum[i / 8][i % 8]);
+        scores[(first_pair + i / 8) * ATTENTION_SPLIT + gpu_lane() * 8 + i % 8] = s;
+    }
+}
+
+GPU_KERNEL(attention_tile, ATTENTION_TILE_THREADS)
+{
+    GPU_SHARED(float, q, ATTENTION_PAIRS * ATTENTION_TILE_DIM);
+    GPU_SHARED(float, scores, ATTENTION_PAIRS * ATTENTION_SPLIT);
+    GPU_SHARED(float, largest, ATTENTION_PAIRS);
+    GPU_SHARED(float, sums, ATTENTION_PAIRS);
+    int thread = gpu_thread(), lane = gpu_lane(), wave = gpu_uniform(thread / GPU_WAVE);
+    int group = a.n_head / a.n_kv_head;
+    int heads = group < ATTENTION_PAIRS ? group : ATTENTION_PAIRS; /* that a block does at a time */
+    int chunks = (group + heads - 1) / heads;
+    int kv_head = gpu_block_y() / chunks, first_head = kv_head * group + gpu_block_y() % chunks * heads;
+    int n_heads = (kv_head + 1) * group - first_head < heads ? (kv_head + 1) * group - first_head : heads;
+    int first_row = a.tiles[2 * gpu_block_x()], n_rows = a.tiles[2 * gpu_block_x() + 1];
+    int n_pairs = n_rows * n_heads; /* pair i: row i / n_heads, head i % n_heads */
+    int64_t head_elems = attention_head_elems(&a), block_elems = head_elems * a.n_kv_head;
+    const uint16_t *kv = a.kv + kv_head * head_elems;
+    const int32_t *blocks = a.tables + a.row_table[first_row] * a.table_stride;
+
+    for (int i = thread; i < ATTENTION_PAIRS * a.dim_k; i += ATTENTION_TILE_THREADS) {
+        int pair = i / a.dim_k, d = i % a.dim_k;
+        float of_pair = 0;
+        if (pair < n_pairs) {
+            int64_t head = first_head + pair % n_heads;
+            of_pair = a.scale * a.q[(first_row + pair / n_heads) * a.q_stride + head * a.dim_k + d];
+        }
+        q[pair * ATTENTION_TILE_DIM + d] = of_pair;
+    }
+    /* Rows of a tile follow each other: the first sees the lowest position, the last the highest. */
+    int lowest = attention_lowest(&a, a.positions[first_row]);
+    int highest = a.positions[first_row + n_rows - 1];
+
+    /* Values: thread t does eight columns of a pair, or several eights. */
+    int per_pair = ATTENTION_TILE_THREADS / ATTENTION_PAIRS;
+    int my_pair = thread / per_pair, my_column = thread % per_pair * 8;
+    bool is_mine = my_pair < n_pairs;
+    int my_row = is_mine ? first_row + my_pair / n_heads : first_row;
+    int my_head = first_head + (is_mine ? my_pair % n_heads : 0);
+    int my_position = a.positions[my_row], my_lowest = attention_lowest(&a, my_position);
+    float value[2][8] = {{0}};
+    struct attention_fold_state f = attention_fold_begin(&a, my_head);
+
+    for (int split = lowest / ATTENTION_SPLIT; split <= highest / ATTENTION_SPLIT; split++) {
+        int first = split * ATTENTION_SPLIT;
+        const int32_t *table = blocks + first / ATTENTION_KV_BLOCK;
+        int start = first + lane / 2 * ATTENTION_KV_BLOCK;
+        gpu_barrier();
+        if (start <= highest && start + ATTENTION_KV_BLOCK > lowest) {
+            const uint16_t *k = kv + table[lane / 2] * block_elems + lane % 2 * 8;
+            attention_tile_scores(&a, k, q, wave * ATTENTION_WAVE_PAIRS, scores);
+        }
+        gpu_wave_sync();
+        for (int i = 0; i < ATTENTION_WAVE_PAIRS; i++) {
+            int pair = wave * ATTENTION_WAVE_PAIRS + i;
+            if (pair < n_pairs) {
+                int position = a.positions[first_row + pair / n_heads];
+                float *of_pair = scores + pair * ATTENTION_SPLIT, top, sum;
+                for (int p = lane; p < ATTENTION_SPLIT; p += GPU_WAVE) {
+                    bool is_there = first + p <= highest && (first + p) / 16 * 16 + 16 > lowest;
+                    float s = is_there ? of_pair[p] : 0;
+                    of_pair[p] = attention_score(&a, s, first_head + pair % n_heads, position,
+                                                 first + p);
+                }
+                attention_softmax(of_pair, &top, &sum);
+                if (lane == 0) {
+                    largest[pair] = top;
+                    sums[pair] = sum;
+                }
+            }
+        }
+        gpu_barrier();
+        if (is_mine && first <= my_position && first + ATTENTION_SPLIT > my_lowest) {
+            attention_fold_in(&f, largest[my_pair], sums[my_pair]);
+            GPU_UNROLL
+            for (int c = 0; c < 2; c++) {
+                int column = my_column + c * per_pair * 8;
+                if (column >= a.dim_v) {
+                    continue;
+                }
+                float total[8] = {0};
+                for (int l = 0; l < ATTENTION_LISTS; l++) {
+                    int from = l * ATTENTION_OF_LIST, to = from + ATTENTION_OF_LIST;
+                    from = from < my_lowest - first ? my_lowest - first : from;
+                    to = to > my_position + 1 - first ? my_position + 1 - first : to;
+                    float sum[8] = {0};
+                    for (int p = from; p < to; p++) {
+                        float v[8], w = scores[my_pair * ATTENTION_SPLIT + p];
+                        attention_values(&a, kv, block_elems, table, p, column, v);
+                        GPU_UNROLL
+                        for (int i = 0; i < 8; i++) {
+                            sum[i] = gpu_fma(w, v[i], sum[i]);
+                        }
+                    }
+                    GPU_UNROLL
+                    for (int i = 0; i < 8; i++) {
+                        total[i] += sum[i];
+                    }
+                }
+                GPU_UNROLL
+                for (int i = 0; i < 8; i++) {
+                    value[c][i] = value[c][i] * f.old_weight + total[i] * f.new_weight;
+                }
+            }
+        }
+    }
+    GPU_UNROLL
+    for (int c = 0; c < 2; c++) {
+        int column = my_column + c * per_pair * 8;
+        if (is_mine && column < a.dim_v) {
+            float *y = a.y + my_row * a.y_stride + (int64_t)my_head * a.dim_v + column;
+            GPU_UNROLL
+            for (int i = 0; i < 8; i++) {
+                y[i] = value[c][i] / f.sum;
+            }
+        }
     }
 }

@@ -11,8 +11,6 @@
 #include "shared/type.h"
 
 #define TABLE_CEIL(a, b) (((a) + (b) - 1) / (b))
-#define TABLE_CHUNKS(a)                                                                            \
-    ((a)->n_kv_head * TABLE_CEIL((a)->n_head / (a)->n_kv_head, ATTENTION_HEADS))
 
 #define TABLE_GEMV(KERNEL, name)                                                                   \
     KERNEL(name, matmul_args, GEMV_THREADS, matmul, table_row_blocks(a, GEMV_ROWS),                \
@@ -27,6 +25,16 @@ static inline int32_t table_gemm_tiles(const struct matmul_args *a)
 {
     int32_t n = TABLE_CEIL(a->n_tokens, GEMM_TOKENS) + (a->order ? a->n_expert : 0);
     return n < a->n_tokens ? n : a->n_tokens;
+}
+static inline int32_t table_attention_chunks(const struct attention_args *a, int32_t heads)
+{
+    return a->n_kv_head * TABLE_CEIL(a->n_head / a->n_kv_head, heads);
+}
+/* Rows of a tile of attention_tile. */
+static inline int32_t table_attention_rows(const struct attention_args *a)
+{
+    int32_t group = a->n_head / a->n_kv_head;
+    return group < ATTENTION_PAIRS ? ATTENTION_PAIRS / group : 1;
 }
 static inline int32_t table_kv_write_threads(const struct kv_write_args *a)
 {
@@ -77,12 +85,19 @@ enum { OP_none = OP_COUNT };
     KERNEL(order, order_args, ORDER_THREADS, order, 1, 1, 1)                                       \
     KERNEL(combine, combine_args, COMBINE_THREADS, combine, TABLE_CEIL(a->n, COMBINE_THREADS),     \
            a->n_rows, 1)                                                                           \
+    KERNEL(conv, conv_args, CONV_THREADS, conv, TABLE_CEIL(a->n, CONV_THREADS), a->n_runs, 1)      \
+    KERNEL(ssm, ssm_args, SSM_THREADS, ssm, a->n_head *TABLE_CEIL(a->dim, SSM_THREADS / 32),       \
+           a->n_runs, 1)                                                                           \
+    KERNEL(delta, delta_args, DELTA_THREADS, delta,                                                \
+           a->n_head_v *TABLE_CEIL(a->dim_v, DELTA_THREADS / 32 * DELTA_COLUMNS), a->n_runs, 1)    \
     KERNEL(top_part, top_args, TOP_THREADS, none, a->n_parts, a->n_rows, 1)                        \
     KERNEL(top_fold, top_args, TOP_THREADS, none, a->n_rows, 1, 1)                                 \
     KERNEL(attention_split, attention_args, ATTENTION_THREADS, attention, a->n_splits,             \
-           TABLE_CHUNKS(a), a->n_rows)                                                             \
+           table_attention_chunks(a, ATTENTION_HEADS), a->n_rows)                                  \
     KERNEL(attention_fold, attention_args, ATTENTION_FOLD_THREADS, attention, a->n_head,           \
-           a->n_rows, 1)
+           a->n_rows, 1)                                                                           \
+    KERNEL(attention_tile, attention_args, ATTENTION_TILE_THREADS, attention, a->n_tiles,          \
+           table_attention_chunks(a, ATTENTION_PAIRS), 1)
 
 enum table_id {
 #define TABLE_ENTRY(name, args, threads, op, x, y, z) TABLE_##name,

@@ -3,12 +3,14 @@
 #include "kernels/half.h"
 #include "tests/kernels/hip/device.h"
 
-extern const struct gpu_host_kernel attention_split_kernel, attention_fold_kernel;
+extern const struct gpu_host_kernel attention_split_kernel, attention_fold_kernel,
+    attention_tile_kernel;
 
-enum { MAX_ROWS = 4, BLOCK = 16 };
+enum { MAX_ROWS = 19, BLOCK = 16 };
 struct shape {
     int n_head, n_kv_head, dim_k, dim_v, n_rows;
     int positions[MAX_ROWS]; /* each row is of its own sequence */
+    int first;               /* if not 0: n_rows rows of one sequence, from here */
     int window;
     float softcap;
     bool v_in_k, has_sinks, has_alibi;
@@ -63,21 +65,52 @@ static void launch(const struct attention_args *a)
     DEVICE_RUN(attention_fold, a);
 }
 
-static void test(const struct shape *s)
+/* The same rows in tiles: the same bits. */
+static void check_tiles(struct attention_args a, const float *y)
 {
+    int32_t tiles[2 * MAX_ROWS], n = 0, of_tile = table_attention_rows(&a);
+    for (int r = 0; r < a.n_rows; r += of_tile) {
+        tiles[2 * n] = r;
+        tiles[2 * n + 1] = MIN(of_tile, a.n_rows - r);
+        n++;
+    }
+    size_t n_bytes = (size_t)a.n_rows * (size_t)a.y_stride * 4;
+    void *dtiles = device_copy(tiles, (size_t)n * 8), *dy = emulator_alloc(n_bytes, 0);
+    float *got = malloc(n_bytes);
+    a.tiles = dtiles;
+    a.n_tiles = n;
+    a.part = NULL;
+    a.y = dy;
+    DEVICE_RUN(attention_tile, &a);
+    emulator_download(got, dy, n_bytes);
+    CHECK(memcmp(got, y, n_bytes) == 0);
+    emulator_free(dtiles);
+    emulator_free(dy);
+    free(got);
+}
+
+static void test(const struct shape *given)
+{
+    struct shape copy = *given, *s = &copy;
+    bool is_run = s->first > 0;
+    for (int r = 0; r < s->n_rows && is_run; r++) {
+        s->positions[r] = s->first + r;
+    }
+
     uint64_t seed = (uint64_t)(s->dim_k + s->n_head + s->positions[0]);
     int longest = 0, n_blocks = 1;
     for (int r = 0; r < s->n_rows; r++) {
         longest = MAX(longest, s->positions[r]);
     }
     int table_stride = longest / BLOCK + 1;
-    int32_t tables[MAX_ROWS * 2100], rows[MAX_ROWS];
+    static int32_t tables[MAX_ROWS * 2100];
+    int32_t rows[MAX_ROWS];
     CHECK(s->n_rows * table_stride <= (int)COUNT_OF(tables));
     /* Blocks are dealt to the sequences in turn, from the end of the pool: never in order. */
-    int pool = s->n_rows * table_stride + 1;
+    int pool = (is_run ? 1 : s->n_rows) * table_stride + 1;
     for (int r = 0; r < s->n_rows; r++) {
-        rows[r] = s->n_rows - 1 - r;
-        for (int b = 0; b < table_stride; b++) {
+        rows[r] = is_run ? 0 : s->n_rows - 1 - r;
+        for (int b = 0; b < table_stride && (!is_run || r == s->n_rows - 1); b++) {
             bool is_used = b <= s->positions[r] / BLOCK;
             tables[rows[r] * table_stride + b] = is_used ? pool - n_blocks : -1;
             n_blocks += is_used;
@@ -88,7 +121,7 @@ static void test(const struct shape *s)
     for (size_t i = 0; i < n_kv; i++) {
         kv[i] = 0x7e00;
     }
-    for (int r = 0; r < s->n_rows; r++) {
+    for (int r = is_run ? s->n_rows - 1 : 0; r < s->n_rows; r++) {
         for (int p = 0; p <= s->positions[r]; p++) {
             int block = tables[rows[r] * table_stride + p / BLOCK];
             for (int h = 0; h < s->n_kv_head; h++) {
@@ -138,6 +171,9 @@ static void test(const struct shape *s)
         }
         device_check("attention", y + r * y_n, exact, y_n, 1e-5);
     }
+    if (is_run) {
+        check_tiles(a, y);
+    }
     /* The last row alone, with fewer splits where its position allows. */
     int last = s->n_rows - 1;
     a.q = (float *)dq + last * q_n;
@@ -174,6 +210,15 @@ int main(int argc, char **argv)
          .v_in_k = true},
         {.n_head = 1, .n_kv_head = 1, .dim_k = 128, .dim_v = 128, .n_rows = 1,
          .positions = {2304}},
+        {.n_head = 1, .n_kv_head = 1, .dim_k = 8, .dim_v = 8, .n_rows = 3, .first = 15},
+        {.n_head = 14, .n_kv_head = 2, .dim_k = 64, .dim_v = 64, .n_rows = 5, .first = 254},
+        {.n_head = 4, .n_kv_head = 1, .dim_k = 80, .dim_v = 136, .n_rows = 6, .first = 510,
+         .window = 258, .softcap = 20, .has_sinks = true, .has_alibi = true},
+        {.n_head = 34, .n_kv_head = 2, .dim_k = 40, .dim_v = 32, .n_rows = 2, .first = 70,
+         .window = 9},
+        {.n_head = 1, .n_kv_head = 1, .dim_k = 256, .dim_v = 256, .n_rows = 19, .first = 1},
+        {.n_head = 2, .n_kv_head = 1, .dim_k = 72, .dim_v = 64, .n_rows = 9, .first = 250,
+         .v_in_k = true},
     };
     static const struct shape far = {.n_head = 1, .n_kv_head = 1, .dim_k = 16, .dim_v = 16,
                                      .n_rows = 1, .positions = {33000}};
