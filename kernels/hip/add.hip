@@ -1,4 +1,5 @@
-/* Sums of rows, and scaling with an optional soft cap. A thread does one value. */
+/* Sums of rows, and scaling with an optional soft cap. A thread does one value: add 12 bytes and 2 operations, scale 8
+ * bytes and 1 (15 with a cap). */
 #include "kernels/hip/args.h"
 #include "kernels/hip/gpu.h"
 

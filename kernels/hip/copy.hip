@@ -1,4 +1,4 @@
-/* Rows and columns moved. A thread does one value. */
+/* Rows and columns moved. A thread does one value: 8 bytes. */
 #include "kernels/hip/args.h"
 #include "kernels/hip/gpu.h"
 

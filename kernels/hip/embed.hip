@@ -1,4 +1,5 @@
-/* Rows of packed matrices as floats, for embeddings. A thread does one weight. */
+/* Rows of packed matrices as floats, for embeddings. A thread does one weight and loads its chunk, which 128 threads share:
+ * 4 bytes and the weight's own, some 60 operations. */
 #include "kernels/hip/group.h"
 
 GPU_FN float embed_float(const struct embed_args *a, int row, int column, int n_chunks)

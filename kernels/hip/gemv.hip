@@ -1,6 +1,10 @@
 /* Products of packed weights with a few tokens. A lane does a row of the matrix, so that sums need no exchange; x is the same
  * for all lanes. Wave w of a block takes segments w, w + 8, ... of 256 columns, and the segments' sums are added in
- * ascending order: one order for every number of tokens, and that of gemm. */
+ * ascending order: one order for every number of tokens, and that of gemm.
+ *
+ * For a group of 32 weights of Q4_0: 18 bytes, 13 operations to unpack it, and for each token 8 four-fold products, a
+ * conversion, a product and a fused multiply-add; x stays in the caches. One token is bound by memory up to
+ * 2 operations a byte, 8 tokens are below 6. */
 #include "kernels/hip/act.h"
 #include "kernels/hip/activate.h"
 #include "kernels/hip/group.h"

@@ -1,4 +1,5 @@
-/* Activations, gated or not, and what feeds a matrix in 8 bits at once. A thread does one value. */
+/* Activations, gated or not, and what feeds a matrix in 8 bits at once. A thread does one value: 12 bytes (9.25 to 8 bits)
+ * and some 15 operations (55). */
 #include "kernels/hip/act.h"
 #include "kernels/hip/activate.h"
 

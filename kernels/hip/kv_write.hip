@@ -1,4 +1,5 @@
-/* Keys and values into the paged cache, keys and queries rotated on the way. A thread does a pair of dimensions of a head. */
+/* Keys and values into the paged cache, keys and queries rotated on the way. A thread does a pair of
+ * dimensions of a head, or a value: 6 bytes a value, 3 operations where it is rotated. */
 #include "kernels/hip/args.h"
 #include "kernels/hip/gpu.h"
 

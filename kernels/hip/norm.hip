@@ -1,5 +1,6 @@
 /* Normalisation of rows or groups of them, and what feeds a matrix in 8 bits at once. A block does one group; thread t
- * takes values t, t + NORM_THREADS, ..., the waves' sums are added in order: one order for every grid. */
+ * takes values t, t + NORM_THREADS, ..., the waves' sums are added in order: one order for every grid. A value:
+ * 8 bytes from memory (the second reading meets the cache) and 4 operations, with 8 bits another 1.25 and some 40. */
 #include "kernels/hip/act.h"
 #include "kernels/op_kinds.h"
 

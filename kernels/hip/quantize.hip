@@ -1,4 +1,4 @@
-/* Rows of floats to 8 bits. A wave does 32 values. */
+/* Rows of floats to 8 bits. A wave does 32 values: 5.25 bytes and some 40 operations each, most of them the wave's sums. */
 #include "kernels/hip/act.h"
 
 GPU_KERNEL(quantize, QUANTIZE_THREADS)

@@ -1,4 +1,5 @@
-/* Rotary position embedding by tables from the host. A thread does one pair, or one value beyond them. */
+/* Rotary position embedding by tables from the host. A thread does one pair, or one value beyond them: 24 bytes and 6
+ * operations a pair. */
 #include "kernels/hip/args.h"
 #include "kernels/hip/gpu.h"
 

@@ -1,5 +1,5 @@
 /* The largest values of long rows, so that logits need not travel. A block keeps its part in shared memory and takes the best
- * out k times; the second kernel does the same with what the first one left. */
+ * out k times; the second kernel does the same with what the first one left. 4 bytes a value; k comparisons, with shared memory. */
 #include "kernels/hip/args.h"
 #include "kernels/hip/gpu.h"
 

@@ -16,6 +16,8 @@
 #include "kernels/hip/gpu.h"
 #include "shared/base.h"
 
+#include <stdio.h>
+
 enum { EMULATOR_SHARED_BYTES = 65536, EMULATOR_MAX_THREADS = 1024 };
 
 bool emulator_has_checker(void);
@@ -27,6 +29,9 @@ void emulator_free(void *buffer);
  * wrote is a fault of the test and ends it. */
 void emulator_upload(void *buffer, const void *data, size_t n_bytes);
 void emulator_download(void *data, const void *buffer, size_t n_bytes);
+
+/* Writes every buffer, as tests/rig/code_objects reads them: their number; of each its address, size and bytes. */
+void emulator_dump(FILE *to);
 
 /* Runs a grid; false with a fault. Blocks, waves and lanes run in an order drawn from the seed, 0: ascending. */
 struct emulator_grid {

@@ -186,6 +186,23 @@ static struct region *shared_of(const void *p)
 
 /* --- order ---------------------------------------------------------------------------------------- */
 
+void emulator_dump(FILE *to)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < COUNT_OF(buffers); i++) {
+        n += buffers[i].memory != NULL;
+    }
+    fwrite(&n, sizeof n, 1, to);
+    for (size_t i = 0; i < COUNT_OF(buffers); i++) {
+        const struct region *r = &buffers[i];
+        if (r->memory) {
+            uint64_t head[2] = {(uintptr_t)r->start, r->n};
+            fwrite(head, sizeof head, 1, to);
+            fwrite(r->start, 1, r->n, to);
+        }
+    }
+}
+
 void emulator_memory_launch(void)
 {
     first_block = block + 1;

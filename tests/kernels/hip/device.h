@@ -7,6 +7,24 @@
 #include "tests/rig/emulator.h"
 #include "tests/test.h"
 
+/* With DEVICE_TRACE in the environment, every launch is added to that file for tests/rig/code_objects: name, grid and threads,
+ * arguments, all memory before and after. */
+static inline FILE *device_trace(const struct gpu_host_kernel *kernel, const int32_t grid[3],
+                                 const void *args, size_t args_bytes)
+{
+    const char *path = getenv("DEVICE_TRACE");
+    FILE *f = path ? fopen(path, "abe") : NULL;
+    if (f) {
+        uint64_t head[6] = {strlen(kernel->name), (uint64_t)grid[0], (uint64_t)grid[1],
+                            (uint64_t)grid[2], (uint64_t)kernel->threads, args_bytes};
+        fwrite(head, sizeof head, 1, f);
+        fwrite(kernel->name, 1, head[0], f);
+        fwrite(args, 1, args_bytes, f);
+        emulator_dump(f);
+    }
+    return f;
+}
+
 /* Launches a kernel over the grid of the table, in the order of a seed that advances from launch to launch. */
 #define DEVICE_RUN(name, args)                                                                     \
     device_run(&name##_kernel, &table_kernels[TABLE_##name], args, sizeof *(args))
@@ -21,8 +39,13 @@ static inline void device_run(const struct gpu_host_kernel *kernel, const struct
     struct emulator_grid g = {.x = grid[0], .y = grid[1], .z = grid[2], .seed = seed,
                               .matrix = seed % 2 ? 12 : 11};
     seed++;
+    FILE *trace = device_trace(kernel, grid, args, args_bytes);
     if (!emulator_launch(kernel, &g, args, args_bytes)) {
         TEST_FAIL("%s", emulator_fault());
+    }
+    if (trace) {
+        emulator_dump(trace);
+        fclose(trace);
     }
 }
 
