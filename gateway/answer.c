@@ -31,6 +31,7 @@ struct part {              /* one prompt's request to the worker */
 struct answer {
     struct exchange *x; /* borrowed */
     const struct answer_format *format;
+    const char *form_field; /* of the grammar or schema */
     char id[ID_BYTES];
     int64_t created;
     struct buf model; /* owned: its name as JSON */
@@ -244,10 +245,12 @@ static void send_whole(struct answer *a)
     buf_finish(&b);
 }
 
-/* What the worker refuses of a request is its prompt: the rest was checked here. */
+/* What the worker refuses of a request is its prompt or its grammar: the rest was checked here. */
 static const char *param_at_fault(const struct answer *a, const struct err *e)
 {
-    return err_http(e->code) == 400 ? a->format->prompt_field : NULL;
+    return err_http(e->code) != 400 ? NULL
+           : e->code == ERR_GRAMMAR ? a->form_field
+                                    : a->format->prompt_field;
 }
 
 /* Ends the answer with an error: as a status while no head is out, else inside the stream. */
@@ -466,6 +469,7 @@ static struct answer *create(struct exchange *x, const struct request *r,
     }
     a->x = x;
     a->format = format;
+    a->form_field = r->grammar.n > 0 ? "grammar" : "response_format";
     a->created = clock_unix_s();
     a->is_stream = r->is_stream;
     a->wants_usage = r->wants_usage;

@@ -23,7 +23,7 @@ enum {
 
 typedef int field_fn(struct request *r, const json_t *v, struct request_err *e);
 static field_fn read_max_tokens, read_seed, read_stop, read_logit_bias, read_logprobs,
-    read_stream_options, read_response_format, read_tool_choice;
+    read_stream_options, read_response_format, read_json_schema, read_tool_choice;
 
 enum field_kind { FIELD_NUM, FIELD_INT, FIELD_BOOL, FIELD_TEXT, FIELD_FN, FIELD_OFF };
 
@@ -302,16 +302,38 @@ static int read_stream_options(struct request *r, const json_t *v, struct reques
     return 0;
 }
 
+static int read_json_schema(struct request *r, const json_t *v, struct request_err *e)
+{
+    if (!json_is_object(v)) {
+        return request_refuse(e, "json_schema", "is %s, wanted an object", type_name(v));
+    }
+    r->schema = v;
+    return 0;
+}
+
+/* OpenAI's forms, and llama-server's, which has the schema beside the type. */
 static int read_response_format(struct request *r, const json_t *v, struct request_err *e)
 {
-    (void)r;
     const char *type = json_string_value(json_object_get(v, "type"));
     if (!type) {
         return request_refuse(e, "response_format", "has no type");
     }
-    return strcmp(type, "text") == 0
-               ? 0
-               : unsupported(e, "response_format", "may only be of type text");
+    if (strcmp(type, "text") == 0) {
+        return 0;
+    }
+    bool is_schema = strcmp(type, "json_schema") == 0;
+    if (!is_schema && strcmp(type, "json_object") != 0) {
+        return unsupported(e, "response_format",
+                           "has a type that is none of text, json_object, json_schema");
+    }
+    const json_t *schema = json_object_get(json_object_get(v, "json_schema"), "schema");
+    schema = schema ? schema : json_object_get(v, "schema");
+    if ((is_schema || schema) && !json_is_object(schema)) {
+        return request_refuse(e, "response_format", "has no schema");
+    }
+    r->schema = schema;
+    r->wants_object = !schema;
+    return 0;
 }
 
 /* Tools reach the template, which leaves the choice to the model. */
@@ -359,6 +381,13 @@ static int check_together(struct request *r, struct request_err *e)
             return request_refuse(e, "model", "is missing");
         }
         break;
+    }
+    bool has_schema = r->schema || r->wants_object;
+    if (r->grammar.n > 0 && has_schema) {
+        return request_refuse(e, "grammar", "cannot stand beside a schema");
+    }
+    if ((r->grammar.n > 0 || has_schema) && r->ignores_eos) {
+        return request_refuse(e, "ignore_eos", "cannot stand beside a grammar or schema");
     }
     if (r->best_of > 0 && r->best_of < r->n) {
         return request_refuse(e, "best_of", "is less than n");
@@ -481,6 +510,23 @@ void request_encode(const struct request *r, size_t i, uint32_t model, uint64_t 
     prompt_encode(r, i, ret, &m.n_sections);
     for (size_t s = 0; s < r->n_stops; s++, m.n_sections++) {
         msg_put_section(ret, MSG_STOP, (uint32_t)s, r->stops[s].data, r->stops[s].n);
+    }
+    if (r->grammar.n > 0) {
+        msg_put_section(ret, MSG_GRAMMAR, 0, r->grammar.data, r->grammar.n);
+        m.n_sections++;
+    }
+    if (r->schema || r->wants_object) {
+        struct buf json;
+        buf_init(&json, LIMIT_BULK_BYTES / 2);
+        if (r->schema) {
+            json_put_value(&json, r->schema);
+        } else {
+            buf_str(&json, "{\"type\":\"object\"}");
+        }
+        msg_put_section(ret, MSG_SCHEMA, 0, json.data, json.len);
+        ret->failed |= json.failed;
+        buf_finish(&json);
+        m.n_sections++;
     }
     if (r->logit_bias.len) {
         msg_put_section(ret, MSG_LOGIT_BIAS, 0, r->logit_bias.data, r->logit_bias.len);

@@ -33,6 +33,9 @@ struct request {
     json_t *json;              /* owned; everything borrowed below lives in it */
     struct request_text model; /* data NULL: not given */
     struct request_text user, content;
+    struct request_text grammar; /* GBNF that the answer has to match; or */
+    const json_t *schema;        /* the schema that it has to keep to; or */
+    bool wants_object;           /* any JSON object */
     const json_t *prompt; /* what the client gave: see request_prompt */
     size_t n_prompts;
     const json_t *tools, *template_kwargs;

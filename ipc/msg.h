@@ -292,6 +292,8 @@ enum msg_section_kind {
     /* struct msg_resume_end: choice `index` had ended (replay). Nothing of it is computed or sent;
      * DONE counts its tokens. */
     MSG_RESUME_END = 8,
+    MSG_GRAMMAR = 9, /* GBNF that the answer has to match; or */
+    MSG_SCHEMA = 10, /* JSON: the schema that it has to keep to */
 };
 
 struct msg_section {

@@ -30,6 +30,7 @@ enum {
     LIMIT_STOPS = 16,
     LIMIT_STOP_BYTES = 256,
     LIMIT_LOGIT_BIAS = 1024,
+    LIMIT_GRAMMAR_BYTES = 512 * 1024,
     LIMIT_TOP_LOGPROBS = 20,
     LIMIT_DEADLINE_S = 24 * 60 * 60, /* of a request: queue, first token, total */
     LIMIT_QUEUE = 512, /* requests waiting in the worker */

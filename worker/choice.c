@@ -35,6 +35,9 @@ int choice_init(struct choice *c, struct request *r, uint32_t number, int64_t n_
     if (err < 0) {
         return err;
     }
+    if (r->constraint) {
+        constraint_begin(r->constraint, &c->place);
+    }
     for (int64_t i = 0; i < r->n_prompt; i++) {
         sampler_accept(c->sampler, r->prompt[i], true);
     }
@@ -94,12 +97,53 @@ int choice_replay(struct choice *c, const int32_t *ids, size_t n, const struct m
     return err;
 }
 
-/* Tells the sampler of the ids before this position. */
-static void accept_until(struct choice *c, int64_t position)
+/* Tells sampler and constraint of the ids before this position. */
+static int accept_until(struct choice *c, int64_t position, struct err *e)
 {
-    while (c->n_accepted < position) {
+    struct constraint *constraint = c->request->constraint;
+    int err = 0;
+    while (c->n_accepted < position && err == 0) {
         sampler_accept(c->sampler, c->ids[c->n_accepted++], false);
+        err = constraint
+                  ? constraint_take(constraint, &c->place, c->ids, (size_t)c->n_accepted, e)
+                  : 0;
     }
+    return err;
+}
+
+/* The most probable of what is allowed. */
+static int32_t best_allowed(const float *logits, int64_t n)
+{
+    int64_t best = 0;
+    for (int64_t i = 1; i < n; i++) {
+        best = logits[i] > logits[best] ? i : best;
+    }
+    return (int32_t)best;
+}
+
+/* Draws the id at this position, before which all are accepted; -1: nothing may follow. */
+static int draw(struct choice *c, const float *logits, int64_t position, uint32_t n_top,
+                struct msg_logprob *top, int32_t *ret, struct err *e)
+{
+    const struct request *r = c->request;
+    const float *allowed = logits;
+    if (!r->constraint) {
+        *ret = sampler_draw(c->sampler, logits, (uint32_t)position, n_top, top);
+        return 0;
+    }
+    int err = constraint_mask(r->constraint, &c->place, c->ids, (size_t)position, logits, &allowed, e);
+    *ret = -1;
+    if (err < 0 || !allowed) {
+        return err;
+    }
+    *ret = sampler_draw(c->sampler, allowed, (uint32_t)position, 0, NULL);
+    if (allowed[*ret] == -INFINITY) { /* a bias, or rounding, left nothing of what is allowed */
+        *ret = best_allowed(allowed, r->model->n_vocab);
+    }
+    if (n_top > 0) {
+        sampler_report(logits, r->model->n_vocab, *ret, n_top, top);
+    }
+    return 0;
 }
 
 bool choice_wants_check(const struct choice *c, int64_t position)
@@ -111,20 +155,27 @@ bool choice_wants_check(const struct choice *c, int64_t position)
 int choice_check(struct choice *c, int64_t position, const float *logits, struct err *e)
 {
     const struct msg_generate *g = &c->request->generate;
-    accept_until(c, position);
+    int32_t id = c->ids[position];
+    int err = accept_until(c, position, e);
+    if (err < 0) {
+        return err;
+    }
     if (g->flags & MSG_RANK) {
         struct msg_logprob own;
         sampler_report(logits, c->request->model->n_vocab, c->ids[position], 1, &own);
         c->logprob_sum += (double)own.logprob;
     }
-    int32_t id = g->flags & MSG_VERIFY ? sampler_draw(c->sampler, logits, (uint32_t)position, 0, NULL)
-                                       : c->ids[position];
+    if (g->flags & MSG_VERIFY) {
+        err = draw(c, logits, position, 0, NULL, &id, e);
+        if (err < 0) {
+            return err;
+        }
+    }
     if (id != c->ids[position]) {
         return err_set(e, ERR_REPLAY_DIVERGENCE, "token %lld was %d and is %d now",
                        (long long)position, c->ids[position], id);
     }
-    accept_until(c, position + 1);
-    return 0;
+    return accept_until(c, position + 1, e);
 }
 
 static bool is_end(const struct request *r, int32_t id)
@@ -151,9 +202,16 @@ int choice_draw(struct choice *c, const float *logits, struct events *ev, struct
     struct msg_logprob top[LIMIT_TOP_LOGPROBS + 1];
     uint32_t n_top = n_reported(r);
     bool ranks = (r->generate.flags & MSG_RANK) != 0;
-    accept_until(c, c->n_ids);
-    int32_t id = sampler_draw(c->sampler, logits, (uint32_t)c->n_ids, ranks ? MAX(n_top, 1u) : n_top,
-                              top);
+    int32_t id;
+    int err = accept_until(c, c->n_ids, e);
+    err = err < 0 ? err : draw(c, logits, c->n_ids, ranks ? MAX(n_top, 1u) : n_top, top, &id, e);
+    if (err < 0) {
+        return err;
+    }
+    if (id < 0) {
+        c->reason = MSG_FINISH_STOP;
+        return 0;
+    }
     c->logprob_sum += ranks ? (double)top[0].logprob : 0;
     r->first_ns = r->first_ns ? r->first_ns : ev->now_ns;
     r->last_ns = ev->now_ns;
@@ -163,7 +221,7 @@ int choice_draw(struct choice *c, const float *logits, struct events *ev, struct
         return 0;
     }
     buf_clear(&ev->text);
-    int err = take(c, id, &ev->text, e);
+    err = take(c, id, &ev->text, e);
     if (err == 0) {
         events_token(ev, r, c->number, c->n_ids - 1, id, false, top, n_top);
     }

@@ -4,6 +4,7 @@
 #define WORKER_CHOICE_H
 
 #include "worker/events.h"
+#include "worker/grammar/constraint.h"
 #include "worker/request.h"
 
 struct choice {
@@ -18,6 +19,7 @@ struct choice {
     bool had_ended;                  /* in an earlier epoch: nothing of it is sent again */
     int64_t n_replayed;              /* of ids, from an earlier epoch */
     int64_t n_accepted;              /* of ids, those that the sampler has been told of */
+    struct constraint_place place;   /* behind the ids that the sampler was told of */
     struct sampler *sampler;         /* owned */
     struct detokenizer *detokenizer; /* owned */
 

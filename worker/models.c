@@ -7,6 +7,7 @@
 #include "worker/template_chat.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,7 +77,8 @@ static int load_tokenizer(struct model *m, struct err *e)
     }
     m->end_ids = (int32_t *)(void *)ends.data;
     m->n_end_ids = ends.len / sizeof(int32_t);
-    return m->bos_text && m->eos_text && !ends.failed ? 0 : -ENOMEM;
+    m->pieces = calloc(1, sizeof(*m->pieces));
+    return m->bos_text && m->eos_text && m->pieces && !ends.failed ? 0 : -ENOMEM;
 }
 
 static int name(struct models *m, struct model *v, const char *arg, struct err *e)
@@ -279,10 +281,28 @@ void models_unload(struct model *v)
     free(v->bos_text);
     free(v->eos_text);
     free(v->end_ids);
+    if (v->pieces) {
+        pieces_destroy(v->pieces);
+        free(v->pieces);
+        v->pieces = NULL;
+    }
     v->bos_text = v->eos_text = NULL;
     v->end_ids = NULL;
     v->n_end_ids = 0;
     v->card.is_loaded = 0;
+}
+
+int models_pieces(const struct model *v, const struct pieces **ret, struct err *e)
+{
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    if (!v->tokenizer || !v->pieces) {
+        return err_set(e, ERR_NO_TOKENIZER, "model %s", v->name);
+    }
+    pthread_mutex_lock(&mutex);
+    int err = *v->pieces ? 0 : pieces_create(v->tokenizer, v->pieces);
+    pthread_mutex_unlock(&mutex);
+    *ret = *v->pieces;
+    return err < 0 ? err_set(e, err, "sorting the vocabulary of %s", v->name) : 0;
 }
 
 size_t models_n_loaded(const struct models *m)

@@ -9,6 +9,7 @@
 #include "shared/limits.h"
 #include "worker/device.h"
 #include "worker/engine.h"
+#include "worker/grammar/pieces.h"
 #include "worker/template.h"
 #include "worker/tokenizer.h"
 
@@ -19,6 +20,7 @@ struct model {
     struct tokenizer *tokenizer; /* owned; NULL: the file has no vocabulary */
     struct template *template;   /* owned; NULL: none */
     char *bos_text, *eos_text;   /* owned; "" where there is none: variables of templates */
+    struct pieces **pieces;      /* owned; what models_pieces made, or NULL in it */
     int32_t *end_ids;            /* owned; every id that ends an answer */
     size_t n_end_ids;
     int64_t n_vocab;
@@ -60,6 +62,9 @@ MUST_CHECK int models_open(const struct models *m, size_t index, models_progress
 void models_describe(struct model *v);
 /* Frees all but names and card. Nobody may use the model. */
 void models_unload(struct model *v);
+/* The vocabulary of a loaded model, sorted; made when it is first wanted. Any thread. Errors: those of
+ * pieces_create; ERR_NO_TOKENIZER. */
+MUST_CHECK int models_pieces(const struct model *v, const struct pieces **ret, struct err *e);
 size_t models_n_loaded(const struct models *m);
 
 #endif

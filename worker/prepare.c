@@ -1,7 +1,10 @@
 /* The prepare threads (see prepare.h): a queue each, one common list of what is ready. They touch
  * only the request that was lent to them, and of the models what never changes. */
 #include "worker/prepare.h"
+#include "shared/json.h"
 #include "worker/choice.h"
+#include "worker/grammar/constraint.h"
+#include "worker/grammar/schema.h"
 #include "worker/prompt.h"
 #include "worker/template_chat.h"
 
@@ -50,6 +53,32 @@ static struct request *pop(struct queue *q)
     return r;
 }
 
+/* What the answers must look like, if the request says so. */
+static int make_constraint(struct request *r, struct err *e)
+{
+    struct buf gbnf;
+    const struct pieces *pieces;
+    json_t *schema = NULL;
+    if (!r->grammar.data && !r->schema.data) {
+        return 0;
+    }
+    buf_init(&gbnf, 0);
+    buf_add(&gbnf, r->grammar.data, r->grammar.n);
+    int err = models_pieces(r->model, &pieces, e);
+    if (err == 0 && r->schema.data) {
+        err = json_parse(r->schema.data, r->schema.n, &schema, e);
+        err = err < 0 ? err : schema_to_gbnf(schema, &gbnf, e);
+        json_decref(schema);
+    }
+    if (err == 0) {
+        err = gbnf.failed ? -ENOMEM
+                          : constraint_create(gbnf.data, gbnf.len, pieces, r->model->tokenizer,
+                                              r->model->n_vocab, &r->constraint, e);
+    }
+    buf_finish(&gbnf);
+    return err;
+}
+
 static int make_choices(struct request *r, struct err *e)
 {
     const struct msg_generate *g = &r->generate;
@@ -91,6 +120,7 @@ void prepare_now(struct request *r)
         err = prompt_text_op(r, template_chat_now(), &r->err);
     } else {
         err = prompt_make(r, template_chat_now(), &r->err);
+        err = err < 0 ? err : make_constraint(r, &r->err);
         err = err < 0 ? err : make_choices(r, &r->err);
     }
     if (err < 0 && r->err.code != err) {

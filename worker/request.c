@@ -2,6 +2,7 @@
 #include "worker/request.h"
 #include "ipc/memfd.h"
 #include "worker/choice.h"
+#include "worker/grammar/constraint.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,7 @@ void request_destroy(struct request **rp)
         free(r->choices);
     }
     request_drop_payload(r);
+    constraint_destroy(&r->constraint);
     detokenizer_destroy(&r->echo);
     free(r->prompt);
     buf_finish(&r->pending);
@@ -96,6 +98,10 @@ static bool take_section(struct request *r, const struct msg_section *s, const v
     case MSG_LOGIT_BIAS:
         return is_generate && take_once(&r->bias, data, s->bytes, sizeof(struct msg_logit_bias)) &&
                r->bias.n <= LIMIT_LOGIT_BIAS;
+    case MSG_GRAMMAR:
+        return is_generate && !r->schema.data && take_once(&r->grammar, data, s->bytes, 1);
+    case MSG_SCHEMA:
+        return is_generate && !r->grammar.data && take_once(&r->schema, data, s->bytes, 1);
     case MSG_RESUME_IDS:
         return is_generate && take_resume(r, r->resume, s->index, data, s->bytes, sizeof(int32_t));
     case MSG_RESUME_END:

@@ -59,6 +59,7 @@ struct request {
     const struct model *model; /* borrowed */
     struct request_span prompt_text, prompt_ids /* n: ids */, messages, template_args;
     struct request_span bias; /* n: struct msg_logit_bias */
+    struct request_span grammar, schema;
     struct detokenizer_stop stops[LIMIT_STOPS];
     size_t n_stops;
     struct request_span resume[LIMIT_CHOICES]; /* n: ids */
@@ -71,6 +72,7 @@ struct request {
     size_t result_sent;
     int32_t *prompt; /* owned */
     int64_t n_prompt;
+    struct constraint *constraint; /* owned; NULL: answers are free */
     struct choice *choices;   /* owned; generate.n_choices of them */
     struct detokenizer *echo; /* owned; of the prompt, with MSG_ECHO */
 

@@ -174,6 +174,15 @@ static const struct {
      "messages[0].content[0]"},
     {T, "{\"prompt\":\"a\",\"suffix\":\"b\"}", ERR_UNSUPPORTED, "suffix"},
     {T, "{\"prompt\":\"a\",\"suffix\":\"\",\"mirostat\":0,\"grammar\":null}", 0, ""},
+    {T, "{\"prompt\":\"a\",\"grammar\":\"root ::= \\\"a\\\"\"}", 0, ""},
+    {T, "{\"prompt\":\"a\",\"grammar\":\"x\",\"json_schema\":{}}", ERR_BAD_FIELD, "grammar"},
+    {T, "{\"prompt\":\"a\",\"json_schema\":[]}", ERR_BAD_FIELD, "json_schema"},
+    {T, "{\"prompt\":\"a\",\"json_schema\":{},\"ignore_eos\":true}", ERR_BAD_FIELD, "ignore_eos"},
+    {T, "{\"prompt\":\"a\",\"response_format\":{\"type\":\"json_object\"}}", 0, ""},
+    {T, "{\"prompt\":\"a\",\"response_format\":{\"type\":\"json_schema\"}}", ERR_BAD_FIELD,
+     "response_format"},
+    {T, "{\"prompt\":\"a\",\"response_format\":{\"type\":\"regex\"}}", ERR_UNSUPPORTED,
+     "response_format"},
     {T, "{\"prompt\":\"a\",\"mirostat\":2}", ERR_UNSUPPORTED, "mirostat"},
     {T, "{\"prompt\":\"a\",\"dry_multiplier\":0.8}", ERR_UNSUPPORTED, "dry_multiplier"},
     {T, "{\"prompt\":\"a\",\"response_format\":{\"type\":\"text\"}}", 0, ""},
@@ -289,6 +298,26 @@ static void messages_for_the_worker(void)
     memcpy(&bias, p, sizeof(bias));
     CHECK(bias.id == 9 && bias.bias == -2.5f);
     buf_finish(&b);
+
+    static const char *const formats[] = {
+        "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\",\"schema\":"
+        "{\"type\":\"array\"}}}",
+        "\"response_format\":{\"type\":\"json_object\",\"schema\":{\"type\":\"array\"}}",
+        "\"json_schema\":{\"type\":\"array\"}",
+        "\"response_format\":{\"type\":\"json_object\"}",
+        "\"grammar\":\"root ::= [a]\"",
+    };
+    for (size_t i = 0; i < COUNT_OF(formats); i++) {
+        char body[256];
+        const char *want = i < 3   ? "{\"type\":\"array\"}"
+                           : i < 4 ? "{\"type\":\"object\"}"
+                                   : "root ::= [a]";
+        snprintf(body, sizeof(body), "{\"prompt\":\"a\",%s}", formats[i]);
+        encode(T, body, 0, &b, &m);
+        p = section(&b, sizeof(m), i < 4 ? MSG_SCHEMA : MSG_GRAMMAR, 0, &n);
+        CHECK(p && n == strlen(want) && memcmp(p, want, n) == 0);
+        buf_finish(&b);
+    }
 
     encode(T, "{\"prompt\":\"a\",\"max_tokens\":0}", 0, &b, &m);
     CHECK(m.max_tokens == 0 && (m.flags & MSG_PROMPT_ONLY));
