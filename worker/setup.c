@@ -21,7 +21,8 @@ int setup_model(const struct config *c, char **ret_name, char **ret_path, struct
 
 int setup_engine(const struct config *c, struct engine_options *ret, struct err *e)
 {
-    static const enum type kv_types[] = {TYPE_F32, TYPE_F16, TYPE_BF16}; /* order of config.def */
+    static const enum type kv_types[] = {TYPE_F32, TYPE_F16, TYPE_BF16,
+                                         TYPE_Q8_0}; /* order of config.def */
     int isa = isa_by_name(c->v[CONFIG_isa].str);
     if (isa < 0 || isa > (int)isa_detect()) {
         return err_set(e, ERR_CONFIG, "isa is '%s', but this CPU goes up to '%s'",

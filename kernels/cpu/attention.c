@@ -2,13 +2,13 @@
  *
  * The keys of a sequence are cut into splits of SPLIT positions counted from position 0. A row's
  * softmax is computed inside each split alone and the splits' results are folded together in
- * ascending order. The cut depends on positions only, so a row's result is the same whatever else is
- * computed with it, wherever the prompt was cut, however many threads there are.
+ * ascending order. The cut depends on positions only, so a row's result is the same whatever else
+ * is computed with it, wherever the prompt was cut, however many threads there are.
  *
- * Work is cut into items: some rows of one run, times the query heads that share a KV head, so that a
- * tile of keys is converted once for all of them. Where there are too few items for the threads (decode), the
- * splits of an item are computed side by side, and whoever finishes an item's last split folds it, in
- * the same order. */
+ * Work is cut into items: some rows of one run, times the query heads that share a KV head, so that
+ * a tile of keys is converted once for all of them. Where there are too few items for the threads
+ * (decode), the splits of an item are computed side by side, and whoever finishes an item's last
+ * split folds it, in the same order. */
 #include "kernels/cpu/ops_job.h"
 #include "kernels/cpu/vec.h"
 #include "shared/num.h"
@@ -18,7 +18,7 @@
 #include <string.h>
 
 enum {
-    SPLIT = 256,                   /* positions; part of the numeric profile */
+    SPLIT = 256, /* positions; part of the numeric profile */
     SPLIT_BLOCKS = SPLIT / KV_BLOCK,
     ITEM_ROWS = 64,                /* (row, head) pairs of an item, at most */
     PARTS_BYTES = 16 * 1024 * 1024 /* for the results of splits computed side by side */
@@ -27,7 +27,8 @@ enum {
 /* Below any score; a softmax over nothing has this maximum and the sum 0. */
 #define NO_SCORE (-1e30f)
 
-/* --- geometry --------------------------------------------------------------------------------------*/
+/* --- geometry
+ * --------------------------------------------------------------------------------------*/
 
 struct shape {
     int64_t group;      /* query heads of a KV head */
@@ -35,7 +36,7 @@ struct shape {
     int64_t n_chunks;   /* chunks of a group */
     int64_t item_rows;  /* rows of an item, at most */
     int64_t dim_k, dim_v;
-    int64_t pad_v;      /* dim_v padded to VEC_PAD */
+    int64_t pad_v; /* dim_v padded to VEC_PAD */
 };
 
 static struct shape shape_of(const struct op_attention *o, const struct kv_layer *l)
@@ -48,7 +49,8 @@ static struct shape shape_of(const struct op_attention *o, const struct kv_layer
     return g;
 }
 
-/* A split's, or an item's, softmax so far, for up to ITEM_ROWS rows: maximum, sum, weighted values. */
+/* A split's, or an item's, softmax so far, for up to ITEM_ROWS rows: maximum, sum, weighted values.
+ */
 struct part {
     float *max, *sum, *acc;
 };
@@ -104,7 +106,7 @@ struct job {
 struct item {
     const struct op_run *run;
     int64_t row, n_rows, head, n_heads, kv_head;
-    int64_t first_pos;            /* of the first row */
+    int64_t first_pos; /* of the first row */
     int64_t first_split, end_split;
 };
 
@@ -144,7 +146,8 @@ static struct item item_at(const struct job *j, int64_t index)
     return it;
 }
 
-/* --- one split -------------------------------------------------------------------------------------*/
+/* --- one split
+ * -------------------------------------------------------------------------------------*/
 
 static void pack_queries(const struct job *j, const struct item *it, float *q)
 {
@@ -166,8 +169,8 @@ static void visible(const struct job *j, const struct item *it, int64_t r, int64
 }
 
 /* Scores to probabilities, for one (row, head): what the row may not see becomes 0. */
-static void soften(const struct job *j, const struct item *it, int64_t r, int64_t head, int64_t base,
-                   int64_t n, float *scores, float *ret_max, float *ret_sum)
+static void soften(const struct job *j, const struct item *it, int64_t r, int64_t head,
+                   int64_t base, int64_t n, float *scores, float *ret_max, float *ret_sum)
 {
     const struct op_attention *o = j->o;
     int64_t lo, hi;
@@ -199,6 +202,10 @@ static struct tile key_tile(const struct job *j, const char *head, int64_t n_row
                             float *kt)
 {
     enum type type = j->layer->type;
+    if (type == TYPE_Q8_0) {
+        j->vec->keys_q8(kt, head, dim);
+        return (struct tile){kt, TYPE_F32};
+    }
     if (type == TYPE_F32 || n_rows <= j->vec->few_rows) {
         return (struct tile){head, type};
     }
@@ -206,8 +213,8 @@ static struct tile key_tile(const struct job *j, const char *head, int64_t n_row
     return (struct tile){kt, TYPE_F32};
 }
 
-/* The values of a block's first n tokens. (What stands behind them may be another sequence's remains,
- * even NaN, which a weight of 0 would not silence.) */
+/* The values of a block's first n tokens. (What stands behind them may be another sequence's
+ * remains, even NaN, which a weight of 0 would not silence.) */
 static struct tile value_tile(const struct job *j, const char *head, int64_t n_rows, int64_t n,
                               const struct work *w)
 {
@@ -216,7 +223,10 @@ static struct tile value_tile(const struct job *j, const char *head, int64_t n_r
     size_t elem = type_info((uint32_t)l->type)->block_bytes;
     if (l->v_in_k) { /* turned, from the tile of keys */
         const float *kt = (const float *)(const void *)head;
-        if (l->type != TYPE_F32) {
+        if (l->type == TYPE_Q8_0) {
+            j->vec->keys_q8(w->kt, head, g->dim_k);
+            kt = w->kt;
+        } else if (l->type != TYPE_F32) {
             j->vec->widen(w->kt, head, l->type, KV_BLOCK * g->dim_v);
             kt = w->kt;
         }
@@ -225,14 +235,17 @@ static struct tile value_tile(const struct job *j, const char *head, int64_t n_r
                 w->v[t * g->pad_v + d] = kt[d * KV_BLOCK + t];
             }
         }
+    } else if (l->type == TYPE_Q8_0) {
+        j->vec->values_q8(w->v, g->pad_v, head + kv_tile_bytes(l->type, g->dim_k), n, g->dim_v);
     } else {
-        const char *v = head + (size_t)(KV_BLOCK * g->dim_k) * elem;
+        const char *v = head + kv_tile_bytes(l->type, g->dim_k);
         bool is_dense = g->pad_v == g->dim_v;
         if (is_dense && (l->type == TYPE_F32 || n_rows <= j->vec->few_rows)) {
             return (struct tile){v, l->type};
         }
         for (int64_t t = 0; t < n; t++) {
-            j->vec->widen(w->v + t * g->pad_v, v + (size_t)(t * g->dim_v) * elem, l->type, g->dim_v);
+            j->vec->widen(w->v + t * g->pad_v, v + (size_t)(t * g->dim_v) * elem, l->type,
+                          g->dim_v);
         }
     }
     for (int64_t t = 0; t < n && g->pad_v > g->dim_v; t++) {
@@ -272,7 +285,8 @@ static void compute_split(const struct job *j, const struct item *it, int64_t sp
     }
 }
 
-/* --- folding ---------------------------------------------------------------------------------------*/
+/* --- folding
+ * ---------------------------------------------------------------------------------------*/
 
 static void part_clear(const struct job *j, const struct part *p, int64_t n)
 {
@@ -284,7 +298,8 @@ static void part_clear(const struct job *j, const struct part *p, int64_t n)
 }
 
 /* total = total and p, as one softmax; the order of calls is the order of splits. */
-static void part_fold(const struct job *j, const struct part *total, const struct part *p, int64_t n)
+static void part_fold(const struct job *j, const struct part *total, const struct part *p,
+                      int64_t n)
 {
     int64_t dim = j->g.pad_v;
     for (int64_t i = 0; i < n; i++) {
@@ -313,7 +328,8 @@ static void write_item(const struct job *j, const struct item *it, const struct 
     }
 }
 
-/* --- jobs ------------------------------------------------------------------------------------------*/
+/* --- jobs
+ * ------------------------------------------------------------------------------------------*/
 
 static struct work thread_work(const struct job *j, int thread)
 {

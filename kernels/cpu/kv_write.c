@@ -1,4 +1,5 @@
 /* Writing a step's keys and values into the KV cache. */
+#include "kernels/cpu/kv_q8.h"
 #include "kernels/cpu/ops_job.h"
 #include "kernels/cpu/vec.h"
 
@@ -35,6 +36,23 @@ static void write_k(const struct job *j, const float *k, char *tile, int64_t slo
     }
 }
 
+/* Scales and bytes of one token: K's columns, or V's row. */
+static void write_q8(const float *x, char *tile, int64_t slot, int64_t dim, bool is_k)
+{
+    int64_t n_groups = (int64_t)kv_q8_groups(dim);
+    uint16_t *scales = (uint16_t *)(void *)tile;
+    int8_t *q = (int8_t *)(scales + n_groups * KV_BLOCK);
+    for (int64_t g = 0; g < n_groups; g++) {
+        int64_t first = g * KV_Q8_GROUP, n = MIN((int64_t)KV_Q8_GROUP, dim - first);
+        if (is_k) {
+            scales[g * KV_BLOCK + slot] =
+                kv_q8_put(q + first * KV_BLOCK + slot, KV_BLOCK, x + first, n);
+        } else {
+            scales[slot * n_groups + g] = kv_q8_put(q + slot * dim + first, 1, x + first, n);
+        }
+    }
+}
+
 static void rows(void *arg, int64_t lo, int64_t hi, int thread)
 {
     (void)thread;
@@ -45,10 +63,19 @@ static void rows(void *arg, int64_t lo, int64_t hi, int thread)
         int64_t row = j->run->first + i, pos = j->run->pos + i, slot = pos % KV_BLOCK;
         for (int64_t h = 0; h < l->n_head; h++) {
             char *tile = kv_head(l, j->run->blocks[pos / KV_BLOCK], h);
-            write_k(j, op_row(&j->o->k, row) + h * l->dim_k, tile, slot);
-            if (!l->v_in_k) {
-                char *v = tile + (size_t)(KV_BLOCK * l->dim_k + slot * l->dim_v) * elem;
-                vec_get(j->s->isa)->narrow(v, op_row(&j->o->v, row) + h * l->dim_v, l->type,
+            char *values = tile + kv_tile_bytes(l->type, l->dim_k);
+            const float *k = op_row(&j->o->k, row) + h * l->dim_k;
+            const float *v = l->v_in_k ? NULL : op_row(&j->o->v, row) + h * l->dim_v;
+            if (l->type == TYPE_Q8_0) {
+                write_q8(k, tile, slot, l->dim_k, true);
+                if (v) {
+                    write_q8(v, values, slot, l->dim_v, false);
+                }
+                continue;
+            }
+            write_k(j, k, tile, slot);
+            if (v) {
+                vec_get(j->s->isa)->narrow(values + (size_t)(slot * l->dim_v) * elem, v, l->type,
                                            l->dim_v);
             }
         }

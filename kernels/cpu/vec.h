@@ -30,7 +30,10 @@ struct vec {
     /* Pairs (x[2i], x[2i + 1]). */
     void (*rotate_adjacent)(float *y, const float *x, const float *cos, const float *sin,
                             int64_t n);
-    /* F32 from and to the types of a KV cache. */
+    /* Tiles of a Q8_0 KV cache, see kv_q8.h. */
+    void (*keys_q8)(float *kt, const void *tile, int64_t dim);
+    void (*values_q8)(float *v, int64_t stride, const void *tile, int64_t n, int64_t dim);
+    /* F32 from and to the other types of a KV cache. */
     void (*widen)(float *y, const void *x, enum type type, int64_t n);
     void (*narrow)(void *y, const float *x, enum type type, int64_t n);
 

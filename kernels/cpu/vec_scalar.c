@@ -1,4 +1,5 @@
 /* The reference forms of the vector primitives: plain C, one value after the other. */
+#include "kernels/cpu/kv_q8.h"
 #include "kernels/cpu/vec.h"
 #include "kernels/half.h"
 
@@ -256,6 +257,8 @@ const struct vec vec_scalar = {
     .glu = glu,
     .rotate = rotate,
     .rotate_adjacent = rotate_adjacent,
+    .keys_q8 = kv_q8_keys,
+    .values_q8 = kv_q8_values,
     .widen = widen,
     .narrow = narrow,
     .few_rows = 0,

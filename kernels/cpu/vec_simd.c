@@ -2,6 +2,7 @@
  * names the table). Where a length is no multiple of the vector, the rest goes through one vector that
  * is partly filled, so an output's order of summation depends on its length only. */
 #include "kernels/cpu/lane.h"
+#include "kernels/cpu/kv_q8.h"
 #include "kernels/cpu/vec.h"
 
 #include <string.h>
@@ -500,6 +501,8 @@ const struct vec VEC_TABLE = {
     .glu = glu,
     .rotate = rotate,
     .rotate_adjacent = rotate_adjacent,
+    .keys_q8 = kv_q8_keys,
+    .values_q8 = kv_q8_values,
     .widen = widen,
     .narrow = narrow,
     .few_rows = FEW_ROWS,

@@ -1,6 +1,6 @@
-/* Attention with its cache against double precision: cache types, grouped heads, head sizes that are
- * no multiple of a vector, windows, sinks, soft caps, ALiBi, values inside keys, scattered blocks,
- * positions past 2048. The oracle reads keys and values as the cache's type rounds them. */
+/* Attention with its cache against double precision: cache types, grouped heads, head sizes that
+ * are no multiple of a vector, windows, sinks, soft caps, ALiBi, values inside keys, scattered
+ * blocks, positions past 2048. The oracle reads keys and values as the cache's type rounds them. */
 #include "kernels/cpu/ops_job.h"
 #include "kernels/half.h"
 #include "shared/num.h"
@@ -20,10 +20,36 @@ static double rounded(enum type t, float v)
                            : (double)half_bf16_to_f32(half_bf16_from_f32(v));
 }
 
+/* What a cache of this type gives back of n_tokens times n_heads vectors. */
+static double *as_cached(enum type type, const struct rig_rows *x, int64_t n_tokens,
+                         int64_t n_heads, int64_t dim)
+{
+    double *y = malloc((size_t)(n_tokens * n_heads * dim) * sizeof *y), *to = y;
+    CHECK(y);
+    for (int64_t i = 0; i < n_tokens * n_heads; i++, to += dim) {
+        const float *from = rig_at(x, i / n_heads) + i % n_heads * dim;
+        for (int64_t d = 0; d < dim && type != TYPE_Q8_0; d++) {
+            to[d] = rounded(type, from[d]);
+        }
+        for (int64_t g = 0; g < dim && type == TYPE_Q8_0; g += 32) {
+            float most = 0;
+            for (int64_t d = g; d < MIN(g + 32, dim); d++) {
+                most = fmaxf(most, fabsf(from[d]));
+            }
+            float unit = half_to_f32(half_from_f32(most / 127));
+            for (int64_t d = g; d < MIN(g + 32, dim); d++) {
+                double code = unit > 0 ? nearbyint((double)(from[d] * (1 / unit))) : 0;
+                to[d] = fmin(fmax(code, -127), 127) * (double)unit;
+            }
+        }
+    }
+    return y;
+}
+
 /* One head of one row, over the keys and values of all positions. */
 static void exact_head(const struct setup *s, const float *q, int64_t pos, int64_t head,
-                       const struct rig_rows *k, const struct rig_rows *v, const float *sinks,
-                       const float *alibi, double scale, double *y)
+                       const double *k, const double *v, const float *sinks, const float *alibi,
+                       double scale, double *y)
 {
     int64_t kv = head / (s->n_head / s->n_kv);
     int64_t first = s->window > 0 ? MAX(pos - s->window + 1, (int64_t)0) : 0;
@@ -31,7 +57,7 @@ static void exact_head(const struct setup *s, const float *q, int64_t pos, int64
     CHECK(p);
     for (int64_t t = first; t <= pos; t++) {
         for (int64_t d = 0; d < s->dim_k; d++) {
-            p[t] += (double)q[d] * rounded(s->type, rig_at(k, t)[kv * s->dim_k + d]);
+            p[t] += (double)q[d] * k[(t * s->n_kv + kv) * s->dim_k + d];
         }
         p[t] *= scale;
         p[t] = s->softcap > 0 ? s->softcap * tanh(p[t] / s->softcap) : p[t];
@@ -44,9 +70,8 @@ static void exact_head(const struct setup *s, const float *q, int64_t pos, int64
         double w = exp(p[t] - max);
         sum += w;
         for (int64_t d = 0; d < s->dim_v; d++) {
-            float value = s->v_in_k ? rig_at(k, t)[kv * s->dim_k + d]
-                                    : rig_at(v, t)[kv * s->dim_v + d];
-            y[d] += w * rounded(s->type, value);
+            y[d] += w * (s->v_in_k ? k[(t * s->n_kv + kv) * s->dim_k + d]
+                                   : v[(t * s->n_kv + kv) * s->dim_v + d]);
         }
     }
     sum += sinks ? exp((double)sinks[head] - max) : 0;
@@ -56,7 +81,45 @@ static void exact_head(const struct setup *s, const float *q, int64_t pos, int64
     free(p);
 }
 
-/* Fills the cache with everything before pos by one write, then writes and reads the rows themselves. */
+static void exact(const struct setup *s, enum type type, const struct rig_rows *q,
+                  const struct rig_rows *k, const struct rig_rows *v, const float *sinks,
+                  const float *alibi, double scale, double *ret)
+{
+    int64_t n_tokens = s->pos + s->n_rows;
+    double *keys = as_cached(type, k, n_tokens, s->n_kv, s->dim_k);
+    double *values = as_cached(type, v, n_tokens, s->n_kv, s->dim_v);
+    for (int64_t r = 0; r < s->n_rows; r++) {
+        for (int64_t h = 0; h < s->n_head; h++) {
+            exact_head(s, rig_at(q, r) + h * s->dim_k, s->pos + r, h, keys, values, sinks, alibi,
+                       scale, ret + (r * s->n_head + h) * s->dim_v);
+        }
+    }
+    free(keys);
+    free(values);
+}
+
+/* What rounding keys and values to 8 bits costs, whoever computes: relative to exact attention over
+ * the exact keys and values. */
+static void check_q8_error(const struct setup *s, const struct rig_rows *q,
+                           const struct rig_rows *k, const struct rig_rows *v, double scale,
+                           const double *with_q8)
+{
+    int64_t n = s->n_rows * s->n_head * s->dim_v;
+    double *with_f32 = malloc((size_t)n * sizeof *with_f32), error = 0, size = 0;
+    CHECK(with_f32);
+    exact(s, TYPE_F32, q, k, v, NULL, NULL, scale, with_f32);
+    for (int64_t i = 0; i < n; i++) {
+        error += (with_q8[i] - with_f32[i]) * (with_q8[i] - with_f32[i]);
+        size += with_f32[i] * with_f32[i];
+    }
+    printf("Q8_0 cache, %d dimensions, %d tokens: relative error of attention %.4f\n",
+           (int)s->dim_k, (int)(s->pos + s->n_rows), sqrt(error / size));
+    CHECK(sqrt(error / size) < 0.02);
+    free(with_f32);
+}
+
+/* Fills the cache with everything before pos by one write, then writes and reads the rows
+ * themselves. */
 static void check(const struct setup *s)
 {
     uint64_t seed = (uint64_t)(s->pos * 131 + s->n_head);
@@ -78,12 +141,10 @@ static void check(const struct setup *s)
     for (int64_t i = 0; i < n_blocks; i++) {
         table[i] = (int32_t)(i % 2 ? i : 2 * n_blocks - i); /* neither in order nor dense */
     }
-    for (int64_t r = 0; r < s->n_rows; r++) {
-        for (int64_t h = 0; h < s->n_head; h++) {
-            exact_head(s, rig_at(&q, r) + h * s->dim_k, s->pos + r, h, &k, &v,
-                       s->has_sinks ? sinks : NULL, s->has_alibi ? alibi : NULL, scale,
-                       all + (r * s->n_head + h) * s->dim_v);
-        }
+    exact(s, s->type, &q, &k, &v, s->has_sinks ? sinks : NULL, s->has_alibi ? alibi : NULL, scale,
+          all);
+    if (s->type == TYPE_Q8_0) {
+        check_q8_error(s, &q, &k, &v, scale, all);
     }
     struct rig g;
     rig_init(&g, s->n_rows, s->pos);
@@ -150,6 +211,11 @@ int main(void)
         {TYPE_F16, 40, 1, 96, 64, 260, 3, 0, true, false, false, 0},
         {TYPE_F32, 16, 1, 72, 64, 10, 2, 0, true, false, false, 0},
         {TYPE_F16, 2, 2, 256, 256, 511, 2, 1, false, false, false, 0},
+        {TYPE_Q8_0, 8, 2, 64, 64, 2100, 3, 0, false, false, false, 0},
+        {TYPE_Q8_0, 4, 2, 80, 80, 300, 70, 0, false, false, false, 0},
+        {TYPE_Q8_0, 2, 2, 33, 31, 15, 2, 0, false, false, false, 0},
+        {TYPE_Q8_0, 1, 1, 1, 1, 0, 1, 0, false, false, false, 0},
+        {TYPE_Q8_0, 40, 1, 96, 64, 260, 3, 0, true, false, false, 0},
     };
     for (size_t i = 0; i < COUNT_OF(setups); i++) {
         check(&setups[i]);

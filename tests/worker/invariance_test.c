@@ -273,6 +273,8 @@ int main(void)
         check_model(tiny_model_find("qwen35"), (enum isa)isa, TYPE_F16, TYPE_F32, 100);
     }
     check_model(tiny_model_find("gpt-oss-yarn"), best, TYPE_F32, TYPE_F32, SHORT);
+    check_model(tiny_model_find("gemma3"), best, TYPE_F32, TYPE_Q8_0, 280);
+    check_model(tiny_model_find("deepseek2"), ISA_SCALAR, TYPE_F16, TYPE_Q8_0, 60);
     for (size_t i = 0; i < tiny_n_models; i++) {
         check_reuse(&tiny_models[i], best);
     }

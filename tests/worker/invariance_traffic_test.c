@@ -246,7 +246,7 @@ int main(int argc, char **argv)
 {
     static const char *const few[] = {"llama",        "gemma3", "deepseek2",
                                       "gpt-oss-yarn", "qwen35", "mamba2"};
-    static const enum type kv_types[] = {TYPE_F16, TYPE_F32, TYPE_BF16};
+    static const enum type kv_types[] = {TYPE_F16, TYPE_Q8_0, TYPE_F32, TYPE_Q8_0, TYPE_BF16};
     bool all = argc > 1 && strcmp(argv[1], "all") == 0;
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (size_t i = 0; i < (all ? tiny_n_models : COUNT_OF(few)); i++) {
