@@ -1,4 +1,7 @@
-/* The memory of a KV pool as a store: a header, then what kv_record.h describes. */
+/* The memory of a KV pool as a store: a header, then what kv_record.h describes.
+ *
+ * Ordinary pages: huge ones made decoding at 4,000 tokens of context 2 % faster (0.5B shapes), and
+ * would take 2 MiB of each layer for the first token. */
 #ifndef WORKER_KV_STORE_H
 #define WORKER_KV_STORE_H
 
