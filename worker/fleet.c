@@ -58,7 +58,7 @@ static void unload(struct fleet *f, size_t i, bool keeps_cache)
     log_info("model %s: unloaded", v->name);
     scheduler_destroy(&f->schedulers[i]);
     models_unload(v);
-    engine_drop_stores(&f->models->options, v->card.fingerprint, keeps_cache);
+    models_drop_stores(f->models, v, keeps_cache);
     events_model(f->events, f->models, (uint32_t)i);
 }
 
@@ -171,7 +171,7 @@ void fleet_order(struct fleet *f, struct request *r, struct request *live)
     if (is_loaded) {
         unload(f, i, false);
     } else {
-        engine_drop_stores(&f->models->options, r->model->card.fingerprint, false);
+        models_drop_stores(f->models, r->model, false);
     }
     tell(f, r, "unloaded", 0, 0);
 }

@@ -1,6 +1,7 @@
 /* The set of served models. Loading blocks on disk: it runs on the main thread before the token loop
  * begins, and later in the loader's (worker/loader.h). */
 #include "worker/models.h"
+#include "ipc/memfd.h"
 #include "shared/log.h"
 #include "worker/setup.h"
 #include "worker/stores.h"
@@ -48,10 +49,60 @@ static char *token_text(const struct tokenizer *t, int32_t id)
     return text.data;
 }
 
-static int load_tokenizer(struct model *m, struct err *e)
+/* ---- the tokenizer's tables ---- */
+
+static void tables_key(const uint8_t fingerprint[32], uint8_t ret[STORE_KEY_BYTES])
+{
+    const uint32_t layout = TOKENIZER_TABLES_LAYOUT;
+    const struct stores_part parts[] = {{&layout, sizeof(layout)}, {fingerprint, 32}};
+    stores_key(STORE_VOCAB, parts, COUNT_OF(parts), ret);
+}
+
+static void claim_stores(const struct engine_options *o, const uint8_t fingerprint[32])
+{
+    uint8_t key[STORE_KEY_BYTES];
+    tables_key(fingerprint, key);
+    stores_claim(o->stores, STORE_VOCAB, key);
+    engine_claim_stores(o, fingerprint);
+}
+
+static void take_tables(struct stores *stores, const uint8_t *key, struct tokenizer_tables *ret)
+{
+    size_t bytes;
+    void *map;
+    int fd = stores_take(stores, STORE_VOCAB, key, &bytes);
+    if (fd >= 0 && memfd_map(fd, bytes, bytes, true, false, &map, &bytes) == 0) {
+        *ret = (struct tokenizer_tables){map, bytes};
+    }
+    if (fd >= 0) { /* the mapping is enough, and what is const has no owner */
+        stores_release(stores, STORE_VOCAB, key);
+    }
+}
+
+static void put_tables(struct stores *stores, const uint8_t *key, struct tokenizer_tables t)
+{
+    int fd = stores && t.data ? memfd_create_const("rocmforge-vocabulary", t.data, t.bytes) : -1;
+    if (fd >= 0 && stores_put(stores, STORE_VOCAB, key, fd, t.bytes)) {
+        stores_release(stores, STORE_VOCAB, key);
+    }
+}
+
+static int create_tokenizer(struct model *m, struct stores *stores, char warn[160], struct err *e)
+{
+    uint8_t key[STORE_KEY_BYTES];
+    tables_key(engine_info(m->engine)->fingerprint, key);
+    take_tables(stores, key, &m->tables);
+    int err = tokenizer_create_from(engine_gguf(m->engine), m->tables, &m->tokenizer, warn, e);
+    if (err == 0 && !m->tables.data) {
+        put_tables(stores, key, tokenizer_tables(m->tokenizer));
+    }
+    return err;
+}
+
+static int load_tokenizer(struct model *m, struct stores *stores, struct err *e)
 {
     char warn[160] = "";
-    int err = tokenizer_create(engine_gguf(m->engine), &m->tokenizer, warn, e);
+    int err = create_tokenizer(m, stores, warn, e);
     if (err == ERR_NO_TOKENIZER) {
         log_warn("%s: the file has no vocabulary; prompts must be token ids", m->name);
         return 0;
@@ -146,7 +197,7 @@ static int look_at(struct model *v, const struct engine_options *o, struct err *
     err = engine_estimate(&g, o, &info, e);
     if (err == 0) {
         take_sizes(v, &info);
-        engine_claim_stores(o, info.fingerprint);
+        claim_stores(o, info.fingerprint);
         if (gguf_get_str(&g, "general.architecture", &arch, &none) == 0 && arch.data) {
             snprintf(arch_name, sizeof(arch_name), "%.*s", (int)MIN(arch.len, (size_t)31),
                      arch.data);
@@ -171,7 +222,7 @@ static int load(struct model *m, const struct config *c, const struct engine_opt
     }
     const struct engine_info *info = engine_info(m->engine);
     take_sizes(m, info);
-    err = load_tokenizer(m, e);
+    err = load_tokenizer(m, o->stores, e);
     if (err == 0) {
         err = load_template(m, c->v[CONFIG_chat_template].str, e);
     }
@@ -278,6 +329,8 @@ void models_unload(struct model *v)
     template_destroy(&v->template);
     tokenizer_destroy(&v->tokenizer);
     engine_close(&v->engine);
+    memfd_unmap((void *)(uintptr_t)v->tables.data, v->tables.bytes);
+    v->tables = (struct tokenizer_tables){0};
     free(v->bos_text);
     free(v->eos_text);
     free(v->end_ids);
@@ -303,6 +356,14 @@ int models_pieces(const struct model *v, const struct pieces **ret, struct err *
     pthread_mutex_unlock(&mutex);
     *ret = *v->pieces;
     return err < 0 ? err_set(e, err, "sorting the vocabulary of %s", v->name) : 0;
+}
+
+void models_drop_stores(const struct models *m, const struct model *v, bool keeps_cache)
+{
+    uint8_t key[STORE_KEY_BYTES];
+    tables_key(v->card.fingerprint, key);
+    stores_drop(m->options.stores, STORE_VOCAB, key);
+    engine_drop_stores(&m->options, v->card.fingerprint, keeps_cache);
 }
 
 size_t models_n_loaded(const struct models *m)

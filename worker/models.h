@@ -18,6 +18,7 @@ struct model {
     char *path;                  /* owned */
     struct engine *engine;       /* owned; NULL: it is not loaded, nor is what follows there */
     struct tokenizer *tokenizer; /* owned; NULL: the file has no vocabulary */
+    struct tokenizer_tables tables; /* owned mapping of a store; or none */
     struct template *template;   /* owned; NULL: none */
     char *bos_text, *eos_text;   /* owned; "" where there is none: variables of templates */
     struct pieces **pieces;      /* owned; what models_pieces made, or NULL in it */
@@ -60,11 +61,13 @@ MUST_CHECK int models_open(const struct models *m, size_t index, models_progress
                            void *progress_arg, struct model *ret, struct err *e);
 /* Of a loaded model: brings its card up to date. */
 void models_describe(struct model *v);
-/* Frees all but names and card. Nobody may use the model. */
+/* Frees all but names and card. Nobody may use the model. What is kept for the next load stays. */
 void models_unload(struct model *v);
 /* The vocabulary of a loaded model, sorted; made when it is first wanted. Any thread. Errors: those of
  * pieces_create; ERR_NO_TOKENIZER. */
 MUST_CHECK int models_pieces(const struct model *v, const struct pieces **ret, struct err *e);
+/* Of one that is not loaded: what is kept of it is given up, but for the KV cache with keeps_cache. */
+void models_drop_stores(const struct models *m, const struct model *v, bool keeps_cache);
 size_t models_n_loaded(const struct models *m);
 
 #endif

@@ -54,6 +54,17 @@ static int fill_literals(struct tokenizer *t)
 
 int tokenizer_create(const struct gguf *g, struct tokenizer **ret, char warn[160], struct err *e)
 {
+    return tokenizer_create_from(g, (struct tokenizer_tables){0}, ret, warn, e);
+}
+
+struct tokenizer_tables tokenizer_tables(const struct tokenizer *t)
+{
+    return t->kind->tables ? t->kind->tables(t->model) : (struct tokenizer_tables){0};
+}
+
+int tokenizer_create_from(const struct gguf *g, struct tokenizer_tables tables,
+                          struct tokenizer **ret, char warn[160], struct err *e)
+{
     _Static_assert(TOKENIZER_WARN_BYTES == 160, "as declared");
     warn[0] = 0;
     struct gguf_str model;
@@ -75,7 +86,7 @@ int tokenizer_create(const struct gguf *g, struct tokenizer **ret, char warn[160
     if (!t) {
         return -ENOMEM;
     }
-    rc = kind->create(g, &t->vocab, &t->model, warn, e);
+    rc = kind->create(g, tables, &t->vocab, &t->model, warn, e);
     if (rc < 0) {
         free(t);
         return rc;

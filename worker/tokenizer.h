@@ -18,6 +18,17 @@ enum { TOKENIZER_MAX_TEXT_BYTES = 256 * 1024 * 1024 };
  * name; empty when there is nothing to say. */
 MUST_CHECK int tokenizer_create(const struct gguf *g, struct tokenizer **ret, char warn[160],
                                 struct err *e);
+/* The same with tables that a tokenizer of the same file gave before (tokenizer_tables): borrowed until
+ * the end, and made anew where they do not fit. */
+struct tokenizer_tables {
+    const void *data; /* NULL: none */
+    size_t bytes;
+};
+enum { TOKENIZER_TABLES_LAYOUT = 1 }; /* counts the forms that tables had */
+MUST_CHECK int tokenizer_create_from(const struct gguf *g, struct tokenizer_tables tables,
+                                     struct tokenizer **ret, char warn[160], struct err *e);
+/* What took long to make, as bytes without pointers; none where nothing does. Borrowed. */
+struct tokenizer_tables tokenizer_tables(const struct tokenizer *t);
 void tokenizer_destroy(struct tokenizer **t);
 
 enum { /* flags */

@@ -20,12 +20,21 @@
 enum { ID_BITS = 20, RANK_BITS = 24 };
 _Static_assert(LIMIT_VOCAB <= 1 << ID_BITS && LIMIT_MERGES < 1 << RANK_BITS, "a slot is 64 bits");
 
+/* The tables: this head, n_slots slots, then the tokens that the merges make. Most of the time that a
+ * big vocabulary takes to load is spent in them. */
+struct merges {
+    uint64_t n_slots; /* a power of two */
+    uint64_t n_merges;
+};
+
 struct bpe {
     struct tokenizer_pretokenize *split; /* owned */
     bool ignore_merges, is_raw;
-    uint64_t *slot; /* owned; ~0: free */
+    struct tokenizer_tables tables;
+    void *own_tables;     /* owned; NULL: they are borrowed */
+    const uint64_t *slot; /* part of the tables; ~0: free */
     uint64_t slot_mask;
-    int32_t *merged;       /* owned; by rank: the token that the merge makes */
+    const int32_t *merged; /* part of the tables; by rank: the token that the merge makes */
     int32_t first_id[256]; /* the token of one byte, -1: none */
 };
 
@@ -58,9 +67,23 @@ static uint32_t find_rank(const struct bpe *b, int32_t left, int32_t right)
 /* --- loading -----------------------------------------------------------------------------------
  */
 
+static size_t merges_bytes(uint64_t n_slots, uint64_t n_merges)
+{
+    return sizeof(struct merges) + n_slots * sizeof(uint64_t) + n_merges * sizeof(int32_t);
+}
+
+static void use_tables(struct bpe *b, const void *data, size_t bytes)
+{
+    const struct merges *m = data;
+    b->tables = (struct tokenizer_tables){data, bytes};
+    b->slot = (const uint64_t *)(const void *)(m + 1);
+    b->slot_mask = m->n_slots - 1;
+    b->merged = (const int32_t *)(const void *)(b->slot + m->n_slots);
+}
+
 /* A merge is "left right". One whose parts or whole are no tokens can never be used: skipped. */
-static int add_merge(struct bpe *b, const struct tokenizer_vocab *v, struct gguf_str text,
-                     uint32_t rank, char *scratch, struct err *e)
+static int add_merge(const struct bpe *b, const struct tokenizer_vocab *v, struct gguf_str text,
+                     uint32_t rank, char *scratch, uint64_t *slot, int32_t *merged, struct err *e)
 {
     const char *gap = text.len > 1 ? memchr(text.data + 1, ' ', text.len - 1) : NULL;
     if (!gap || text.len > 2 * LIMIT_TOKEN_BYTES) {
@@ -89,13 +112,13 @@ static int add_merge(struct bpe *b, const struct tokenizer_vocab *v, struct gguf
     while (b->slot[i] != UINT64_MAX) {
         i = (i + 1) & b->slot_mask;
     }
-    b->slot[i] = key << RANK_BITS | rank;
-    b->merged[rank] = whole;
+    slot[i] = key << RANK_BITS | rank;
+    merged[rank] = whole;
     return 0;
 }
 
 static int read_merges(struct bpe *b, const struct tokenizer_vocab *v, const struct gguf *g,
-                       struct err *e)
+                       struct tokenizer_tables kept, struct err *e)
 {
     const struct gguf_kv *kv = NULL;
     int rc = gguf_get_array(g, "tokenizer.ggml.merges", GGUF_STRING, 0, LIMIT_MERGES, &kv, e);
@@ -105,24 +128,38 @@ static int read_merges(struct bpe *b, const struct tokenizer_vocab *v, const str
     if (!kv) {
         return err_set(e, ERR_MODEL_TOKENIZER, "tokenizer.ggml.merges is missing");
     }
-    size_t slots = 64;
-    while (slots < kv->n * 2) {
-        slots *= 2;
+    struct merges head = {.n_slots = 64, .n_merges = kv->n};
+    while (head.n_slots < kv->n * 2) {
+        head.n_slots *= 2;
     }
-    b->slot = malloc(slots * sizeof(*b->slot));
-    b->merged = malloc((kv->n + 1) * sizeof(*b->merged));
+    size_t bytes = merges_bytes(head.n_slots, head.n_merges);
+    if (kept.data && kept.bytes == bytes && memcmp(kept.data, &head, sizeof(head)) == 0) {
+        use_tables(b, kept.data, bytes);
+        return 0;
+    }
+    b->own_tables = malloc(bytes);
     char *scratch = malloc(2 * LIMIT_TOKEN_BYTES);
-    if (!b->slot || !b->merged || !scratch) {
+    if (!b->own_tables || !scratch) {
         free(scratch);
         return -ENOMEM;
     }
-    memset(b->slot, 0xFF, slots * sizeof(*b->slot));
-    b->slot_mask = slots - 1;
+    memcpy(b->own_tables, &head, sizeof(head));
+    use_tables(b, b->own_tables, bytes);
+    uint64_t *slot = (uint64_t *)(void *)((struct merges *)b->own_tables + 1);
+    int32_t *merged = (int32_t *)(void *)(slot + head.n_slots);
+    memset(slot, 0xFF, head.n_slots * sizeof(*slot));
+    memset(merged, 0, head.n_merges * sizeof(*merged));
     for (uint32_t i = 0; rc == 0 && i < kv->n; i++) {
-        rc = add_merge(b, v, kv->strings[i], i, scratch, e);
+        rc = add_merge(b, v, kv->strings[i], i, scratch, slot, merged, e);
     }
     free(scratch);
     return rc;
+}
+
+static struct tokenizer_tables tables_of(const void *model)
+{
+    const struct bpe *b = model;
+    return b->tables;
 }
 
 static const struct tokenizer_pretokenize_rule *choose_rule(const struct gguf *g, char *warn,
@@ -158,14 +195,13 @@ static void destroy(void *model)
     struct bpe *b = model;
     if (b) {
         tokenizer_pretokenize_destroy(&b->split);
-        free(b->slot);
-        free(b->merged);
+        free(b->own_tables);
         free(b);
     }
 }
 
-static int create(const struct gguf *g, struct tokenizer_vocab *v, void **ret_model, char *warn,
-                  struct err *e)
+static int create(const struct gguf *g, struct tokenizer_tables tables, struct tokenizer_vocab *v,
+                  void **ret_model, char *warn, struct err *e)
 {
     int rc;
     const struct tokenizer_pretokenize_rule *rule = choose_rule(g, warn, &rc, e);
@@ -194,7 +230,7 @@ static int create(const struct gguf *g, struct tokenizer_vocab *v, void **ret_mo
         rc = tokenizer_pretokenize_create(rule, &b->split);
     }
     if (rc == 0) {
-        rc = read_merges(b, v, g, e);
+        rc = read_merges(b, v, g, tables, e);
     }
     if (rc < 0) {
         destroy(b);
@@ -316,4 +352,4 @@ static int encode(const void *model, const struct tokenizer_vocab *v, const char
     return rc;
 }
 
-const struct tokenizer_kind tokenizer_bpe = {"gpt2 gemma4", create, destroy, encode};
+const struct tokenizer_kind tokenizer_bpe = {"gpt2 gemma4", create, tables_of, destroy, encode};

@@ -4,6 +4,7 @@
 #define WORKER_TOKENIZER_KIND_H
 
 #include "shared/buf.h"
+#include "worker/tokenizer.h"
 #include "worker/tokenizer_merge.h"
 #include "worker/tokenizer_pretokenize.h"
 #include "worker/tokenizer_vocab.h"
@@ -20,8 +21,9 @@ struct tokenizer_work {
 struct tokenizer_kind {
     const char *model; /* values of tokenizer.ggml.model, one space between */
     /* Reads the vocabulary and whatever the kind needs beside it. On failure *v is finished. */
-    int (*create)(const struct gguf *g, struct tokenizer_vocab *v, void **ret_model, char *warn,
-                  struct err *e);
+    int (*create)(const struct gguf *g, struct tokenizer_tables tables, struct tokenizer_vocab *v,
+                  void **ret_model, char *warn, struct err *e);
+    struct tokenizer_tables (*tables)(const void *model); /* NULL: it has none */
     void (*destroy)(void *model); /* NULL-safe */
     /* Appends the ids of n bytes (below 2^30, at least 1). The text stands at the beginning or
      * behind a special token. w is zeroed before the first call. */

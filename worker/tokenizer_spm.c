@@ -11,9 +11,10 @@
 #include <errno.h>
 #include <string.h>
 
-static int create(const struct gguf *g, struct tokenizer_vocab *v, void **ret_model, char *warn,
-                  struct err *e)
+static int create(const struct gguf *g, struct tokenizer_tables tables, struct tokenizer_vocab *v,
+                  void **ret_model, char *warn, struct err *e)
 {
+    (void)tables;
     (void)warn;
     *ret_model = NULL;
     return tokenizer_vocab_init(v, g,
@@ -110,4 +111,4 @@ static int encode(const void *model, const struct tokenizer_vocab *v, const char
     return rc;
 }
 
-const struct tokenizer_kind tokenizer_spm = {"llama", create, destroy, encode};
+const struct tokenizer_kind tokenizer_spm = {"llama", create, NULL, destroy, encode};

@@ -54,9 +54,10 @@ static int fill(struct unigram *m, const struct tokenizer_vocab *v, const struct
     return rc;
 }
 
-static int create(const struct gguf *g, struct tokenizer_vocab *v, void **ret_model, char *warn,
-                  struct err *e)
+static int create(const struct gguf *g, struct tokenizer_tables tables, struct tokenizer_vocab *v,
+                  void **ret_model, char *warn, struct err *e)
 {
+    (void)tables;
     (void)warn;
     int rc = tokenizer_vocab_init(v, g,
                                   &(struct tokenizer_vocab_defaults){.bos = -1,
@@ -195,4 +196,4 @@ static int encode(const void *model, const struct tokenizer_vocab *v, const char
     return rc;
 }
 
-const struct tokenizer_kind tokenizer_unigram = {"t5", create, destroy, encode};
+const struct tokenizer_kind tokenizer_unigram = {"t5", create, NULL, destroy, encode};

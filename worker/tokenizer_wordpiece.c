@@ -48,9 +48,10 @@ static int fill(struct wordpiece *m, const struct tokenizer_vocab *v, const stru
     return rc;
 }
 
-static int create(const struct gguf *g, struct tokenizer_vocab *v, void **ret_model, char *warn,
-                  struct err *e)
+static int create(const struct gguf *g, struct tokenizer_tables tables, struct tokenizer_vocab *v,
+                  void **ret_model, char *warn, struct err *e)
 {
+    (void)tables;
     (void)warn;
     int rc = tokenizer_vocab_init(v, g,
                                   &(struct tokenizer_vocab_defaults){.bos = 101,
@@ -215,4 +216,4 @@ static int encode(const void *model, const struct tokenizer_vocab *v, const char
     return word->failed ? -ENOMEM : 0;
 }
 
-const struct tokenizer_kind tokenizer_wordpiece = {"bert", create, destroy, encode};
+const struct tokenizer_kind tokenizer_wordpiece = {"bert", create, NULL, destroy, encode};

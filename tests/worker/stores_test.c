@@ -12,7 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { N_CTX = 64, N_IDS = 40, MAX_KEPT = 8 };
+enum { N_CTX = 64, N_IDS = 40, MAX_KEPT = 8, ENGINE_STORES = 2 /* weights, KV cache */ };
 
 struct worker { /* one life; the supervisor's end of its channel, and what it wants kept */
     struct channel own, peer;
@@ -136,7 +136,8 @@ static int64_t run(struct engine *en, float logits[TINY_VOCAB])
     for (int64_t at = reused; at < N_IDS;) {
         int64_t n = 0;
         do {
-            rows[n++] = (struct engine_row){s, ids[at++], at == N_IDS};
+            rows[n++] = (struct engine_row){s, ids[at], at == N_IDS - 1};
+            at++;
         } while (at < N_IDS && at % ENGINE_BLOCK_TOKENS != 0);
         CHECK_INT(engine_step(en, rows, n, out, &e), 0);
     }
@@ -165,7 +166,7 @@ static void the_next_worker_goes_on(const char *model)
     start(&a, 1);
     struct engine *killed = open_in(&a, path, TYPE_F16); /* not closed before the other begins */
     listen_to(&a);
-    CHECK_INT(n_made, STORE_KINDS);
+    CHECK_INT(n_made, ENGINE_STORES);
     CHECK_INT(run(killed, first), 0);
     CHECK(memcmp(first, alone, sizeof(alone)) == 0);
 
@@ -199,7 +200,7 @@ static const char *leave(uint64_t epoch)
     CHECK_INT(run(en, logits), 0);
     engine_close(&en);
     stop(&w);
-    CHECK_INT(n_kept, STORE_KINDS);
+    CHECK_INT(n_kept, ENGINE_STORES);
     return path;
 }
 
