@@ -4,13 +4,12 @@
  * ends with exactly one finish reason; after an error nothing more is sent. */
 #include "gateway/answer.h"
 #include "gateway/ask.h"
+#include "gateway/deadline.h"
 #include "gateway/metrics.h"
 #include "gateway/server.h"
 #include "gateway/sse.h"
 #include "shared/clock.h"
-#include "shared/hash.h"
 #include "shared/log.h"
-#include "shared/num.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -37,6 +36,7 @@ struct answer {
     struct buf model; /* owned: its name as JSON */
     struct buf event; /* owned: one event under construction */
     bool is_stream, wants_usage, wants_logprobs;
+    bool splits;                 /* what the model writes is taken apart */
     uint32_t n_parts, n_choices; /* choices of all parts together */
     uint32_t n_made, n_shown;    /* of each part: choices, and how many of them are answered */
     uint32_t n_open_parts, n_open_choices;
@@ -51,6 +51,9 @@ static void free_answer(struct answer *a)
 {
     for (uint32_t i = 0; a->choices && i < a->n_choices; i++) {
         buf_finish(&a->choices[i].text);
+        buf_finish(&a->choices[i].reasoning);
+        buf_finish(&a->choices[i].calls);
+        splitter_finish(&a->choices[i].splitter);
         for (size_t k = 0; k < COUNT_OF(a->choices[i].logprobs); k++) {
             buf_finish(&a->choices[i].logprobs[k]);
         }
@@ -72,13 +75,22 @@ static void cancel_parts(struct answer *a)
     }
 }
 
+static uint64_t random_u64(void)
+{
+    uint64_t v = 0;
+    ssize_t n = getrandom(&v, sizeof(v), 0); /* never short for so few bytes */
+    ASSERT(n == sizeof(v));
+    return v;
+}
+
 /* ---- writing ---- */
 
-static const char *finish_word(uint32_t reason)
+static const char *finish_word(const struct answer_choice *c)
 {
-    return reason == MSG_FINISH_LENGTH    ? "length"
-           : reason == MSG_FINISH_TIMEOUT ? "timeout"
-                                          : "stop";
+    return c->finish == MSG_FINISH_LENGTH    ? "length"
+           : c->finish == MSG_FINISH_TIMEOUT ? "timeout"
+           : c->n_calls > 0                  ? "tool_calls"
+                                             : "stop";
 }
 
 static void put_envelope(const struct answer *a, struct buf *b, const char *object)
@@ -159,7 +171,7 @@ static void send_piece(struct answer *a, uint32_t index, enum answer_piece piece
     sse_begin(&a->event);
     put_envelope(a, &a->event, a->format->chunk_object);
     a->format->put_piece(&a->event, index, piece, text, n, has_logprobs && c->n_logprobs ? c : NULL,
-                         piece == ANSWER_FINISH ? finish_word(c->finish) : NULL);
+                         piece == ANSWER_FINISH ? finish_word(c) : NULL);
     buf_str(&a->event, a->wants_usage ? "],\"usage\":null" : "]");
     if (has_timings) {
         put_timings(a, &a->event);
@@ -227,7 +239,7 @@ static void send_whole(struct answer *a)
         const struct answer_choice *c = take_best(a, i / a->n_shown);
         buf_str(&b, i ? "," : "");
         b.failed |= c->text.failed;
-        a->format->put_whole(&b, i, c, a->wants_logprobs, finish_word(c->finish));
+        a->format->put_whole(&b, i, c, a->wants_logprobs, finish_word(c));
     }
     buf_str(&b, "],");
     put_usage(a, &b);
@@ -279,20 +291,71 @@ const char *answer_piece_bytes(const struct link_event *ev, size_t i, size_t *at
     return piece;
 }
 
+/* Shows text, or a part of what a chat model wrote (splitter.h). */
+static void show(struct answer *a, uint32_t index, enum answer_piece piece, const char *text,
+                 size_t n)
+{
+    struct answer_choice *c = &a->choices[index];
+    struct buf *whole = piece == ANSWER_TEXT        ? &c->text
+                        : piece == ANSWER_REASONING ? &c->reasoning
+                                                    : &c->calls;
+    if (a->is_stream) {
+        send_piece(a, index, piece, text, n, true, false);
+    } else {
+        buf_str(whole, piece == ANSWER_CALL && whole->len ? "," : "");
+        buf_add(whole, text, n);
+        a->n_bytes += n;
+    }
+}
+
+struct splitting {
+    struct answer *a;
+    uint32_t index;
+};
+
+static void on_part(void *arg, enum splitter_part part, const char *text, size_t n,
+                    const char *arguments, size_t n_arguments)
+{
+    const struct splitting *s = arg;
+    struct answer_choice *c = &s->a->choices[s->index];
+    if (part != SPLITTER_PART_CALL) {
+        show(s->a, s->index, part == SPLITTER_PART_TEXT ? ANSWER_TEXT : ANSWER_REASONING, text, n);
+        return;
+    }
+    struct buf b;
+    buf_init(&b, LIMIT_ANSWER_BYTES);
+    buf_char(&b, '{');
+    if (s->a->is_stream) {
+        buf_printf(&b, "\"index\":%u,", c->n_calls);
+    }
+    c->n_calls++;
+    buf_printf(&b, "\"id\":\"call_%016llx\",\"type\":\"function\",\"function\":{\"name\":",
+               (unsigned long long)random_u64());
+    json_put_string(&b, text, n);
+    buf_str(&b, ",\"arguments\":");
+    json_put_string(&b, arguments, n_arguments);
+    buf_str(&b, "}}");
+    show(s->a, s->index, ANSWER_CALL, b.data ? b.data : "", b.len);
+    s->a->event.failed |= b.failed;
+    buf_finish(&b);
+}
+
 /* New text of a choice. False: the answer failed and is gone. */
 static bool add_text(struct answer *a, uint32_t index, const char *text, size_t n)
 {
     struct answer_choice *c = &a->choices[index];
+    struct splitting splitting = {a, index};
+    bool ok = true;
     if (a->is_stream) {
         begin_choice(a, index);
-        if (n) {
-            send_piece(a, index, ANSWER_TEXT, text, n, true, false);
-        }
-        return true;
     }
-    buf_add(&c->text, text, n);
-    a->n_bytes += n;
-    if (c->text.failed || a->n_bytes > LIMIT_ANSWER_BYTES) {
+    if (a->splits) {
+        ok = splitter_feed(&c->splitter, text, n, c->is_finished, on_part, &splitting);
+    } else if (n || !a->is_stream) {
+        show(a, index, ANSWER_TEXT, text, n);
+    }
+    if (!ok || c->text.failed || c->reasoning.failed || c->calls.failed ||
+        a->n_bytes > LIMIT_ANSWER_BYTES) {
         struct err e;
         err_set(&e, ERR_NO_MEMORY, "the answer is larger than %d bytes; use \"stream\": true",
                 LIMIT_ANSWER_BYTES);
@@ -452,14 +515,6 @@ static const struct exchange_work work_ops = {
 
 /* ---- the beginning ---- */
 
-static uint64_t random_u64(void)
-{
-    uint64_t v = 0;
-    ssize_t n = getrandom(&v, sizeof(v), 0); /* never short for so few bytes */
-    ASSERT(n == sizeof(v));
-    return v;
-}
-
 static struct answer *create(struct exchange *x, const struct request *r,
                              const struct answer_format *format, const struct msg_model *model)
 {
@@ -469,11 +524,12 @@ static struct answer *create(struct exchange *x, const struct request *r,
     }
     a->x = x;
     a->format = format;
-    a->form_field = r->grammar.n > 0 ? "grammar" : "response_format";
+    a->form_field = r->grammar.n > 0 ? "grammar" : r->must_call ? "tools" : "response_format";
     a->created = clock_unix_s();
     a->is_stream = r->is_stream;
     a->wants_usage = r->wants_usage;
     a->wants_logprobs = r->wants_logprobs;
+    a->splits = r->splits_reasoning || json_array_size(r->tools) > 0;
     a->n_parts = a->n_open_parts = (uint32_t)r->n_prompts;
     a->n_made = (uint32_t)r->best_of;
     a->n_shown = (uint32_t)r->n;
@@ -491,46 +547,11 @@ static struct answer *create(struct exchange *x, const struct request *r,
     }
     for (uint32_t i = 0; i < a->n_choices; i++) {
         buf_init(&a->choices[i].text, LIMIT_ANSWER_BYTES);
+        buf_init(&a->choices[i].reasoning, LIMIT_ANSWER_BYTES);
+        buf_init(&a->choices[i].calls, LIMIT_ANSWER_BYTES);
+        splitter_init(&a->choices[i].splitter, r->splits_reasoning, json_array_size(r->tools) > 0);
     }
     return a;
-}
-
-/* A time limit: the body's, else the header's, else the configuration's; less what has passed. */
-static int settle_limit(struct exchange *x, const char *header, enum config_key key, double *limit)
-{
-    size_t n;
-    const char *text = *limit < 0 ? http_find(x->http, header, &n) : NULL;
-    double seconds = *limit < 0 ? x->server->config.v[key].num : *limit;
-    if (text) {
-        char digits[32] = "";
-        memcpy(digits, text, n < sizeof(digits) ? n : 0);
-        if (!num_parse_f64(digits, &seconds) || !(seconds >= 0 && seconds <= LIMIT_DEADLINE_S)) {
-            struct err e;
-            err_set(&e, ERR_BAD_FIELD, "header '%s' is not a number of seconds from 0 to %d",
-                    header, LIMIT_DEADLINE_S);
-            exchange_error(x, &e, header);
-            return e.code;
-        }
-    }
-    double gone = (double)(clock_ns() - x->begin_ns) * 1e-9; /* it may have waited for a worker */
-    *limit = seconds > 0 ? MAX(seconds - gone, 1e-3) : 0;
-    return 0;
-}
-
-/* What the configuration and the connection say beside the body. Negative: that was refused. */
-static int complete(struct request *r, struct exchange *x)
-{
-    const char *const keys[] = {"authorization", "x-api-key"};
-    r->client = r->user.data ? hash64(r->user.data, r->user.n, 0) : 0;
-    for (size_t i = 0; i < COUNT_OF(keys); i++) {
-        size_t n;
-        const char *key = http_find(x->http, keys[i], &n);
-        r->client = key ? hash64(key, n, r->client) : r->client;
-    }
-    int rc = settle_limit(x, "x-queue-timeout", CONFIG_queue_timeout, &r->queue_timeout);
-    rc = rc < 0 ? rc : settle_limit(x, "x-first-timeout", CONFIG_first_timeout, &r->first_timeout);
-    return rc < 0 ? rc
-                  : settle_limit(x, "x-total-timeout", CONFIG_total_timeout, &r->total_timeout);
 }
 
 static int submit(struct answer *a, const struct request *r, const struct msg_model *model)
@@ -555,7 +576,7 @@ static int submit(struct answer *a, const struct request *r, const struct msg_mo
 static void start(struct exchange *x, struct request *r, const struct msg_model *model,
                   const void *format)
 {
-    if (complete(r, x) < 0) {
+    if (deadline_settle(x, r) < 0) {
         return;
     }
     struct answer *a = create(x, r, format, model);

@@ -7,9 +7,13 @@
 #include "gateway/exchange.h"
 #include "gateway/link.h"
 #include "gateway/request.h"
+#include "gateway/splitter.h"
 
 struct answer_choice {
-    struct buf text; /* owned: all of it, when the answer is not streamed */
+    /* Owned: all of it, when the answer is not streamed; calls: JSON, joined by commas. */
+    struct buf text, reasoning, calls;
+    struct splitter splitter;
+    uint32_t n_calls;
     /* Logprobs of tokens: all, or those whose text has not been shown yet. Chat keeps entries in
      * the first, completions uses all four columns. JSON, joined by commas. */
     struct buf logprobs[4];
@@ -21,7 +25,7 @@ struct answer_choice {
 };
 
 /* What a piece of a stream says. */
-enum answer_piece { ANSWER_BEGIN, ANSWER_TEXT, ANSWER_FINISH };
+enum answer_piece { ANSWER_BEGIN, ANSWER_TEXT, ANSWER_REASONING, ANSWER_CALL, ANSWER_FINISH };
 
 struct answer_format {
     const char *id_prefix, *object, *chunk_object;

@@ -64,6 +64,13 @@ static void put_piece(struct buf *b, uint32_t index, enum answer_piece piece, co
     } else if (piece == ANSWER_TEXT) {
         buf_str(b, "\"content\":");
         json_put_string(b, text, n);
+    } else if (piece == ANSWER_REASONING) {
+        buf_str(b, "\"reasoning_content\":");
+        json_put_string(b, text, n);
+    } else if (piece == ANSWER_CALL) {
+        buf_str(b, "\"tool_calls\":[");
+        buf_add(b, text, n);
+        buf_char(b, ']');
     }
     buf_char(b, '}');
     put_end(b, logprobs, finish);
@@ -73,7 +80,20 @@ static void put_whole(struct buf *b, uint32_t index, const struct answer_choice 
                       bool has_logprobs, const char *finish)
 {
     buf_printf(b, "{\"index\":%u,\"message\":{\"role\":\"assistant\",\"content\":", index);
-    json_put_string(b, c->text.data ? c->text.data : "", c->text.len);
+    if (c->n_calls > 0 && c->text.len == 0) {
+        buf_str(b, "null");
+    } else {
+        json_put_string(b, c->text.data ? c->text.data : "", c->text.len);
+    }
+    if (c->reasoning.len) {
+        buf_str(b, ",\"reasoning_content\":");
+        json_put_string(b, c->reasoning.data, c->reasoning.len);
+    }
+    if (c->n_calls > 0) {
+        buf_str(b, ",\"tool_calls\":[");
+        buf_add(b, c->calls.data, c->calls.len);
+        buf_char(b, ']');
+    }
     buf_char(b, '}');
     put_end(b, has_logprobs ? c : NULL, finish);
 }

@@ -1,6 +1,7 @@
 /* The beginning of every request to the worker (see ask.h). Runs on the gateway's loop. */
 #include "gateway/ask.h"
 #include "gateway/server.h"
+#include "shared/hash.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -32,6 +33,19 @@ static int64_t alien_bias(const struct request *r, const struct msg_model *m)
     return -1;
 }
 
+/* Who asks, for the worker's fairness between clients. */
+static uint64_t client_of(const struct exchange *x, const struct request *r)
+{
+    const char *const keys[] = {"authorization", "x-api-key"};
+    uint64_t client = r->user.data ? hash64(r->user.data, r->user.n, 0) : 0;
+    for (size_t i = 0; i < COUNT_OF(keys); i++) {
+        size_t n;
+        const char *key = http_find(x->http, keys[i], &n);
+        client = key ? hash64(key, n, client) : client;
+    }
+    return client;
+}
+
 /* Refuses, or lets the handler go on. */
 static void go_on(struct exchange *x, struct request *r, int rc, struct request_err *e,
                   ask_fn *then, const void *arg)
@@ -54,6 +68,7 @@ static void go_on(struct exchange *x, struct request *r, int rc, struct request_
         exchange_error(x, &e->err, "logit_bias");
         return;
     }
+    r->client = client_of(x, r);
     then(x, r, m, arg);
 }
 

@@ -23,7 +23,8 @@ enum {
 
 typedef int field_fn(struct request *r, const json_t *v, struct request_err *e);
 static field_fn read_max_tokens, read_seed, read_stop, read_logit_bias, read_logprobs,
-    read_stream_options, read_response_format, read_json_schema, read_tool_choice;
+    read_stream_options, read_response_format, read_json_schema, read_tool_choice,
+    read_reasoning_format;
 
 enum field_kind { FIELD_NUM, FIELD_INT, FIELD_BOOL, FIELD_TEXT, FIELD_FN, FIELD_OFF };
 
@@ -63,6 +64,7 @@ static void request_defaults(struct request *r)
     r->repeat_last_n = 64;
     r->parses_special = r->api == REQUEST_TOKENIZE || r->api == REQUEST_COMPLETIONS;
     r->opens_answer = true;
+    r->splits_reasoning = r->api == REQUEST_CHAT;
     r->max_tokens = -1;
     r->queue_timeout = r->first_timeout = r->total_timeout = -1;
 }
@@ -336,15 +338,59 @@ static int read_response_format(struct request *r, const json_t *v, struct reque
     return 0;
 }
 
-/* Tools reach the template, which leaves the choice to the model. */
+/* The template shows the tools and the model decides; or it has to call one, or that one. */
 static int read_tool_choice(struct request *r, const json_t *v, struct request_err *e)
 {
     const char *word = json_string_value(v);
-    if (word && strcmp(word, "none") == 0) {
-        r->hides_tools = true;
-    } else if (!word || strcmp(word, "auto") != 0) {
-        return unsupported(e, "tool_choice", "may only be 'auto' or 'none'");
+    const json_t *name = json_object_get(json_object_get(v, "function"), "name");
+    r->hides_tools = word && strcmp(word, "none") == 0;
+    r->must_call = (word && strcmp(word, "required") == 0) || json_is_string(name);
+    r->must_call_name = json_string_value(name);
+    return r->hides_tools || r->must_call || (word && strcmp(word, "auto") == 0)
+               ? 0
+               : request_refuse(e, "tool_choice",
+                                "is none of auto, none, required, and names no function");
+}
+
+/* The schema of an answer that calls a tool: one of them, or the one that is named. */
+static int force_call(struct request *r, struct request_err *e)
+{
+    struct buf *b = &r->call_schema;
+    size_t n = 0;
+    buf_str(b, "{\"anyOf\":[");
+    for (size_t i = 0; i < json_array_size(r->tools); i++) {
+        const json_t *f = json_object_get(json_array_get(r->tools, i), "function");
+        const json_t *name = json_object_get(f, "name");
+        const json_t *parameters = json_object_get(f, "parameters");
+        if (!json_is_string(name) ||
+            (r->must_call_name && strcmp(json_string_value(name), r->must_call_name) != 0)) {
+            continue;
+        }
+        buf_str(b, n++ ? ",{" : "{");
+        buf_str(b, "\"type\":\"object\",\"properties\":{\"name\":{\"const\":");
+        json_put_value(b, name);
+        buf_str(b, "},\"arguments\":");
+        if (json_is_object(parameters)) {
+            json_put_value(b, parameters);
+        } else {
+            buf_str(b, "{\"type\":\"object\"}");
+        }
+        buf_str(b, "},\"required\":[\"name\",\"arguments\"]}");
     }
+    buf_str(b, "]}");
+    return n == 0      ? request_refuse(e, "tool_choice", "wants a call, but there is no such tool")
+           : b->failed ? err_set(&e->err, -ENOMEM, "while reading tools")
+                       : 0;
+}
+
+/* llama-server's words; all but "none" give it apart. */
+static int read_reasoning_format(struct request *r, const json_t *v, struct request_err *e)
+{
+    const char *word = json_string_value(v);
+    if (!word) {
+        return request_refuse(e, "reasoning_format", "is %s, wanted a string", type_name(v));
+    }
+    r->splits_reasoning = strcmp(word, "none") != 0;
     return 0;
 }
 
@@ -382,7 +428,15 @@ static int check_together(struct request *r, struct request_err *e)
         }
         break;
     }
+    int rc = r->must_call ? force_call(r, e) : 0;
+    if (rc < 0) {
+        return rc;
+    }
     bool has_schema = r->schema || r->wants_object;
+    if (r->must_call && (has_schema || r->grammar.n > 0)) {
+        return request_refuse(e, "tool_choice", "that wants a call cannot stand beside a schema");
+    }
+    has_schema = has_schema || r->must_call;
     if (r->grammar.n > 0 && has_schema) {
         return request_refuse(e, "grammar", "cannot stand beside a schema");
     }
@@ -409,6 +463,7 @@ int request_parse(enum request_api api, const char *body, size_t n, struct reque
     struct request r = {.api = api};
     buf_init(&r.messages, LIMIT_BULK_BYTES / 2);
     buf_init(&r.logit_bias, 0);
+    buf_init(&r.call_schema, LIMIT_BULK_BYTES / 2);
     request_defaults(&r);
     int rc = json_parse(body, n, &r.json, &e->err);
     if (rc < 0) {
@@ -438,6 +493,7 @@ void request_finish(struct request *r)
     r->json = NULL;
     buf_finish(&r->messages);
     buf_finish(&r->logit_bias);
+    buf_finish(&r->call_schema);
 }
 
 static void encode_text(const struct request *r, enum msg_text_op op, uint32_t model,
@@ -513,6 +569,10 @@ void request_encode(const struct request *r, size_t i, uint32_t model, uint64_t 
     }
     if (r->grammar.n > 0) {
         msg_put_section(ret, MSG_GRAMMAR, 0, r->grammar.data, r->grammar.n);
+        m.n_sections++;
+    }
+    if (r->call_schema.len) {
+        msg_put_section(ret, MSG_SCHEMA, 0, r->call_schema.data, r->call_schema.len);
         m.n_sections++;
     }
     if (r->schema || r->wants_object) {

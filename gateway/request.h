@@ -36,7 +36,7 @@ struct request {
     struct request_text grammar; /* GBNF that the answer has to match; or */
     const json_t *schema;        /* the schema that it has to keep to; or */
     bool wants_object;           /* any JSON object */
-    const json_t *prompt; /* what the client gave: see request_prompt */
+    const json_t *prompt;        /* what the client gave: see request_prompt */
     size_t n_prompts;
     const json_t *tools, *template_kwargs;
     struct buf messages; /* owned: the JSON array for the worker */
@@ -54,8 +54,12 @@ struct request {
     double presence_penalty, frequency_penalty, repeat_penalty;
     bool wants_logprobs, wants_echo, ignores_eos, is_stream, wants_usage;
     bool adds_special, parses_special;
-    bool hides_tools;  /* from the template */
-    bool opens_answer; /* the template ends with the beginning of an answer */
+    struct buf call_schema; /* owned: JSON; where the answer is to be a call of a tool, */
+    bool must_call;
+    const char *must_call_name; /* of this one; NULL: any */
+    bool hides_tools;           /* from the template */
+    bool splits_reasoning;      /* chat: what stands in <think> is given apart */
+    bool opens_answer;          /* the template ends with the beginning of an answer */
 };
 
 /* Reads a body. On failure *ret needs no finish. Errors: ERR_BAD_JSON, ERR_BAD_FIELD, -ENOMEM. */

@@ -98,6 +98,31 @@ def grammars(s):
     check_equal(r['choices'][0]['message']['content'], 'a', 'stop sequences count')
 
 
+def tools(s):
+    weather = {'type': 'function', 'function': {'name': 'weather', 'parameters': {
+        'type': 'object', 'properties': {'city': {'enum': ['Paris', 'Rome']},
+                                         'days': {'type': 'integer'}}, 'required': ['city']}}}
+    other = {'type': 'function', 'function': {'name': 'other', 'parameters': {
+        'type': 'object', 'properties': {}, 'additionalProperties': False}}}
+    for choice, names in (('required', {'weather', 'other'}),
+                          ({'type': 'function', 'function': {'name': 'weather'}}, {'weather'})):
+        r = answer(s, {'tools': [weather, other], 'tool_choice': choice}, temperature=0.7, seed=1)
+        c = r['choices'][0]
+        check_equal(c['finish_reason'], 'tool_calls', r)
+        call = c['message']['tool_calls'][0]
+        check(call['function']['name'] in names and call['id'].startswith('call_'), call)
+        arguments = json.loads(call['function']['arguments'])
+        check(call['function']['name'] != 'weather' or arguments['city'] in ('Paris', 'Rome'), call)
+        check_equal(c['message']['content'], None, 'no text')
+    body = chat('x', tools=[weather], tool_choice='required', temperature=0.7, seed=1, max_tokens=200)
+    events = [e for e in s.stream(PATH, body) if e != '[DONE]']
+    calls = [e['choices'][0]['delta']['tool_calls'] for e in events
+             if 'tool_calls' in e['choices'][0]['delta']]
+    check_equal((len(calls), calls[0][0]['index'], calls[0][0]['function']['name']),
+                (1, 0, 'weather'), 'a streamed call')
+    check_equal(events[-1]['choices'][0]['finish_reason'], 'tool_calls', 'its end')
+
+
 def errors(s):
     def expect(form, param, part):
         status, r = s.post(PATH, chat('x', **form))
@@ -129,7 +154,7 @@ def resumed(s):
 
 
 with Server(sys.argv[1]) as server:
-    for test in (schemas, json_object, grammars, errors, resumed):
+    for test in (schemas, json_object, grammars, tools, errors, resumed):
         print(test.__name__)
         test(server)
 print('ok')

@@ -176,6 +176,45 @@ static void text_stream(const struct rig *r)
     response_finish(&res);
 }
 
+/* Reasoning and calls of tools come apart from the text, whole and streamed. */
+static void parts_of_a_chat(const struct rig *r)
+{
+#define TOOLS ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]"
+    static const char script[] = "say <thi|nk>so</think>Well <tool|_call>{\\\"name\\\":\\\"f\\\","
+                                 "\\\"arguments\\\":{\\\"x\\\":1}}</tool_call>";
+    char body[512];
+    snprintf(body, sizeof(body), "{\"messages\":[{\"role\":\"user\",\"content\":\"%s\"}]%s}",
+             script, TOOLS);
+    char *got = client_body(r, CHAT, body, 200);
+    CHECK(strstr(got, "\"message\":{\"role\":\"assistant\",\"content\":\"Well \","
+                      "\"reasoning_content\":\"so\",\"tool_calls\":[{\"id\":\"call_"));
+    CHECK(strstr(got, "\"type\":\"function\",\"function\":{\"name\":\"f\","
+                      "\"arguments\":\"{\\\"x\\\":1}\"}}]},\"logprobs\":null,"
+                      "\"finish_reason\":\"tool_calls\"}"));
+    free(got);
+    snprintf(body, sizeof(body),
+             "{\"messages\":[{\"role\":\"user\",\"content\":\"%s\"}]%s,\"stream\":true}", script,
+             TOOLS);
+    got = client_body(r, CHAT, body, 200);
+    const char *a = strstr(got, "\"delta\":{\"reasoning_content\":\"so\"}");
+    const char *b = strstr(got, "\"delta\":{\"content\":\"Well \"}");
+    const char *c = strstr(got, "\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"call_");
+    const char *d = strstr(got, "\"delta\":{},\"logprobs\":null,\"finish_reason\":\"tool_calls\"}");
+    CHECK(a && b > a && c > b && d > c && !strstr(got, "tool_call>"));
+    free(got);
+    /* Without tools, or where they are hidden, it is text; and reasoning where it is wanted so. */
+    got = client_body(r, CHAT, USER("say <tool_call>x</tool_call>") "}", 200);
+    CHECK(strstr(got, "\"content\":\"<tool_call>x</tool_call>\"}"));
+    free(got);
+    got =
+        client_body(r, CHAT, USER("say <think>a</think>b") ",\"reasoning_format\":\"none\"}", 200);
+    CHECK(strstr(got, "\"content\":\"<think>a</think>b\"}"));
+    free(got);
+    got = client_body(r, TEXT, "{\"prompt\":\"say <think>a</think>b\"}", 200);
+    CHECK(strstr(got, "\"text\":\"<think>a</think>b\""));
+    free(got);
+}
+
 /* Bytes of one character in two events, a surrogate pair in the request, controls: what arrives is
  * what was said, and always whole UTF-8. */
 static void utf8(const struct rig *r)
@@ -473,6 +512,7 @@ int main(void)
     logprobs(&r);
     streams(&r);
     text_stream(&r);
+    parts_of_a_chat(&r);
     utf8(&r);
     errors(&r);
     faults_are_placed(&r);

@@ -189,9 +189,20 @@ static const struct {
     {T, "{\"prompt\":\"a\",\"response_format\":{}}", ERR_BAD_FIELD, "response_format"},
     {C, CHAT_BODY ",\"tools\":[{}],\"tool_choice\":\"auto\"}", 0, ""},
     {C, CHAT_BODY ",\"tools\":[{}],\"tool_choice\":\"none\"}", 0, ""},
-    {C, CHAT_BODY ",\"tools\":[{}],\"tool_choice\":\"required\"}", ERR_UNSUPPORTED, "tool_choice"},
-    {C, CHAT_BODY ",\"tools\":[{}],\"tool_choice\":{\"type\":\"function\"}}", ERR_UNSUPPORTED,
+    {C, CHAT_BODY ",\"tools\":[{}],\"tool_choice\":\"required\"}", ERR_BAD_FIELD, "tool_choice"},
+    {C, CHAT_BODY ",\"tools\":[{}],\"tool_choice\":{\"type\":\"function\"}}", ERR_BAD_FIELD,
      "tool_choice"},
+    {C, CHAT_BODY ",\"tools\":[{\"function\":{\"name\":\"f\"}}],\"tool_choice\":\"required\"}", 0,
+     ""},
+    {C,
+     CHAT_BODY
+     ",\"tools\":[{\"function\":{\"name\":\"f\"}}],\"tool_choice\":{\"type\":\"function\","
+     "\"function\":{\"name\":\"g\"}}}",
+     ERR_BAD_FIELD, "tool_choice"},
+    {C,
+     CHAT_BODY ",\"tools\":[{\"function\":{\"name\":\"f\"}}],\"tool_choice\":\"required\","
+               "\"json_schema\":{}}",
+     ERR_BAD_FIELD, "tool_choice"},
     {C, CHAT_BODY ",\"functions\":[{}]}", ERR_UNSUPPORTED, "functions"},
     {REQUEST_TOKENIZE, "{}", ERR_BAD_FIELD, "content"},
     {REQUEST_TOKENIZE, "{\"content\":\"\"}", 0, ""},
@@ -318,6 +329,18 @@ static void messages_for_the_worker(void)
         CHECK(p && n == strlen(want) && memcmp(p, want, n) == 0);
         buf_finish(&b);
     }
+
+    encode(C,
+           CHAT_BODY
+           ",\"tools\":[{\"function\":{\"name\":\"f\",\"parameters\":{\"a\":1}}},"
+           "{\"function\":{\"name\":\"g\"}}],\"tool_choice\":{\"function\":{\"name\":\"f\"}}}",
+           0, &b, &m);
+    static const char call[] =
+        "{\"anyOf\":[{\"type\":\"object\",\"properties\":{\"name\":{\"const\":\"f\"},\"arguments\":"
+        "{\"a\":1}},\"required\":[\"name\",\"arguments\"]}]}";
+    p = section(&b, sizeof(m), MSG_SCHEMA, 0, &n);
+    CHECK(p && n == strlen(call) && memcmp(p, call, n) == 0);
+    buf_finish(&b);
 
     encode(T, "{\"prompt\":\"a\",\"max_tokens\":0}", 0, &b, &m);
     CHECK(m.max_tokens == 0 && (m.flags & MSG_PROMPT_ONLY));

@@ -296,13 +296,13 @@ static void read_command(struct job *j, const void *payload, size_t len)
             for (const char *q = p; (q = memmem(q, (size_t)(end - q), key, strlen(key)));) {
                 p = q = q + strlen(key);
             }
-            end = memchr(p, '"', (size_t)(end - p));
         }
+        bool is_json = s.kind == MSG_MESSAGES;
         size_t n = 0;
-        while (p + n < end && p[n] != '\n' && n < sizeof(j->command) - 1) {
-            n++;
+        for (; p < end && *p != (is_json ? '"' : '\n') && n < sizeof(j->command) - 1; p++) {
+            p += is_json && *p == '\\'; /* only quotes are escaped in scripts */
+            j->command[n++] = *p;
         }
-        memcpy(j->command, p, n);
         j->command[n] = 0;
     }
 }
