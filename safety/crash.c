@@ -140,7 +140,7 @@ void crash_of(struct supervisor *s, const struct child *c, const struct policy_d
     bool is_open = k->is_open && k->subject == c->pid;
     if (is_open) {
         take_facts(s, c, now_ms);
-    } else if (r->blame == POLICY_ORDERED || policy_is_refusal(d)) {
+    } else if (r->blame == POLICY_ORDERED || (policy_is_refusal(d) && !c->was_ready)) {
         return; /* it said why, or we wanted it so */
     } else if (!begin(s, c, now_ms)) {
         k->n_skipped++;

@@ -233,6 +233,7 @@ def main():
         firsts = [x for x in firsts if x is not None]
         streams = [x for x in streams if x is not None]
         time.sleep(0.3)
+        s.settle()
         after = memory(pids)
         live = re.search(r'^rocmforge_requests_live (\d+)', s.get('/metrics')[1].decode(), re.M)
         print(f'{len(kills)} kills, {sum(done)} answers of {len(works)} kinds, {len(wrong)} wrong, '
