@@ -62,7 +62,7 @@ static void take_facts(struct supervisor *s, const struct child *c, uint64_t now
 {
     struct msg_crash *f = &s->crash.facts;
     *f = (struct msg_crash){.epoch = c->epoch,
-                            .unix_s = clock_unix_s(),
+                            .unix_ms = (int64_t)(clock_unix_ns() / 1000000),
                             .life_ms = now_ms - c->start_ms,
                             .pid = (uint32_t)c->pid,
                             .exit_code = -1,

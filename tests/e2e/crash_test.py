@@ -118,7 +118,7 @@ with Server(BIN, '--crash-reports', '3', before=('--stall-ms', '2000')) as serve
         time.sleep(0.05)
     check_equal(len(crashes(server)), 3, 'reports kept')
     check(first not in [c['name'] for c in crashes(server)], f'the oldest, {first}, is gone: {crashes(server)}')
-    for bad in ('nothing', '../../etc', '20260101T000000Z-worker-1', '%2e%2e', 'x' * 200):
+    for bad in ('nothing', '../../etc', '20260101T000000.000Z-worker-1', '%2e%2e', 'x' * 200):
         check_equal(server.get('/crashes/' + bad)[0], 404, bad)
 
     # The gateway's own death.
@@ -146,7 +146,7 @@ with Server(BIN, '--crash-reports', '3', before=('--stall-ms', '2000')) as serve
     out = subprocess.run(command + ['last', '--out', '-'], capture_output=True)
     names = tarfile.open(fileobj=io.BytesIO(out.stdout)).getnames()
     check(any(n.endswith('/report.json') for n in names), f'{names}')
-    out = subprocess.run(command + ['20260101T000000Z-worker-1'], capture_output=True, text=True)
+    out = subprocess.run(command + ['20260101T000000.000Z-worker-1'], capture_output=True, text=True)
     check(out.returncode == 1 and 'no such crash report' in out.stderr, out.stderr)
 
 # A crash loop does not wear out the disk.
