@@ -139,7 +139,7 @@ GPU_FN void gemm_chunk(bool has_halves, bool has_min, const struct gemm_place *p
             }
             GPU_UNROLL
             for (int j = 0; j < 2; j++) {
-                int first = place->first_row + 16 * j, row = first + gpu_lane() % 16;
+                int first = place->first_row + 16 * j;
                 const int8_t *w = s->w + first * GEMM_PITCH + g * ARGS_GROUP;
                 struct gpu_acc_i32 dot = {{0, 0, 0, 0, 0, 0, 0, 0}};
                 GPU_UNROLL
@@ -148,10 +148,10 @@ GPU_FN void gemm_chunk(bool has_halves, bool has_min, const struct gemm_place *p
                     if (!has_halves && h == 0) {
                         continue;
                     }
-                    float scale = s->scale[(g * 2 + h) * GEMM_ROWS + row];
-                    float min = has_min ? s->min[(g * 2 + h) * GEMM_ROWS + row] : 0.0f;
                     GPU_UNROLL
                     for (int e = 0; e < 8; e++) {
+                        int row = (g * 2 + h) * GEMM_ROWS + first + gpu_acc_col(e);
+                        float scale = s->scale[row], min = has_min ? s->min[row] : 0.0f;
                         struct args_act of = scales[e];
                         int of_x = has_halves ? of.sum[h] : of.sum[0] + of.sum[1];
                         sum[i][j].x[e] = group_step(sum[i][j].x[e], dot.x[e], scale, has_min, min,
@@ -250,18 +250,15 @@ GPU_FN void gemm_run(const struct matmul_args a, int type)
     }
     GPU_UNROLL
     for (int j = 0; j < 2; j++) {
-        int row = block * GEMM_ROWS + place.first_row + 16 * j + gpu_lane() % 16;
-        if (row >= w.n_rows) {
-            continue;
-        }
         const float *bias = a.bias[part];
-        float of_row = bias ? bias[(int64_t)expert * w.n_rows + row] : 0.0f;
         GPU_UNROLL
         for (int i = 0; i < 2; i++) {
             GPU_UNROLL
             for (int e = 0; e < 8; e++) {
+                int row = block * GEMM_ROWS + place.first_row + 16 * j + gpu_acc_col(e);
                 int64_t to = y_rows[place.first_token + 16 * i + gpu_acc_row(e)];
-                if (to >= 0) {
+                if (to >= 0 && row < w.n_rows) {
+                    float of_row = bias ? bias[(int64_t)expert * w.n_rows + row] : 0.0f;
                     float y = bias ? total[i][j].x[e] + of_row : total[i][j].x[e];
                     y = a.add && part == 0 ? y + a.add[to * a.add_stride + row] : y;
                     a.y[part][to * a.y_stride[part] + row] = y;

@@ -1,6 +1,6 @@
 /* The device vocabulary: all that a kernel may use besides plain C.
  *
- * A kernel is written in the common part of C17 and C++17, so that one source serves AMD GPUs (clang, -x hip) and a
+ * A kernel is written in the common part of C17 and C++17, so that one source serves AMD GPUs (clang, -x hip), the CUDA rig (gpu_cuda.h) and a
  * CPU (gcc or clang, as C: the emulator of tests/rig). The implementations stand in gpu_amd.h and gpu_host.h; each
  * gives, with the same meaning:
  *
@@ -31,7 +31,8 @@
  *
  * Matrices: D = A B^T + D with A [16 x 16], B [16 x 16], both row-major with k contiguous. Every lane
  * loads a piece of row gpu_lane() % 16: gpu_frag_f16_load(p) takes a pointer to that row's 16 values,
- * aligned to 16 bytes. Element i (0..7) of a lane's gpu_acc is D[gpu_acc_row(i)][gpu_lane() % 16].
+ * aligned to 16 bytes. Element i (0..7) of a lane's gpu_acc is D[gpu_acc_row(i)][gpu_acc_col(i)];
+ * on AMD GPUs the column is gpu_lane() % 16 for all of them.
  * Which lane holds what beyond that differs by target and is nobody's business. gpu_mma_i8_rows(a, b, pitch, d) takes
  * both operands from memory, `pitch` bytes from row to row: the form for targets without matrix units. */
 #ifndef KERNELS_HIP_GPU_H
@@ -48,6 +49,8 @@ struct __attribute__((aligned(16))) gpu_16 {
 
 #if defined(__AMDGCN__)
 #include "kernels/hip/gpu_amd.h"
+#elif defined(__CUDACC__) || defined(__CUDA__)
+#include "kernels/hip/gpu_cuda.h"
 #else
 #include "kernels/hip/gpu_host.h"
 #endif

@@ -185,6 +185,11 @@ GPU_AMD_STEP(gpu_sum_i32, int32_t, v + o)
 
 /* --- matrices --------------------------------------------------------------------------------- */
 
+GPU_FN int gpu_acc_col(int i)
+{
+    (void)i;
+    return gpu_thread() % 16;
+}
 struct gpu_acc_f32 {
     float x[8];
 };

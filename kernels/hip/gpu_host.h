@@ -226,6 +226,11 @@ GPU_FN struct gpu_frag_i8 gpu_frag_i8_load(const int8_t *row)
     }
     return f;
 }
+GPU_FN int gpu_acc_col(int i)
+{
+    (void)i;
+    return gpu_host_thread() % 16;
+}
 GPU_FN int gpu_acc_row(int i)
 {
     int half = gpu_host_thread() / 16 % 2;

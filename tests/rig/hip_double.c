@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,7 +18,7 @@
 #undef HIP
 
 enum { SUCCESS = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500, NOT_READY = 600 };
-enum { MAX_BUFFERS = 64, MAX_NODES = 8192, ARGS_BYTES = 512 };
+enum { MAX_BUFFERS = 64, MAX_NODES = 8192, ARGS_BYTES = 512, PAGE = 4096 };
 
 struct node { /* of a graph */
     enum { NODE_KERNEL, NODE_COPY, NODE_SET } kind;
@@ -96,6 +97,18 @@ static int fault_of(const char *function)
         }
     }
     return sticky;
+}
+
+/* The host may not touch what is the device's: outside copies and kernels its pages are closed. */
+static void open_memory(bool is_open)
+{
+    for (int i = 0; i < MAX_BUFFERS; i++) {
+        if (buffers[i].p) { /* whole pages: around a buffer are guard zones */
+            uintptr_t first = (uintptr_t)buffers[i].p / PAGE * PAGE;
+            uintptr_t end = ((uintptr_t)buffers[i].p + buffers[i].bytes + PAGE - 1) / PAGE * PAGE;
+            ASSERT(mprotect((void *)first, end - first, is_open ? PROT_READ | PROT_WRITE : PROT_NONE) == 0);
+        }
+    }
 }
 
 static void wait_for_ever(void)
@@ -200,6 +213,7 @@ int hipMalloc(void **ret, size_t bytes)
         *ret = buffers[i].p = emulator_alloc(bytes, 0);
         buffers[i].bytes = bytes;
         used_bytes += bytes;
+        open_memory(false);
         note("malloc", bytes);
     }
     pthread_mutex_unlock(&lock);
@@ -213,8 +227,10 @@ int hipFree(void *p)
         if (buffers[i].p == p) {
             used_bytes -= buffers[i].bytes;
             note("free", buffers[i].bytes);
+            open_memory(true);
             buffers[i].p = NULL;
             emulator_free(p);
+            open_memory(false);
         }
     }
     pthread_mutex_unlock(&lock);
@@ -236,6 +252,7 @@ int hipHostFree(void *p)
 
 static void copy(void *to, const void *from, size_t bytes, int kind, bool is_corrupt)
 {
+    open_memory(true);
     if (kind == 1) {
         emulator_upload(to, from, bytes);
     } else if (kind == 2) {
@@ -249,6 +266,7 @@ static void copy(void *to, const void *from, size_t bytes, int kind, bool is_cor
         emulator_upload(to, between, bytes);
         free(between);
     }
+    open_memory(false);
 }
 
 int hipMemcpy(void *to, const void *from, size_t bytes, int kind)
@@ -292,7 +310,9 @@ static void set(void *to, int value, size_t bytes)
 {
     char *bytes_of = malloc(bytes + 1);
     memset(bytes_of, value, bytes);
+    open_memory(true);
     emulator_upload(to, bytes_of, bytes);
+    open_memory(false);
     free(bytes_of);
 }
 
@@ -470,7 +490,13 @@ static void run_kernel(const struct node *n)
     if (sticky || is_hung) {
         return;
     }
-    if (!emulator_launch(n->kernel, &n->grid, n->args, n->kernel->args_bytes)) {
+    open_memory(true);
+    bool is_sound = emulator_launch(n->kernel, &n->grid, n->args, n->kernel->args_bytes);
+    if (is_sound && f && (f->kind == HIP_DOUBLE_NAN || f->kind == HIP_DOUBLE_WRONG)) {
+        spoil(n->kernel, n->args, f->kind == HIP_DOUBLE_NAN);
+    }
+    open_memory(false);
+    if (!is_sound) {
         fprintf(stderr, "%s\n", emulator_fault());
         sticky = 700;
         return;
@@ -489,10 +515,6 @@ static void run_kernel(const struct node *n)
             break;
         case HIP_DOUBLE_SLOW:
             ready_ns = now_ns() + (uint64_t)f->number * 1000000u;
-            break;
-        case HIP_DOUBLE_NAN:
-        case HIP_DOUBLE_WRONG:
-            spoil(n->kernel, n->args, f->kind == HIP_DOUBLE_NAN);
             break;
         default:
             break;

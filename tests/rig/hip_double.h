@@ -4,7 +4,7 @@
  *   tests/hip_double          fast: nothing is checked
  *   tests/hip_double_checked  every access of every kernel is judged (tests/rig/emulator.h); a fault is told on
  *                             stderr and is from then on HIP's sticky error 700
- * "Device memory" is host memory. Device 0 is a processor's own graphics (0000:0e:00.0), device 1 the card, a gfx1100
+ * "Device memory" is host memory, whose pages are closed to the host but in copies and kernels. Device 0 is a processor's own graphics (0000:0e:00.0), device 1 the card, a gfx1100
  * at 0000:03:00.0. Kernels run when they are launched; what goes wrong with them shows at the next query, as on a card.
  * Code object files must be there, but what is in them does not matter.
  *

@@ -11,8 +11,8 @@ GPU_KERNEL(words, WORDS_THREADS)
     gpu_mma_f16(gpu_frag_f16_load(a.a16 + 16 * r), gpu_frag_f16_load(a.b16 + 16 * r), &d16);
     gpu_mma_i8(gpu_frag_i8_load(a.a8 + 16 * r), gpu_frag_i8_load(a.b8 + 16 * r), &d8);
     for (int i = 0; i < 8; i++) {
-        a.d16[gpu_acc_row(i) * 16 + r] = d16.x[i];
-        a.d8[gpu_acc_row(i) * 16 + r] = d8.x[i];
+        a.d16[gpu_acc_row(i) * 16 + gpu_acc_col(i)] = d16.x[i];
+        a.d8[gpu_acc_row(i) * 16 + gpu_acc_col(i)] = d8.x[i];
     }
     float v = gpu_f16_f32(a.a16[lane]);
     a.lanes[lane] = gpu_sum(v);

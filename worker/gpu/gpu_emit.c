@@ -232,7 +232,9 @@ static void add_product(const struct gpu_emit *t, const struct op *op, struct ma
 
 static void launch_product(const struct gpu_emit *t, const struct matmul_args *a)
 {
-    door_launch(t->door, table_gemv((enum type)a->type), a);
+    enum table_id gemm = table_gemm((enum type)a->type);
+    bool is_many = a->n_tokens > GPU_EMIT_GEMV_ROWS && gemm != TABLE_COUNT && a->glu == MATMUL_NO_GLU;
+    door_launch(t->door, is_many ? gemm : table_gemv((enum type)a->type), a);
 }
 
 /* Products [0, n), those that share input and type in one launch each. */
@@ -260,7 +262,7 @@ static void emit_gated(const struct gpu_emit *t, const struct op *ops, const str
 {
     const struct op_glu *o = &ops[2].u.glu;
     if (!is_together(&ops[0], &ops[1]) || ops[0].u.matmul.add.buf >= 0 ||
-        rows_of(t, &o->y) > GEMV_TOKENS) {
+        rows_of(t, &o->y) > GPU_EMIT_GEMV_ROWS) {
         emit_products(t, ops, 2);
         emit_glu(t, o, convert);
         return;
@@ -344,17 +346,63 @@ size_t gpu_emit_part_bytes(const struct program *p, int64_t n_rows, int64_t n_sp
     return most;
 }
 
+int32_t gpu_emit_tile_rows(const struct program *p, const struct op_attention *o)
+{
+    const struct kv_layer *l = &p->kv[o->layer];
+    struct attention_args a = {.n_head = o->n_head, .n_kv_head = l->n_head};
+    return l->dim_k <= ATTENTION_TILE_DIM && l->dim_v <= ATTENTION_TILE_DIM ? table_attention_rows(&a)
+                                                                            : 0;
+}
+
+/* Rows [first, first + n), each by its splits. */
+static void attend_split(const struct gpu_emit *t, const struct op_attention *o,
+                         struct attention_args a, int64_t first, int64_t n)
+{
+    const struct kv_layer *l = &t->p->kv[o->layer];
+    int64_t at_once = (int64_t)(t->part_bytes / part_of_row(o->n_head, l->dim_v, t->n_splits));
+    const float *q = a.q;
+    float *y = a.y;
+    int8_t *act = a.act;
+    for (int64_t done = 0; done < n; done += at_once) {
+        int64_t row = first + done;
+        a.n_rows = (int32_t)MIN(at_once, n - done);
+        a.q = q + row * a.q_stride;
+        a.y = y ? y + row * a.y_stride : NULL;
+        a.act = act ? act + row * a.act_stride : NULL;
+        a.positions = t->in.positions + row;
+        a.row_table = t->in.row_table + row;
+        door_launch(t->door, TABLE_attention_split, &a);
+        door_launch(t->door, TABLE_attention_fold, &a);
+    }
+}
+
+static int32_t tiles_of(const struct gpu_emit *t, const struct op_attention *o)
+{
+    int32_t i = 0, n = gpu_emit_tile_rows(t->p, o);
+    while (i < t->n_tile_rows && t->tile_rows[i] != n) {
+        i++;
+    }
+    return i < t->n_tile_rows && n > 0 && t->in.n_tiles[i] > 0 ? i : -1;
+}
+
 static void emit_attention(const struct gpu_emit *t, const struct op_attention *o,
                            const struct op *convert)
 {
     const struct kv_layer *l = &t->p->kv[o->layer];
-    const struct op_rows *act = convert ? &convert->u.convert.y : NULL;
+    int32_t tiles = tiles_of(t, o);
+    bool has_act = convert && tiles < 0; /* tiles give floats */
+    const struct op_rows *act = has_act ? &convert->u.convert.y : NULL;
     struct attention_args a = {
+        .q = o->q.data,
         .kv = (const uint16_t *)(const void *)l->data,
         .tables = t->tables,
+        .row_table = t->in.row_table,
+        .positions = t->in.positions,
         .part = t->part,
         .sinks = o->sinks,
         .alibi = o->alibi,
+        .y = has_act ? unless_unread(t, &o->y) : o->y.data,
+        .act = act ? act_of(act) : NULL,
         .q_stride = o->q.stride,
         .y_stride = o->y.stride,
         .act_stride = act ? bytes_of(act) : 0,
@@ -369,17 +417,19 @@ static void emit_attention(const struct gpu_emit *t, const struct op_attention *
         .scale = o->scale,
         .softcap = o->softcap,
     };
-    float *y = convert ? unless_unread(t, &o->y) : o->y.data;
-    int64_t at_once = (int64_t)(t->part_bytes / part_of_row(o->n_head, l->dim_v, t->n_splits));
-    for (int64_t first = 0; first < t->n_rows; first += at_once) {
-        a.n_rows = (int32_t)MIN(at_once, t->n_rows - first);
-        a.q = o->q.data + first * o->q.stride;
-        a.y = y ? y + first * o->y.stride : NULL;
-        a.act = act ? act_of(act) + first * a.act_stride : NULL;
-        a.positions = t->in.positions + first;
-        a.row_table = t->in.row_table + first;
-        door_launch(t->door, TABLE_attention_split, &a);
-        door_launch(t->door, TABLE_attention_fold, &a);
+    if (tiles < 0) {
+        attend_split(t, o, a, 0, t->n_rows);
+        return;
+    }
+    for (int32_t i = 0; i < t->n_pieces; i++) {
+        attend_split(t, o, a, t->pieces[i].first, t->pieces[i].n);
+    }
+    a.tiles = t->in.tiles[tiles];
+    a.n_tiles = t->in.n_tiles[tiles];
+    a.n_rows = (int32_t)t->n_rows;
+    door_launch(t->door, TABLE_attention_tile, &a);
+    if (convert) {
+        emit_convert(t, &convert->u.convert);
     }
 }
 

@@ -5,12 +5,24 @@
 #include "worker/gpu/door.h"
 #include "worker/gpu/gpu_weight.h"
 
-enum { GPU_EMIT_MAX_TABLES = 8 };
+enum {
+    GPU_EMIT_MAX_TABLES = 8,
+    GPU_EMIT_GEMV_ROWS = 16, /* more rows than these are multiplied on matrix units; the bits are the same */
+    GPU_EMIT_TILE_ROWS = 8,  /* so many rows of a sequence and more are attended to in tiles; the bits are the same */
+    GPU_EMIT_MAX_PIECES = 64,
+};
+
+/* Rows of a step that stand together and are attended to one by one. */
+struct gpu_piece {
+    int32_t first, n;
+};
 
 /* What the host gives to a step: copied to the device at once. Addresses on the device. */
 struct gpu_inputs {
     const int32_t *tokens, *positions, *row_table, *out_rows;
     const float *rope[GPU_EMIT_MAX_TABLES]; /* by number of the rope_table op */
+    const int32_t *tiles[GPU_EMIT_MAX_TABLES]; /* for the number of rows in tile_rows */
+    int32_t n_tiles[GPU_EMIT_MAX_TABLES];
 };
 
 struct gpu_emit {
@@ -21,6 +33,10 @@ struct gpu_emit {
     const int32_t *rope_of;         /* by buffer: number of the rope_table op that makes it; -1 */
     struct gpu_inputs in;
     int64_t n_rows, n_out;
+    int32_t tile_rows[GPU_EMIT_MAX_TABLES]; /* the sizes of tiles that the program's attention ops want */
+    int32_t n_tile_rows;
+    struct gpu_piece pieces[GPU_EMIT_MAX_PIECES]; /* rows that are in no tile */
+    int32_t n_pieces;
     const int32_t *tables; /* block tables, by slot of the sequence */
     int64_t max_blocks;
     float *part; /* of attention */
@@ -30,6 +46,9 @@ struct gpu_emit {
 
 /* Launches everything that the group of ops at index i does (op.n_joined). */
 void gpu_emit(const struct gpu_emit *t, size_t i);
+
+/* Rows of a tile of this op; 0: its heads are too large for tiles. */
+int32_t gpu_emit_tile_rows(const struct program *p, const struct op_attention *o);
 
 /* Memory that attention wants for rows of so many splits; at least for one row. */
 size_t gpu_emit_part_bytes(const struct program *p, int64_t n_rows, int64_t n_splits, size_t limit);

@@ -38,6 +38,7 @@ struct gpu_engine {
     size_t part_bytes;
     float *logits; /* owned */
     struct gpu_graphs graphs;
+    bool has_tiles; /* in the running step */
     uint64_t n_steps, decode_ns; /* what a step of one row takes by experience */
 };
 
@@ -51,6 +52,7 @@ static size_t aligned(size_t n)
 static size_t inputs_bytes(const struct program *p, const struct gpu_engine_options *o)
 {
     size_t rows = (size_t)o->max_rows, n = 4 * aligned(rows * sizeof(int32_t));
+    n += GPU_EMIT_MAX_TABLES * aligned(2 * rows * sizeof(int32_t)); /* tiles */
     for (size_t i = 0; i < p->n_ops; i++) {
         if (p->ops[i].code == OP_rope_table) {
             n += aligned(rows * 2 * (size_t)p->ops[i].u.rope_table.n * sizeof(float));
@@ -110,6 +112,19 @@ static void take_kv(struct door *d, struct program *p, int64_t n_blocks, struct 
     }
 }
 
+static void note_tile_rows(struct gpu_engine *g, int32_t n)
+{
+    struct gpu_emit *t = &g->emit;
+    for (int32_t i = 0; i < t->n_tile_rows; i++) {
+        if (t->tile_rows[i] == n) {
+            return;
+        }
+    }
+    if (n > 0 && t->n_tile_rows < GPU_EMIT_MAX_TABLES) { /* without an entry: row by row */
+        t->tile_rows[t->n_tile_rows++] = n;
+    }
+}
+
 /* Which values nobody but the ops joined with their own reads, and where rotations come from. */
 static int look_at_buffers(struct gpu_engine *g)
 {
@@ -127,6 +142,9 @@ static int look_at_buffers(struct gpu_engine *g)
     }
     free(use);
     for (size_t i = 0; i < p->n_ops; i++) {
+        if (p->ops[i].code == OP_attention) {
+            note_tile_rows(g, gpu_emit_tile_rows(p, &p->ops[i].u.attention));
+        }
         if (p->ops[i].code == OP_rope_table) {
             if (g->n_ropes == GPU_EMIT_MAX_TABLES) {
                 return -ENOTSUP;
@@ -181,17 +199,15 @@ int gpu_engine_create(struct door *d, struct program *p, const struct gpu_engine
         gpu_engine_destroy(&g);
         return err;
     }
-    g->emit = (struct gpu_emit){
-        .door = d,
-        .p = p,
-        .weights = &g->weights,
-        .is_unread = g->is_unread,
-        .rope_of = g->rope_of,
-        .tables = g->tables_device,
-        .max_blocks = blocks_of(o->n_ctx),
-        .part = g->part,
-        .part_bytes = g->part_bytes,
-    };
+    g->emit.door = d;
+    g->emit.p = p;
+    g->emit.weights = &g->weights;
+    g->emit.is_unread = g->is_unread;
+    g->emit.rope_of = g->rope_of;
+    g->emit.tables = g->tables_device;
+    g->emit.max_blocks = blocks_of(o->n_ctx);
+    g->emit.part = g->part;
+    g->emit.part_bytes = g->part_bytes;
     gpu_graphs_init(&g->graphs, d);
     *ret = g;
     return 0;
@@ -260,6 +276,52 @@ static const float *place_rope(struct filling *f, const struct op_rope_table *o,
     return device;
 }
 
+/* Sequences with many rows are attended to in tiles; the others row by row, as many as stand together at once. */
+static void cut_rows(struct gpu_engine *g, const struct op_step *s, bool *ret_has_tiles)
+{
+    struct gpu_emit *t = &g->emit;
+    t->n_pieces = 0;
+    *ret_has_tiles = false;
+    for (int64_t i = 0; i < s->n_runs; i++) {
+        const struct op_run *run = &s->runs[i];
+        struct gpu_piece *last = t->n_pieces > 0 ? &t->pieces[t->n_pieces - 1] : NULL;
+        if (run->n >= GPU_EMIT_TILE_ROWS || t->n_pieces == GPU_EMIT_MAX_PIECES) {
+            *ret_has_tiles = true;
+        } else if (last && last->first + last->n == run->first) {
+            last->n += (int32_t)run->n;
+        } else {
+            t->pieces[t->n_pieces++] = (struct gpu_piece){(int32_t)run->first, (int32_t)run->n};
+        }
+    }
+}
+
+static bool is_in_piece(const struct gpu_emit *t, int64_t row)
+{
+    for (int32_t i = 0; i < t->n_pieces; i++) {
+        if (row >= t->pieces[i].first && row < t->pieces[i].first + t->pieces[i].n) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void place_tiles(struct filling *f, const struct op_step *s, int32_t which)
+{
+    struct gpu_emit *t = &f->g->emit;
+    const void *device;
+    int32_t rows = t->tile_rows[which], n = 0;
+    int32_t *tiles = place(f, 2 * (size_t)s->n_rows * sizeof *tiles, &device);
+    for (int64_t i = 0; i < s->n_runs; i++) {
+        const struct op_run *run = &s->runs[i];
+        for (int64_t k = 0; k < run->n && !is_in_piece(t, run->first); k += rows) {
+            tiles[2 * n] = (int32_t)(run->first + k);
+            tiles[2 * n++ + 1] = (int32_t)MIN(rows, run->n - k);
+        }
+    }
+    t->in.tiles[which] = device;
+    t->in.n_tiles[which] = n;
+}
+
 /* The layout depends on the numbers of rows only, so that a graph finds everything where it was. */
 static void upload_inputs(struct gpu_engine *g, const struct op_step *s, int64_t n_out)
 {
@@ -278,6 +340,15 @@ static void upload_inputs(struct gpu_engine *g, const struct op_step *s, int64_t
     for (int32_t i = 0; i < g->n_ropes; i++) {
         g->emit.in.rope[i] = place_rope(&f, g->ropes[i], s);
     }
+    bool has_tiles;
+    cut_rows(g, s, &has_tiles);
+    for (int32_t i = 0; i < g->emit.n_tile_rows; i++) {
+        g->emit.in.n_tiles[i] = 0;
+        if (has_tiles) {
+            place_tiles(&f, s, i);
+        }
+    }
+    g->has_tiles = has_tiles;
     door_upload(g->door, g->inputs_device, g->inputs, f.used);
 }
 
@@ -343,7 +414,7 @@ static int64_t last_position(const struct op_step *s)
 static void compute(struct gpu_engine *g, const struct op_step *s, int64_t n_out)
 {
     struct gpu_graph_key key = {(int32_t)s->n_rows, (int32_t)n_out, g->emit.n_splits};
-    bool may_replay = s->n_rows <= GRAPH_ROWS && !g->o.is_safe && g->p->n_states == 0;
+    bool may_replay = s->n_rows <= GRAPH_ROWS && !g->has_tiles && !g->o.is_safe && g->p->n_states == 0;
     enum gpu_graph_way way = may_replay ? gpu_graphs_way(&g->graphs, &key) : GPU_GRAPH_PLAIN;
     if (way == GPU_GRAPH_REPLAY && gpu_graphs_replay(&g->graphs, &key) == 0) {
         return;

@@ -93,7 +93,10 @@ int gpu_pass_begin(struct program *p, struct err *e)
 
 static const struct op_rows *result_of(const struct op *op)
 {
-    return op->code == OP_norm ? &op->u.norm.y : op->code == OP_glu ? &op->u.glu.y : NULL;
+    return op->code == OP_norm        ? &op->u.norm.y
+           : op->code == OP_glu       ? &op->u.glu.y
+           : op->code == OP_attention ? &op->u.attention.y
+                                      : NULL;
 }
 
 /* The op converts the whole result of that one. */

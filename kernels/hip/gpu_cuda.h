@@ -1,0 +1,250 @@
+/* The device vocabulary on CUDA; see gpu.h. For the rig alone (tests/rig/cuda): it lets the same sources run on real parallel
+ * hardware, and nothing is tuned for it. By PTX, so that it needs none of CUDA's headers; compiled with -fmad=false. */
+#ifndef KERNELS_HIP_GPU_CUDA_H
+#define KERNELS_HIP_GPU_CUDA_H
+
+#define GPU_FN static __device__ __forceinline__
+#define GPU_TABLE static const __device__
+/* CUDA has functions by some of our names: kernels are gpu_NAME here. */
+#define GPU_KERNEL(name, threads)                                                                  \
+    extern "C" __global__ void __launch_bounds__(threads)                                          \
+        gpu_##name(const __grid_constant__ struct name##_args a)
+#define GPU_UNROLL _Pragma("unroll")
+#define GPU_LOOP _Pragma("unroll 1")
+#define GPU_SHARED(type, name, n) static __shared__ __align__(16) type name[n]
+
+/* --- places and order --------------------------------------------------------------------------- */
+
+#define GPU_CUDA_PLACE(name, reg)                                                                  \
+    GPU_FN int name(void)                                                                          \
+    {                                                                                              \
+        int v;                                                                                     \
+        asm("mov.u32 %0, %" reg ";" : "=r"(v));                                                    \
+        return v;                                                                                  \
+    }
+GPU_CUDA_PLACE(gpu_thread, "%tid.x")
+GPU_CUDA_PLACE(gpu_block_x, "%ctaid.x")
+GPU_CUDA_PLACE(gpu_block_y, "%ctaid.y")
+GPU_CUDA_PLACE(gpu_block_z, "%ctaid.z")
+
+GPU_FN void gpu_barrier(void)
+{
+    asm volatile("bar.sync 0;" ::: "memory");
+}
+GPU_FN void gpu_wave_sync(void)
+{
+    asm volatile("bar.warp.sync 0xffffffff;" ::: "memory");
+}
+GPU_FN void gpu_keep_order(void)
+{
+}
+
+/* --- memory and numbers --------------------------------------------------------------------------- */
+
+GPU_FN struct gpu_16 gpu_load16(const void *p)
+{
+    return *(const struct gpu_16 *)p;
+}
+GPU_FN void gpu_store16(void *p, struct gpu_16 v)
+{
+    *(struct gpu_16 *)p = v;
+}
+GPU_FN float gpu_f16_f32(uint16_t h)
+{
+    float f;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
+    return f;
+}
+GPU_FN uint16_t gpu_f32_f16(float f)
+{
+    uint16_t h;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
+    return h;
+}
+#define GPU_CUDA_UNARY(name, op)                                                                   \
+    GPU_FN float name(float a)                                                                     \
+    {                                                                                              \
+        float y;                                                                                   \
+        asm(op " %0, %1;" : "=f"(y) : "f"(a));                                                     \
+        return y;                                                                                  \
+    }
+GPU_CUDA_UNARY(gpu_exp2, "ex2.approx.ftz.f32")
+GPU_CUDA_UNARY(gpu_log2, "lg2.approx.ftz.f32")
+GPU_CUDA_UNARY(gpu_rcp, "rcp.approx.ftz.f32")
+GPU_CUDA_UNARY(gpu_rsq, "rsqrt.approx.ftz.f32")
+GPU_FN float gpu_fma(float a, float b, float c)
+{
+    float y;
+    asm("fma.rn.f32 %0, %1, %2, %3;" : "=f"(y) : "f"(a), "f"(b), "f"(c));
+    return y;
+}
+GPU_FN int32_t gpu_dot4(int32_t a, int32_t b, int32_t c)
+{
+    int32_t y;
+    asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(y) : "r"(a), "r"(b), "r"(c));
+    return y;
+}
+GPU_FN uint32_t gpu_pick(uint32_t low, uint32_t high, uint32_t index)
+{
+    /* A nibble for each byte; the fourth bit would spread the sign. */
+    uint32_t nibbles = (index & 7) | (index >> 4 & 0x70) | (index >> 8 & 0x700) |
+                       (index >> 12 & 0x7000), y;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(y) : "r"(low), "r"(high), "r"(nibbles));
+    return y;
+}
+GPU_FN int gpu_uniform(int i)
+{
+    return i;
+}
+GPU_FN float gpu_dot2(uint32_t a, uint32_t b, float c)
+{
+    c = gpu_fma(gpu_f16_f32((uint16_t)a), gpu_f16_f32((uint16_t)b), c);
+    return gpu_fma(gpu_f16_f32((uint16_t)(a >> 16)), gpu_f16_f32((uint16_t)(b >> 16)), c);
+}
+
+/* --- waves ------------------------------------------------------------------------------------------ */
+
+GPU_FN int32_t gpu_cuda_shuffle(int32_t v, int lane)
+{
+    int32_t y;
+    asm volatile("shfl.sync.idx.b32 %0, %1, %2, 31, 0xffffffff;" : "=r"(y) : "r"(v), "r"(lane));
+    return y;
+}
+GPU_FN int32_t gpu_cuda_shuffle_xor(int32_t v, int mask)
+{
+    int32_t y;
+    asm volatile("shfl.sync.bfly.b32 %0, %1, %2, 31, 0xffffffff;" : "=r"(y) : "r"(v), "r"(mask));
+    return y;
+}
+GPU_FN float gpu_cuda_float(int32_t bits)
+{
+    float f;
+    asm("mov.b32 %0, %1;" : "=f"(f) : "r"(bits));
+    return f;
+}
+GPU_FN int32_t gpu_cuda_bits(float f)
+{
+    int32_t bits;
+    asm("mov.b32 %0, %1;" : "=r"(bits) : "f"(f));
+    return bits;
+}
+GPU_FN float gpu_shuffle(float v, int lane)
+{
+    return gpu_cuda_float(gpu_cuda_shuffle(gpu_cuda_bits(v), lane & 31));
+}
+GPU_FN float gpu_shuffle_xor(float v, int mask)
+{
+    return gpu_cuda_float(gpu_cuda_shuffle_xor(gpu_cuda_bits(v), mask));
+}
+GPU_FN float gpu_sum(float v)
+{
+    GPU_UNROLL
+    for (int mask = 1; mask < 32; mask *= 2) {
+        v += gpu_shuffle_xor(v, mask);
+    }
+    return v;
+}
+GPU_FN float gpu_max(float v)
+{
+    GPU_UNROLL
+    for (int mask = 1; mask < 32; mask *= 2) {
+        float o = gpu_shuffle_xor(v, mask);
+        v = v > o ? v : o;
+    }
+    return v;
+}
+GPU_FN int32_t gpu_sum_i32(int32_t v)
+{
+    GPU_UNROLL
+    for (int mask = 1; mask < 32; mask *= 2) {
+        v += gpu_cuda_shuffle_xor(v, mask);
+    }
+    return v;
+}
+
+/* --- matrices --------------------------------------------------------------------------------------- */
+
+struct gpu_acc_f32 {
+    float x[8];
+};
+struct gpu_acc_i32 {
+    int32_t x[8];
+};
+/* As mma's A: of rows l / 4 and l / 4 + 8 a piece each; B has the same form. */
+struct gpu_frag_f16 {
+    uint32_t w[4];
+};
+struct gpu_frag_i8 {
+    uint32_t w[2];
+};
+
+GPU_FN int gpu_acc_row(int i)
+{
+    return gpu_thread() % 32 / 4 + i / 2 % 2 * 8;
+}
+GPU_FN int gpu_acc_col(int i)
+{
+    return gpu_thread() % 4 * 2 + i % 2 + i / 4 * 8;
+}
+/* The word at byte `at` of row r, given by the lane that holds that row's address. */
+GPU_FN uint32_t gpu_cuda_word(const void *row, int r, int at)
+{
+    uint64_t own = (uint64_t)row;
+    uint32_t low = (uint32_t)gpu_cuda_shuffle((int32_t)own, r);
+    uint32_t high = (uint32_t)gpu_cuda_shuffle((int32_t)(own >> 32), r);
+    return *(const uint32_t *)(((uint64_t)high << 32 | low) + (uint64_t)at);
+}
+GPU_FN struct gpu_frag_f16 gpu_frag_f16_load(const uint16_t *row)
+{
+    struct gpu_frag_f16 f;
+    int lane = gpu_thread() % 32;
+    for (int i = 0; i < 4; i++) {
+        f.w[i] = gpu_cuda_word(row, lane / 4 + i % 2 * 8, lane % 4 * 4 + i / 2 * 16);
+    }
+    return f;
+}
+GPU_FN struct gpu_frag_i8 gpu_frag_i8_load(const int8_t *row)
+{
+    int lane = gpu_thread() % 32;
+    struct gpu_frag_i8 f;
+    f.w[0] = gpu_cuda_word(row, lane / 4, lane % 4 * 4);
+    f.w[1] = gpu_cuda_word(row, lane / 4 + 8, lane % 4 * 4);
+    return f;
+}
+GPU_FN void gpu_mma_f16(struct gpu_frag_f16 a, struct gpu_frag_f16 b, struct gpu_acc_f32 *d)
+{
+    GPU_UNROLL
+    for (int n = 0; n < 2; n++) {
+        float *x = d->x + 4 * n;
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, "
+                     "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                     : "+f"(x[0]), "+f"(x[1]), "+f"(x[2]), "+f"(x[3])
+                     : "r"(a.w[0]), "r"(a.w[1]), "r"(a.w[2]), "r"(a.w[3]), "r"(b.w[n]),
+                       "r"(b.w[n + 2]));
+    }
+}
+GPU_FN void gpu_mma_i8(struct gpu_frag_i8 a, struct gpu_frag_i8 b, struct gpu_acc_i32 *d)
+{
+    GPU_UNROLL
+    for (int n = 0; n < 2; n++) {
+        int32_t *x = d->x + 4 * n;
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5}, "
+                     "{%6}, {%0, %1, %2, %3};"
+                     : "+r"(x[0]), "+r"(x[1]), "+r"(x[2]), "+r"(x[3])
+                     : "r"(a.w[0]), "r"(a.w[1]), "r"(b.w[n]));
+    }
+}
+#define GPU_HAS_MMA_ROWS
+/* From shared or global memory; no lane needs another's address. */
+GPU_FN void gpu_mma_i8_rows(const int8_t *a, const int8_t *b, int pitch, struct gpu_acc_i32 *d)
+{
+    int lane = gpu_thread() % 32, at = lane / 4 * pitch + lane % 4 * 4;
+    struct gpu_frag_i8 of_a, of_b;
+    of_a.w[0] = *(const uint32_t *)(a + at);
+    of_a.w[1] = *(const uint32_t *)(a + at + 8 * pitch);
+    of_b.w[0] = *(const uint32_t *)(b + at);
+    of_b.w[1] = *(const uint32_t *)(b + at + 8 * pitch);
+    gpu_mma_i8(of_a, of_b, d);
+}
+
+#endif
