@@ -144,7 +144,7 @@ enum msg_crash_flags {
 /* What the supervisor knows of a child's death, for the report. fds: as the flags say. */
 struct msg_crash {
     uint64_t epoch;
-    int64_t unix_s;     /* when */
+    int64_t unix_ms;    /* when */
     uint64_t life_ms;
     uint32_t pid;
     int32_t exit_code;  /* -1: none */

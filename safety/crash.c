@@ -62,7 +62,7 @@ static void take_facts(struct supervisor *s, const struct child *c, uint64_t now
 {
     struct msg_crash *f = &s->crash.facts;
     *f = (struct msg_crash){.epoch = c->epoch,
-                            .unix_s = clock_unix_s(),
+                            .unix_ms = (int64_t)(clock_unix_ns() / 1000000),
                             .life_ms = now_ms - c->start_ms,
                             .pid = (uint32_t)c->pid,
                             .exit_code = -1,
@@ -140,7 +140,7 @@ void crash_of(struct supervisor *s, const struct child *c, const struct policy_d
     bool is_open = k->is_open && k->subject == c->pid;
     if (is_open) {
         take_facts(s, c, now_ms);
-    } else if (r->blame == POLICY_ORDERED || policy_is_refusal(d)) {
+    } else if (r->blame == POLICY_ORDERED || (policy_is_refusal(d) && !c->was_ready)) {
         return; /* it said why, or we wanted it so */
     } else if (!begin(s, c, now_ms)) {
         k->n_skipped++;

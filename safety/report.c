@@ -14,13 +14,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { TIME_CHARS = 16, LIST_BYTES = 8 * 1024 * 1024 }; /* 20261120T112233Z */
+enum { TIME_CHARS = 20, LIST_BYTES = 8 * 1024 * 1024 }; /* 20261120T112233.444Z */
 
 /* ---- names ---- */
 
 static bool is_name(const char *name)
 {
-    static const char pattern[] = "00000000T000000Z-"; /* 0: a digit */
+    static const char pattern[] = "00000000T000000.000Z-"; /* 0: a digit */
     static const char more[] = "abcdefghijklmnopqrstuvwxyz0123456789-";
     for (size_t i = 0; pattern[i]; i++) {
         bool fits = pattern[i] == '0' ? name[i] >= '0' && name[i] <= '9' : name[i] == pattern[i];
@@ -99,21 +99,21 @@ int report_open_dir(const char *dir)
     return rc;
 }
 
-int report_create(int crashes_fd, int64_t unix_s, const char *who, uint64_t epoch,
+int report_create(int crashes_fd, int64_t unix_ms, const char *who, uint64_t epoch,
                   char ret_name[MSG_NAME_BYTES])
 {
     char when[32];
     struct tm tm;
-    time_t t = (time_t)unix_s;
+    time_t t = (time_t)(unix_ms / 1000);
     gmtime_r(&t, &tm);
-    strftime(when, sizeof(when), "%Y%m%dT%H%M%SZ", &tm);
-    for (int i = 0; i < 1000; i++) { /* several in one second, or the clock was set back */
+    strftime(when, sizeof(when), "%Y%m%dT%H%M%S", &tm);
+    for (int i = 0; i < 1000; i++) { /* two at once, or the clock was set back */
         char again[16] = "";
         if (i > 0) {
             snprintf(again, sizeof(again), "-%d", i + 1);
         }
-        snprintf(ret_name, MSG_NAME_BYTES, "%.16s-%.12s-%llu%s", when, who,
-                 (unsigned long long)epoch, again);
+        snprintf(ret_name, MSG_NAME_BYTES, "%.15s.%03dZ-%.12s-%llu%s", when, (int)(unix_ms % 1000),
+                 who, (unsigned long long)epoch, again);
         if (mkdirat(crashes_fd, ret_name, 0700) == 0) {
             int fd = openat(crashes_fd, ret_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
             return fd < 0 ? -errno : fd;

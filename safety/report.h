@@ -1,6 +1,6 @@
 /* Crash reports on disk: DIR/crashes/NAME/, a folder of files each. NAME begins with the time
- * (20261120T112233Z-worker-12: of epoch 12), so that names sort by age. Used by the reporter and by
- * `rocmforge report`; blocks on disk. */
+ * (20261120T112233.444Z-worker-12: of epoch 12), so that names sort by age. Used by the reporter
+ * and by `rocmforge report`; blocks on disk. */
 #ifndef SAFETY_REPORT_H
 #define SAFETY_REPORT_H
 
@@ -14,7 +14,7 @@ enum { REPORT_FILE_BYTES = 32 * 1024 * 1024, REPORT_MAX = 4096 };
 MUST_CHECK int report_open_dir(const char *dir);
 
 /* A new folder in it; ret_name is filled in. Its descriptor or -errno. */
-MUST_CHECK int report_create(int crashes_fd, int64_t unix_s, const char *who, uint64_t epoch,
+MUST_CHECK int report_create(int crashes_fd, int64_t unix_ms, const char *who, uint64_t epoch,
                              char ret_name[MSG_NAME_BYTES]);
 
 /* Writes a file of a report so that it is there whole or not at all, and on disk: another name,

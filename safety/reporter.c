@@ -162,7 +162,7 @@ static void put_head(const struct reporter *r, struct buf *b)
     const struct msg_crash *f = &r->facts;
     char when[32], end[80];
     struct tm tm;
-    time_t t = (time_t)f->unix_s;
+    time_t t = (time_t)(f->unix_ms / 1000);
     gmtime_r(&t, &tm);
     strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", &tm);
     describe_end(f, end, sizeof(end));
@@ -290,7 +290,7 @@ static int write_first(struct reporter *r)
     if (r->crashes_fd < 0) {
         return r->crashes_fd;
     }
-    r->report_fd = report_create(r->crashes_fd, f->unix_s, f->who, f->epoch, r->name);
+    r->report_fd = report_create(r->crashes_fd, f->unix_ms, f->who, f->epoch, r->name);
     if (r->report_fd < 0) {
         return r->report_fd;
     }
@@ -344,9 +344,9 @@ int reporter_write(const char *dir)
         return EXIT_GENERAL;
     }
     if (!(r.facts.flags & MSG_CRASH_IS_OVER) && await(&r, MSG_CRASH, WAIT_MS) == 0) {
-        int64_t unix_s = r.facts.unix_s; /* of the hang, which is when it happened */
+        int64_t unix_ms = r.facts.unix_ms; /* of the hang, which is when it happened */
         (void)!take_facts(&r);
-        r.facts.unix_s = unix_s;
+        r.facts.unix_ms = unix_ms;
     }
     write_rest(&r);
     return EXIT_OK;

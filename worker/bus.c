@@ -42,8 +42,12 @@ static void find_mapping(uintptr_t at, char *ret, size_t bytes)
 
 static void on_bus(int signal_number, siginfo_t *info, void *context)
 {
-    (void)signal_number;
     (void)context;
+    if (info->si_code <= 0) { /* sent by a process, no access of ours */
+        (void)signal(signal_number, SIG_DFL);
+        (void)raise(signal_number);
+        return; /* and dies of it as soon as the handler's mask is lifted */
+    }
     char path[256];
     find_mapping((uintptr_t)info->si_addr, path, sizeof(path));
     bool is_store = !*path || strncmp(path, "/memfd:", 7) == 0;

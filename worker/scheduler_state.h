@@ -19,6 +19,7 @@ struct scheduler {
     int64_t n_seqs, chunk_rows, max_logits;
     struct scheduler_stats stats;
     uint64_t n_steps;
+    uint64_t row_ns; /* what a row of a step with prompts took lately */
     bool aligns;                         /* prompts are cut at block ends: the model is recurrent */
     struct choice *running[LIMIT_SLOTS]; /* oldest first */
     int n_running;

@@ -52,7 +52,7 @@ class Server:
                 sys.exit(1)
         if kind is not None:
             print('--- server log ---')
-            print(self.log_text()[-6000:])
+            print(self.log_text()[-60000:])
 
     def log_text(self):
         with open(self.log.name, 'rb') as f:
@@ -119,6 +119,13 @@ class Server:
                     yield data if data == '[DONE]' else json.loads(data)
         finally:
             c.close()
+
+    def settle(self):
+        """Waits until no helper of the supervisor runs any more (crash reports being written)."""
+        end, quiet = time.monotonic() + 20, 0
+        while quiet < 5 and time.monotonic() < end:  # one may follow the other
+            quiet = 0 if self.child('rocmforge-probe') else quiet + 1
+            time.sleep(0.02)
 
     def child(self, name):
         """pid of the running child program."""

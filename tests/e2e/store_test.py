@@ -6,6 +6,7 @@ server is said to have changed.
 """
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -87,6 +88,33 @@ def a_stream_computes_one_block_again(bin_dir):
         check(rows <= BLOCK, f'{rows} tokens were computed again')
 
 
+def scribble(server, rng, n):
+    """Writes into the KV cache that the supervisor holds, as a worker that ran wild would."""
+    folder = f'/proc/{server.process.pid}/fd'
+    path = next(p for p in (os.path.join(folder, f) for f in os.listdir(folder))
+                if 'rocmforge-kv' in os.readlink(p))
+    with open(path, 'r+b') as f:
+        size = os.fstat(f.fileno()).st_size
+        for _ in range(n):
+            f.seek(rng.randrange(size))
+            f.write(rng.randbytes(8))
+
+
+def a_scribbled_cache_is_not_believed(bin_dir):
+    rng = random.Random(3)
+    with Server(bin_dir) as s:
+        first, _, _ = answer(s)
+        n_broken = 0
+        for n in (2000, 20000, 200000):
+            pid = s.child('worker')
+            kill(pid, signal.SIGSTOP)  # what it has in memory is what the next one finds
+            scribble(s, rng, n)
+            kill_worker(s)
+            check_equal(answer(s)[0], first, 'the answer')
+            n_broken += metric(s, 'rocmforge_kv_blocks_broken')
+            check('not whole' in s.log_text() or n_broken > 0, f'{n} scribbles went unnoticed')
+
+
 def an_idle_model_keeps_its_cache(bin_dir):
     with Server(bin_dir, '--model-idle', '0.3') as s:
         first, n_prompt, _ = answer(s)
@@ -139,6 +167,7 @@ def main():
     bin_dir = sys.argv[1]
     the_next_worker_finds_it(bin_dir)
     a_stream_computes_one_block_again(bin_dir)
+    a_scribbled_cache_is_not_believed(bin_dir)
     an_idle_model_keeps_its_cache(bin_dir)
     ordered_unload_gives_all_back(bin_dir)
     a_changed_file_is_named(bin_dir)

@@ -35,12 +35,12 @@ static size_t count(const char *text, const char *what)
     return n;
 }
 
-static void make(int crashes, int64_t unix_s, const char *who, size_t n_bytes,
+static void make(int crashes, int64_t unix_ms, const char *who, size_t n_bytes,
                  char name[MSG_NAME_BYTES])
 {
     char *data = calloc(1, n_bytes + 1);
     memset(data, 'x', n_bytes);
-    int fd = report_create(crashes, unix_s, who, 7, name);
+    int fd = report_create(crashes, unix_ms, who, 7, name);
     CHECK(fd >= 0);
     CHECK_INT(report_write(fd, "stderr.txt", data, n_bytes), 0);
     snprintf(data, n_bytes, "{\"name\":\"%s\"}", name);
@@ -58,18 +58,18 @@ static void test_names_and_bounds(void)
     buf_init(&b, 0);
     CHECK_INT(report_list(state, &b), 0); /* nothing there yet: none */
     CHECK(strstr(b.data, "\"crashes\":[]"));
-    CHECK_INT(report_show(state, "20260101T000000Z-worker-1", &b), ERR_NO_REPORTS);
+    CHECK_INT(report_show(state, "20260101T000000.000Z-worker-1", &b), ERR_NO_REPORTS);
     int crashes = report_open_dir(state);
     CHECK(crashes >= 0);
-    make(crashes, 1000000000, "worker", 5000, first);
-    CHECK_STR(first, "20010909T014640Z-worker-7");
-    make(crashes, 1000000000, "worker", 5000, name); /* in the same second */
-    CHECK_STR(name, "20010909T014640Z-worker-7-2");
+    make(crashes, 1000000000000, "worker", 5000, first);
+    CHECK_STR(first, "20010909T014640.000Z-worker-7");
+    make(crashes, 1000000000000, "worker", 5000, name); /* at the same moment */
+    CHECK_STR(name, "20010909T014640.000Z-worker-7-2");
     for (int i = 1; i < 6; i++) {
-        make(crashes, 1000000000 + i, "worker", 5000, name);
+        make(crashes, 1000000000000 + i, "worker", 5000, name);
     }
     CHECK(mkdirat(crashes, "somebody elses", 0755) == 0);
-    CHECK(mkdirat(crashes, "20010909T014640Z-worker-7/inner", 0755) == 0);
+    CHECK(mkdirat(crashes, "20010909T014640.000Z-worker-7/inner", 0755) == 0);
     buf_clear(&b);
     CHECK_INT(report_list(state, &b), 0);
     CHECK_INT(count(b.data, "\"name\""), 7);
@@ -89,16 +89,16 @@ static void test_names_and_bounds(void)
     static const char *const bad[] = {"",
                                       "..",
                                       "../x",
-                                      "20010909T014640Z",
-                                      "20010909T014640Z-../..",
-                                      "20010909T014640Z-worker-99",
+                                      "20010909T014640.000Z",
+                                      "20010909T014640.000Z-../..",
+                                      "20010909T014640.000Z-worker-99",
                                       "somebody elses"};
     for (size_t i = 0; i < COUNT_OF(bad); i++) {
         CHECK_INT(report_show(state, bad[i], &b), ERR_REPORT_NOT_FOUND);
     }
     /* A link out of the folder is not followed. */
-    CHECK(symlinkat("/etc", crashes, "20260101T000000Z-worker-1") == 0);
-    CHECK(report_show(state, "20260101T000000Z-worker-1", &b) < 0);
+    CHECK(symlinkat("/etc", crashes, "20260101T000000.000Z-worker-1") == 0);
+    CHECK(report_show(state, "20260101T000000.000Z-worker-1", &b) < 0);
     close(crashes);
     buf_finish(&b);
 }
@@ -109,8 +109,8 @@ static void test_archive(void)
     char state[128], name[MSG_NAME_BYTES], command[512], line[256] = {0};
     snprintf(state, sizeof(state), "%s/tar", dir);
     int crashes = report_open_dir(state);
-    make(crashes, 1700000000, "worker", 1000, name);
-    make(crashes, 1700000001, "gateway", 513, name);
+    make(crashes, 1700000000000, "worker", 1000, name);
+    make(crashes, 1700000000001, "gateway", 513, name);
     close(crashes);
     char path[160], found[MSG_NAME_BYTES];
     snprintf(path, sizeof(path), "%s/x.tar", dir);
@@ -124,7 +124,7 @@ static void test_archive(void)
     CHECK(fgets(line, sizeof(line), p) && atoi(line) == 513);
     CHECK(fgets(line, sizeof(line), p) && atoi(line) == 3);
     CHECK(pclose(p) == 0);
-    CHECK_INT(report_pack(state, "20260101T000000Z-worker-1", 1, found), ERR_REPORT_NOT_FOUND);
+    CHECK_INT(report_pack(state, "20260101T000000.000Z-worker-1", 1, found), ERR_REPORT_NOT_FOUND);
 }
 
 static char *read_all(int report_fd, const char *file)

@@ -4,6 +4,11 @@ timings and comment lines). Nothing is lost, nothing comes twice, nothing leaks.
 a kill to the next token.
 
     soak.py BIN [--kills N] [--seed N] [--clients N] [--model NAME=PATH] [--tokens N]
+
+With --context N instead: one stream behind a prompt of N tokens, killed again and again; for a model
+whose answer nobody can foretell the text is compared with that of the same request undisturbed.
+
+    soak.py BIN --context 4000 --model NAME=PATH [--kills N]
 """
 import argparse
 import json
@@ -173,6 +178,37 @@ def memory(pids):
     return {n: (fds_of(p), rss_kib(p)) for n, p in pids.items()}
 
 
+def one_stream(s, n_context, n_kills, rng):
+    """Times from a kill to the next token of one long stream."""
+    works = [(TEXT, {'prompt': [(i * 7919 + 13) % 2000 + 3 for i in range(n_context)], 'temperature': 0,
+                     'max_tokens': 14 * n_kills + 20, 'ignore_eos': True, 'stream': True})]
+    times = []
+    c = Client(s.port, works, rng)
+    selector = selectors.DefaultSelector()
+    c.start(selector, 0)
+    next_kill, kill_time, marks = 10, None, 0
+    while c.sock:
+        check(selector.select(60), 'the stream does not go on')
+        c.read(selector)
+        if kill_time and len(c.times) > marks:
+            times.append(c.times[marks] - kill_time)
+            kill_time, next_kill = None, len(c.times) + rng.randrange(3, 8)
+        if not kill_time and len(c.times) >= next_kill and len(times) < n_kills:
+            worker = worker_of(s.process.pid)
+            os.kill(worker, signal.SIGKILL)
+            kill_time = time.monotonic()
+            while selector.select(0):  # what it had sent before it died
+                c.read(selector)
+            marks = len(c.times)
+    expected = run_alone(s.port, works)[0]
+    check(parse(c.raw) == expected, 'the stream differs from the undisturbed one')
+    print(f'{len(times)} kills, from kill to the next token at {n_context} tokens of context: median '
+          f'{percentile(times, 0.5):.1f} ms, p99 {percentile(times, 0.99):.1f} ms, max '
+          f'{max(times) * 1000:.1f} ms')
+    check(times, 'the stream was over too soon')
+    print('ok')
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('bin')
@@ -181,11 +217,14 @@ def main():
     parser.add_argument('--clients', type=int, default=8)
     parser.add_argument('--tokens', type=int, default=120)
     parser.add_argument('--model')
+    parser.add_argument('--context', type=int)
     args = parser.parse_args()
     rng = random.Random(args.seed)
     works = variants(args.tokens)
     with Server(args.bin, '--resume-timeout', '600',
                 models=[args.model] if args.model else None) as s:
+        if args.context:
+            return one_stream(s, args.context, args.kills, rng)
         expected = run_alone(s.port, works)
         selector = selectors.DefaultSelector()
         clients = [Client(s.port, works, rng) for _ in range(args.clients)]
@@ -233,6 +272,7 @@ def main():
         firsts = [x for x in firsts if x is not None]
         streams = [x for x in streams if x is not None]
         time.sleep(0.3)
+        s.settle()
         after = memory(pids)
         live = re.search(r'^rocmforge_requests_live (\d+)', s.get('/metrics')[1].decode(), re.M)
         print(f'{len(kills)} kills, {sum(done)} answers of {len(works)} kinds, {len(wrong)} wrong, '

@@ -56,6 +56,43 @@ static void a_long_prompt_stalls_nobody(void)
     bench_close(b);
 }
 
+static int64_t slow_rows;
+
+static void take_a_millisecond_a_row(const struct engine_row *rows, int64_t n)
+{
+    (void)rows;
+    slow_rows = n;
+    usleep((useconds_t)n * 1000);
+}
+
+/* A step beside a stream takes a fifth of a second, however large the chunk; without one it may
+ * take longer. */
+static void beside_streams_prompts_are_cut_by_time(void)
+{
+    struct bench *b = bench_open((struct bench_shape){8, 512, 4096, 4096});
+    static char prompt[901];
+    memset(prompt, 'p', 900);
+    fake_on_step = take_a_millisecond_a_row;
+    prompt[400] = 0;
+    struct ask a = ask_text(1, prompt);
+    a.m.flags |= MSG_IGNORE_EOS;
+    bench_submit(b, &a);
+    bench_step(b);
+    CHECK_INT(slow_rows, 401);
+    prompt[400] = 'q';
+    a = ask_text(2, prompt);
+    bench_submit(b, &a);
+    for (int i = 0; i < 2; i++) {
+        bench_step(b);
+        CHECK(slow_rows > 32 && slow_rows <= 201);
+    }
+    fake_on_step = NULL;
+    bench_cancel(b, 1);
+    bench_cancel(b, 2);
+    bench_run(b);
+    bench_close(b);
+}
+
 static uint64_t turn_log[64];
 static size_t n_turns;
 
@@ -318,6 +355,7 @@ int main(void)
 {
     requests_start_in_order_of_arrival();
     a_long_prompt_stalls_nobody();
+    beside_streams_prompts_are_cut_by_time();
     prompts_take_turns();
     a_client_with_little_running_goes_first();
     nobody_is_overtaken_for_ever();
