@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 enum { ID_BYTES = 64 };
 
@@ -73,14 +72,6 @@ static void cancel_parts(struct answer *a)
             a->parts[i].id = 0;
         }
     }
-}
-
-static uint64_t random_u64(void)
-{
-    uint64_t v = 0;
-    ssize_t n = getrandom(&v, sizeof(v), 0); /* never short for so few bytes */
-    ASSERT(n == sizeof(v));
-    return v;
 }
 
 /* ---- writing ---- */
@@ -330,7 +321,7 @@ static void on_part(void *arg, enum splitter_part part, const char *text, size_t
     }
     c->n_calls++;
     buf_printf(&b, "\"id\":\"call_%016llx\",\"type\":\"function\",\"function\":{\"name\":",
-               (unsigned long long)random_u64());
+               (unsigned long long)ask_random());
     json_put_string(&b, text, n);
     buf_str(&b, ",\"arguments\":");
     json_put_string(&b, arguments, n_arguments);
@@ -421,7 +412,7 @@ static void on_finish(struct answer *a, const struct link_event *ev)
     }
 }
 
-static void count_done(const struct msg_done *d)
+void answer_count_done(const struct msg_done *d)
 {
     metrics_add(METRIC_PROMPT_TOKENS, 0, d->n_prompt);
     metrics_add(METRIC_CACHED_TOKENS, 0, d->n_cached);
@@ -439,7 +430,7 @@ static void on_done(struct part *p, const struct link_event *ev)
     p->id = 0;
     p->done = ev->m.done;
     snprintf(p->resumed_on, sizeof(p->resumed_on), "%s", ev->resumed_on ? ev->resumed_on : "");
-    count_done(&p->done);
+    answer_count_done(&p->done);
     if (--a->n_open_parts > 0) {
         return;
     }
@@ -537,7 +528,7 @@ static struct answer *create(struct exchange *x, const struct request *r,
     a->parts = calloc(a->n_parts, sizeof(*a->parts));
     a->choices = calloc(a->n_choices, sizeof(*a->choices));
     snprintf(a->id, sizeof(a->id), "%s-%016llx%016llx", format->id_prefix,
-             (unsigned long long)random_u64(), (unsigned long long)random_u64());
+             (unsigned long long)ask_random(), (unsigned long long)ask_random());
     buf_init(&a->model, 0);
     buf_init(&a->event, 0);
     json_put_string(&a->model, model->name, strlen(model->name));
@@ -556,7 +547,7 @@ static struct answer *create(struct exchange *x, const struct request *r,
 
 static int submit(struct answer *a, const struct request *r, const struct msg_model *model)
 {
-    uint64_t seed = r->has_seed ? r->seed : random_u64();
+    uint64_t seed = r->has_seed ? r->seed : ask_random();
     for (uint32_t i = 0; i < a->n_parts; i++) {
         struct buf payload;
         buf_init(&payload, LIMIT_BULK_BYTES);

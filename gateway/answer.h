@@ -43,6 +43,9 @@ struct answer_format {
 /* Parses the request's body, submits it, answers. */
 void answer_start(struct exchange *x, enum request_api api, const struct answer_format *format);
 
+/* In the metrics. */
+void answer_count_done(const struct msg_done *d);
+
 /* A logprob entry's place in the pieces; advances. Returns the piece's bytes. */
 const char *answer_piece_bytes(const struct link_event *ev, size_t i, size_t *at);
 

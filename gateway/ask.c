@@ -6,12 +6,21 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 /* Reading JSON takes 10 ms a MiB, and five times that where it is made to hurt: what is larger than
  * this is read elsewhere. */
 enum { POOL_BYTES = 64 * 1024 };
 
 static size_t pending_bytes; /* of bodies in the pool */
+
+uint64_t ask_random(void)
+{
+    uint64_t v = 0;
+    ssize_t n = getrandom(&v, sizeof(v), 0); /* never short for so few bytes */
+    ASSERT(n == sizeof(v));
+    return v;
+}
 
 size_t ask_pending_bytes(void)
 {

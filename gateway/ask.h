@@ -19,6 +19,9 @@ void ask(struct exchange *x, enum request_api api, ask_fn *then, const void *arg
 /* Of bodies that are being read; loop only. */
 size_t ask_pending_bytes(void);
 
+/* For ids, and for seeds that a client does not give. */
+uint64_t ask_random(void);
+
 /* Answers with what link_submit returned. */
 void ask_refuse(struct exchange *x, int rc);
 

@@ -328,6 +328,26 @@ void exchange_put_error(struct buf *b, const struct err *e, const char *param)
     buf_printf(b, ",\"code\":\"%s\"}}", err_code(e->code));
 }
 
+/* Anthropic's words for types of errors. */
+static const char *named_type(int code)
+{
+    int status = err_http(code);
+    return status == 404   ? "not_found_error"
+           : status == 503 ? "overloaded_error"
+           : status >= 500 ? "api_error"
+                           : err_type(code);
+}
+
+void exchange_put_named_error(struct buf *b, const struct err *e)
+{
+    char text[ERR_DETAIL_BYTES + 256];
+    err_format(e, text, sizeof(text));
+    buf_printf(b,
+               "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":", named_type(e->code));
+    json_put_string(b, text, strlen(text));
+    buf_printf(b, ",\"code\":\"%s\"}}", err_code(e->code));
+}
+
 /* When to come back. The SDKs ignore more than 60 s (and retry 500 unless told not to). */
 static void retry_headers(const struct exchange *x, int code, char *out, size_t bytes)
 {
@@ -359,7 +379,11 @@ void exchange_error(struct exchange *x, const struct err *e, const char *param)
     }
     struct buf b;
     buf_init(&b, 0);
-    exchange_put_error(&b, e, param);
+    if (x->route && x->route->id == ROUTE_MESSAGES) {
+        exchange_put_named_error(&b, e);
+    } else {
+        exchange_put_error(&b, e, param);
+    }
     exchange_reply(x, err_http(e->code), "application/json", b.data, b.failed ? 0 : b.len, extra);
     buf_finish(&b);
 }

@@ -70,5 +70,7 @@ bool exchange_probe(struct exchange *x);
 
 /* {"error":{...}} */
 void exchange_put_error(struct buf *b, const struct err *e, const char *param);
+/* {"type":"error","error":{...}}, as Anthropic has it. */
+void exchange_put_named_error(struct buf *b, const struct err *e);
 
 #endif

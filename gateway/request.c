@@ -1,5 +1,6 @@
 /* JSON bodies, by the table of field.def. Pure; runs on the gateway's loop. Invariant: a number
  * that leaves here is within its declared range. */
+#include "gateway/anthropic.h"
 #include "gateway/prompt.h"
 #include "shared/num.h"
 
@@ -422,7 +423,7 @@ static int check_together(struct request *r, struct request_err *e)
             return request_refuse(e, "tokens", "is missing");
         }
         break;
-    case REQUEST_MODEL:
+    default: /* MODEL */
         if (!r->model.data) {
             return request_refuse(e, "model", "is missing");
         }
@@ -460,7 +461,8 @@ int request_parse(enum request_api api, const char *body, size_t n, struct reque
                   struct request_err *e)
 {
     *e = (struct request_err){0};
-    struct request r = {.api = api};
+    bool is_messages = api == REQUEST_MESSAGES;
+    struct request r = {.api = is_messages ? REQUEST_CHAT : api};
     buf_init(&r.messages, LIMIT_BULK_BYTES / 2);
     buf_init(&r.logit_bias, 0);
     buf_init(&r.call_schema, LIMIT_BULK_BYTES / 2);
@@ -471,9 +473,14 @@ int request_parse(enum request_api api, const char *body, size_t n, struct reque
     }
     if (!json_is_object(r.json)) {
         rc = err_set(&e->err, ERR_BAD_JSON, "it is %s, wanted an object", type_name(r.json));
+    } else if (is_messages) {
+        json_t *chat = NULL;
+        rc = anthropic_translate(r.json, &chat, e);
+        json_decref(r.json);
+        r.json = chat;
     }
     for (size_t i = 0; i < COUNT_OF(fields) && rc == 0; i++) {
-        const json_t *v = fields[i].apis & api ? json_object_get(r.json, fields[i].name) : NULL;
+        const json_t *v = fields[i].apis & r.api ? json_object_get(r.json, fields[i].name) : NULL;
         if (v && !json_is_null(v)) {
             rc = read_field(&r, &fields[i], v, e);
         }

@@ -13,6 +13,7 @@ enum request_api {
     REQUEST_DETOKENIZE = 8,
     REQUEST_MODEL = 16, /* load or unload */
     REQUEST_TEMPLATE = 32,
+    REQUEST_MESSAGES = 64, /* Anthropic's chat: it becomes a REQUEST_CHAT */
 };
 
 enum { REQUEST_PARAM_BYTES = 80 };

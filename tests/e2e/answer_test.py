@@ -140,6 +140,32 @@ def fields(s):
     check('42' in r['choices'][0]['message']['content'], 'content parts')
 
 
+def messages(s):
+    """Anthropic's form of the same chats."""
+    question = 'What is 17 + 25?'
+    wanted = s.post('/v1/chat/completions', chat(question))[1]
+    body = {'max_tokens': 64, 'temperature': 0, 'messages': [{'role': 'user', 'content': question}]}
+    status, r = s.post('/v1/messages', body)
+    check_equal(status, 200, r)
+    text = wanted['choices'][0]['message']['content']
+    check_equal(r['content'], [{'type': 'text', 'text': text}], 'content')
+    check_equal((r['stop_reason'], r['usage']['output_tokens']),
+                ('end_turn', wanted['usage']['completion_tokens']), 'its end')
+    check_equal(r['usage']['input_tokens'] + r['usage']['cache_read_input_tokens'],
+                wanted['usage']['prompt_tokens'], 'input tokens')
+    events = list(s.stream('/v1/messages', body))
+    check_equal([e['type'] for e in events if e['type'] != 'content_block_delta'],
+                ['message_start', 'content_block_start', 'content_block_stop', 'message_delta',
+                 'message_stop'], 'events')
+    check_equal(''.join(e['delta']['text'] for e in events if e['type'] == 'content_block_delta'),
+                text, 'streamed text')
+    r = s.post('/v1/messages', {**body, 'stop_sequences': ['never there', text[4:8]]})[1]
+    check_equal((r['stop_reason'], r['stop_sequence'], r['content'][0]['text']),
+                ('stop_sequence', text[4:8], text[:text.index(text[4:8])]), 'stop sequence')
+    status, r = s.post('/v1/messages', {'messages': body['messages']})
+    check_equal((status, r['type'], r['error']['type']), (400, 'error', 'invalid_request_error'), r)
+
+
 def errors(s):
     def expect(status, code, path, body, param=None):
         got, r = s.post(path, body)
@@ -168,5 +194,6 @@ def errors(s):
 with Server(sys.argv[1]) as server:
     answers(server)
     fields(server)
+    messages(server)
     errors(server)
 print('ok')

@@ -215,6 +215,66 @@ static void parts_of_a_chat(const struct rig *r)
     free(got);
 }
 
+/* Anthropic's form: whole, every event of a stream in its order, calls, errors. */
+static void anthropic(const struct rig *r)
+{
+#define MESSAGES "POST /v1/messages"
+#define BODY(text, more)                                                                           \
+    "{\"max_tokens\":99,\"messages\":[{\"role\":\"user\",\"content\":\"" text "\"}]" more "}"
+    char *got = client_body(r, MESSAGES, BODY("say <think>so</think>Well| then", ""), 200);
+    CHECK(strncmp(got, "{\"id\":\"msg_", 11) == 0);
+    CHECK(strstr(got, "\"type\":\"message\",\"role\":\"assistant\",\"model\":\"tiny\",\"content\":["
+                      "{\"type\":\"thinking\",\"signature\":\"\",\"thinking\":\"so\"},"
+                      "{\"type\":\"text\",\"text\":\"Well then\"}],\"stop_reason\":\"end_turn\","
+                      "\"stop_sequence\":null,\"usage\":{\"input_tokens\":2,"
+                      "\"cache_read_input_tokens\":1,\"cache_creation_input_tokens\":0,"
+                      "\"output_tokens\":3}}"));
+    free(got);
+    got = client_body(r, MESSAGES, BODY("count 2", ""), 200);
+    CHECK(strstr(got, "\"stop_reason\":\"max_tokens\""));
+    free(got);
+    static const char call[] =
+        "say Hm|<tool_call>{\\\"name\\\":\\\"f\\\",\\\"arguments\\\":{\\\"x\\\":1}}"
+        "</tool_call>";
+    static const char *const order[] = {
+        "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_",
+        "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,"
+        "\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n",
+        "\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"Hm\"}}\n\n",
+        "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n",
+        "\"index\":1,\"content_block\":{\"type\":\"tool_use\",\"id\":\"toolu_",
+        "\"name\":\"f\",\"input\":{}}}\n\n",
+        "\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":\"{\\\"x\\\":1}\"}}\n\n",
+        "{\"type\":\"content_block_stop\",\"index\":1}\n\n",
+        "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":"
+        "\"tool_use\",\"stop_sequence\":null},\"usage\":{",
+        "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"};
+    char body[512];
+    snprintf(
+        body, sizeof(body),
+        "{\"max_tokens\":99,\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"%s\"}],"
+        "\"tools\":[{\"name\":\"f\",\"input_schema\":{}}]}",
+        call);
+    got = client_body(r, MESSAGES, body, 200);
+    const char *at = got;
+    for (size_t i = 0; i < COUNT_OF(order); i++) {
+        at = strstr(at, order[i]);
+        if (!at) {
+            TEST_FAIL("'%s' is missing or late in %s", order[i], got);
+        }
+    }
+    free(got);
+    expect(
+        r, MESSAGES, BODY("fail context_length_exceeded", ""), 400,
+        "{\"type\":\"error\",\"error\":{\"type\":\"invalid_request_error\",\"message\":\"the "
+        "prompt "
+        "does not fit the context: as the test asked; shorten the prompt or start the server with "
+        "a larger --ctx-size\",\"code\":\"context_length_exceeded\"}}");
+    got = client_body(r, MESSAGES, BODY("say a", ",\"model\":\"nope\""), 404);
+    CHECK(strstr(got, "{\"type\":\"error\",\"error\":{\"type\":\"not_found_error\""));
+    free(got);
+}
+
 /* Bytes of one character in two events, a surrogate pair in the request, controls: what arrives is
  * what was said, and always whole UTF-8. */
 static void utf8(const struct rig *r)
@@ -513,6 +573,7 @@ int main(void)
     streams(&r);
     text_stream(&r);
     parts_of_a_chat(&r);
+    anthropic(&r);
     utf8(&r);
     errors(&r);
     faults_are_placed(&r);

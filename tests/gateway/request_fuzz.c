@@ -12,13 +12,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     }
     struct request r;
     struct request_err e;
-    enum request_api api = (enum request_api)(1u << data[0] % 6);
+    enum request_api api = (enum request_api)(1u << data[0] % 7);
     int rc = request_parse(api, (const char *)data + 1, n - 1, &r, &e);
     if (rc < 0) {
         CHECK(e.err.code == rc && e.err.detail[0] && memchr(e.param, 0, sizeof(e.param)));
         return 0;
     }
-    bool is_generate = api == REQUEST_COMPLETIONS || api == REQUEST_CHAT;
+    bool is_generate = r.api == REQUEST_COMPLETIONS || r.api == REQUEST_CHAT;
     size_t n_messages = is_generate ? r.n_prompts : api == REQUEST_MODEL ? 0 : 1;
     for (size_t i = 0; i < n_messages; i++) {
         struct buf b;

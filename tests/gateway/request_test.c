@@ -204,6 +204,25 @@ static const struct {
                "\"json_schema\":{}}",
      ERR_BAD_FIELD, "tool_choice"},
     {C, CHAT_BODY ",\"functions\":[{}]}", ERR_UNSUPPORTED, "functions"},
+    {REQUEST_MESSAGES, "{}", ERR_BAD_FIELD, "max_tokens"},
+    {REQUEST_MESSAGES, "{\"max_tokens\":5}", ERR_BAD_FIELD, "messages"},
+    {REQUEST_MESSAGES, "{\"max_tokens\":5,\"messages\":[{\"role\":\"system\",\"content\":\"x\"}]}",
+     ERR_BAD_FIELD, "messages[0]"},
+    {REQUEST_MESSAGES,
+     "{\"max_tokens\":5,\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image\"}]}]}",
+     ERR_UNSUPPORTED, "messages[0].content[0]"},
+    {REQUEST_MESSAGES,
+     "{\"max_tokens\":5,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"system\":7}",
+     ERR_BAD_FIELD, "system"},
+    {REQUEST_MESSAGES,
+     "{\"max_tokens\":5,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"tools\":[{}]}",
+     ERR_BAD_FIELD, "tools[0]"},
+    {REQUEST_MESSAGES,
+     "{\"max_tokens\":5,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"tool_choice\":{}}",
+     ERR_BAD_FIELD, "tool_choice"},
+    {REQUEST_MESSAGES,
+     "{\"max_tokens\":5,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"temperature\":9}",
+     ERR_BAD_FIELD, "temperature"},
     {REQUEST_TOKENIZE, "{}", ERR_BAD_FIELD, "content"},
     {REQUEST_TOKENIZE, "{\"content\":\"\"}", 0, ""},
     {REQUEST_TOKENIZE, "{\"content\":[]}", ERR_BAD_FIELD, "content"},
@@ -340,6 +359,40 @@ static void messages_for_the_worker(void)
         "{\"a\":1}},\"required\":[\"name\",\"arguments\"]}]}";
     p = section(&b, sizeof(m), MSG_SCHEMA, 0, &n);
     CHECK(p && n == strlen(call) && memcmp(p, call, n) == 0);
+    buf_finish(&b);
+
+    encode(
+        REQUEST_MESSAGES,
+        "{\"model\":\"m\",\"max_tokens\":7,\"system\":[{\"type\":\"text\",\"text\":\"be\"}],"
+        "\"stop_sequences\":[\"s\"],\"n\":5,\"top_k\":3,\"messages\":[{\"role\":\"user\","
+        "\"content\":"
+        "\"hi\"},{\"role\":\"assistant\",\"content\":[{\"type\":\"thinking\",\"thinking\":\"x\"},"
+        "{\"type\":\"text\",\"text\":\"ok\"},{\"type\":\"tool_use\",\"id\":\"t1\",\"name\":\"f\","
+        "\"input\":"
+        "{\"a\":1}}]},{\"role\":\"user\",\"content\":[{\"type\":\"tool_result\",\"tool_use_id\":"
+        "\"t1\","
+        "\"content\":[{\"type\":\"text\",\"text\":\"42\"}]},{\"type\":\"text\",\"text\":\"so?\"}]}]"
+        ","
+        "\"tools\":[{\"name\":\"f\",\"input_schema\":{\"type\":\"object\"}}],\"tool_choice\":"
+        "{\"type\":\"auto\"}}",
+        0, &b, &m);
+    static const char turns[] =
+        "[{\"role\":\"system\",\"content\":\"be\"},{\"role\":\"user\",\"content\":\"hi\"},"
+        "{\"role\":\"assistant\",\"content\":\"ok\",\"tool_calls\":[{\"id\":\"t1\",\"type\":"
+        "\"function\","
+        "\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"a\\\":1}\"}}]},{\"role\":\"tool\","
+        "\"content\":"
+        "\"42\",\"tool_call_id\":\"t1\"},{\"role\":\"user\",\"content\":\"so?\"}]";
+    p = section(&b, sizeof(m), MSG_MESSAGES, 0, &n);
+    if (!p || n != strlen(turns) || memcmp(p, turns, n) != 0) {
+        TEST_FAIL("%.*s\nwanted %s", (int)n, p, turns);
+    }
+    CHECK(m.max_tokens == 7 && m.top_k == 3 && m.n_choices == 1 && (m.flags & MSG_CHAT));
+    p = section(&b, sizeof(m), MSG_STOP, 0, &n);
+    CHECK(p && n == 1 && *p == 's');
+    p = section(&b, sizeof(m), MSG_TEMPLATE_ARGS, 0, &n);
+    static const char tool[] = "\"name\":\"f\",\"parameters\":{\"type\":\"object\"}";
+    CHECK(p && memmem(p, n, tool, strlen(tool)));
     buf_finish(&b);
 
     encode(T, "{\"prompt\":\"a\",\"max_tokens\":0}", 0, &b, &m);
