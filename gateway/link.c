@@ -229,6 +229,8 @@ void link_status(const struct link *l, struct link_status *ret)
         ret->weights_bytes = atomic_load_explicit(&s->weights_bytes, memory_order_relaxed);
         ret->cache_bytes = atomic_load_explicit(&s->cache_bytes, memory_order_relaxed);
         ret->n_preempted = atomic_load_explicit(&s->n_preempted, memory_order_relaxed);
+        ret->busy_ns = atomic_load_explicit(&s->busy_ns, memory_order_relaxed);
+        ret->compute_ns = atomic_load_explicit(&s->compute_ns, memory_order_relaxed);
         ret->is_stalled = l->state == LINK_READY && is_stalled(l, ret->phase);
     }
     switch (l->state) {

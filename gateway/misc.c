@@ -227,6 +227,8 @@ void misc_metrics(struct exchange *x)
     metrics_set(METRIC_STORE_WEIGHTS, st.weights_bytes);
     metrics_set(METRIC_STORE_KV, st.cache_bytes);
     metrics_set(METRIC_PREEMPTED, st.n_preempted);
+    metrics_set(METRIC_WORKER_BUSY, st.busy_ns / 1000000);
+    metrics_set(METRIC_WORKER_COMPUTE, st.compute_ns / 1000000);
     metrics_set(METRIC_WORKER_STARTS, l->n_epochs);
     metrics_set(METRIC_DEATHS_OWN, l->tally.n_own);
     metrics_set(METRIC_DEATHS_EXTERNAL, l->tally.n_external);

@@ -38,6 +38,7 @@ struct status_page {
     /* of the KV caches of all models; blocks */
     _Atomic uint64_t kv_blocks, kv_used, kv_cached;
     _Atomic uint64_t kv_evicted, n_preempted; /* since the worker's start */
+    _Atomic uint64_t busy_ns, compute_ns; /* of turns that computed; of these, in the engine */
     _Atomic uint64_t kv_restored, kv_broken; /* that an earlier worker left; of those, not whole */
     _Atomic uint64_t weights_bytes, cache_bytes; /* memory that stores take (ipc/store.h) */
     /* the gateway's numbers of the requests it has, as many as there is room for */

@@ -16,6 +16,7 @@ struct events {
     int err;           /* what ended the ring: ERR_PROTOCOL, -ENOMEM; 0 */
     uint64_t now_ns;   /* of the turn of the loop */
     struct trace *trace; /* borrowed; NULL: spans are not kept */
+    uint64_t compute_ns; /* in engine steps, since the start */
     struct buf text;   /* scratch: the text of an event */
     struct buf pieces; /* scratch */
     _Alignas(16) uint8_t record[LIMIT_RECORD_BYTES];

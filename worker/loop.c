@@ -310,7 +310,7 @@ static bool compute(struct loop *l)
 
 int loop_turn(struct loop *l, struct err *e)
 {
-    l->events.now_ns = clock_ns();
+    uint64_t start_ns = l->events.now_ns = clock_ns();
     int err = take_control(l, e);
     err = err < 0 ? err : loop_intake_records(l, e);
     if (err < 0) {
@@ -324,6 +324,11 @@ int loop_turn(struct loop *l, struct err *e)
     flush(l);
     if (l->events.err < 0) {
         return err_set(e, l->events.err, "the event ring");
+    }
+    if (computed) {
+        l->busy_ns += clock_ns() - start_ns;
+        set(&l->attach->status->busy_ns, l->busy_ns);
+        set(&l->attach->status->compute_ns, l->events.compute_ns);
     }
     if (is_drained(l)) {
         struct msg_empty m = {0};

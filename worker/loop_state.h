@@ -33,6 +33,7 @@ struct loop {
     uint64_t n_arrived;
     struct loop_bulk bulks[LIMIT_QUEUE];
     size_t n_bulks;
+    uint64_t busy_ns; /* of turns that computed */
     bool is_draining;
     uint64_t drain_deadline_ns;
     struct channel_msg msg; /* scratch */

@@ -168,6 +168,7 @@ void scheduler_run(struct scheduler *s)
     uint64_t start_ns = clock_ns();
     int err = engine_step(s->engine, s->rows, s->n_rows, s->logits, &e);
     s->events->now_ns = clock_ns();
+    s->events->compute_ns += s->events->now_ns - start_ns;
     if (s->n_rows - s->n_slices >= MANY_ROWS) {
         uint64_t row_ns = (s->events->now_ns - start_ns) / (uint64_t)s->n_rows;
         s->row_ns = s->row_ns ? (s->row_ns + row_ns) / 2 : row_ns;
