@@ -123,7 +123,7 @@ static int reason_of(const struct child *w, const struct policy_death *d, bool *
 {
     bool is_stuck = d->signal == 0 && d->exit_code < 0;
     int code = d->signal == 0 ? d->exit_code : 0;
-    *is_hopeless = (is_stuck && w->holds_gpu) || code == EXIT_MODEL;
+    *is_hopeless = (is_stuck && w->holds_gpu) || code == EXIT_MODEL || code == EXIT_VRAM;
     return is_stuck && w->holds_gpu   ? ERR_GPU_STALLED
            : code == EXIT_GPU_LOCK    ? ERR_GPU_BUSY
            : code == EXIT_MODEL       ? ERR_MODEL_CHANGED

@@ -96,6 +96,8 @@ int err_exit_code(int code)
         return EXIT_GPU_DEVICE;
     case ERR_GPU_COPY:
         return EXIT_GPU_MEMORY;
+    case ERR_NO_VRAM:
+        return EXIT_VRAM;
     case ERR_GPU_KERNEL:
         return EXIT_GPU_KERNEL;
     case ERR_SLOWER:

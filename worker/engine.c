@@ -141,6 +141,7 @@ static int size_kv(const struct program *p, const struct engine_options *o,
         return 0;
     }
     uint64_t avail = o->door ? o->vram_bytes : memory_available();
+    int no_room = o->door && !o->kv_memory_bytes ? ERR_NO_VRAM : ERR_NO_MEMORY;
     uint64_t used = i->weight_bytes + i->scratch_bytes;
     double share = o->door ? 1 : o->kv_memory_share; /* the GPU's are ours already */
     double room = o->kv_memory_bytes ? (double)o->kv_memory_bytes
@@ -154,7 +155,7 @@ static int size_kv(const struct program *p, const struct engine_options *o,
         fit = (int64_t)MIN(room / (double)per_block, (double)fit);
     }
     if (o->n_ctx > 0 && fit < per_seq) {
-        return err_set(e, ERR_NO_MEMORY,
+        return err_set(e, no_room,
                        "a context of %lld tokens takes %.1f MiB of KV cache, %.1f MiB may be used "
                        "(%s)",
                        (long long)n_ctx, (double)per_block * (double)per_seq / 1048576,
@@ -162,7 +163,7 @@ static int size_kv(const struct program *p, const struct engine_options *o,
                        o->kv_memory_bytes ? "--kv-memory" : "a share of what is free: --kv-memory-share");
     }
     if (fit < 1) {
-        return err_set(e, ERR_NO_MEMORY, "%.1f MiB are free, the model takes %.1f MiB",
+        return err_set(e, no_room, "%.1f MiB are free, the model takes %.1f MiB",
                        (double)avail / 1048576, (double)used / 1048576);
     }
     per_seq = MIN(per_seq, fit);

@@ -214,7 +214,7 @@ static void finish_load(struct fleet *f, struct request *live, bool may_unload)
         *v = fresh;
         f->schedulers[i] = scheduler_create(f->models, i, f->events);
         events_model(f->events, f->models, (uint32_t)i);
-    } else if (result != ERR_NO_MEMORY) {
+    } else if (result != ERR_NO_MEMORY && result != ERR_NO_VRAM) {
         fail_waiting(f, i, live, &e);
     } else if (!stores_drop_idle(f->models->options.stores) &&
                !unload_one(f, may_unload)) { /* else it is tried again */

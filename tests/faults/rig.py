@@ -242,7 +242,7 @@ class Stream(threading.Thread):
             return
         for choice in event['choices']:
             if choice['index'] == 0:
-                self.text += choice.get('delta', {}).get('content') or ''
+                self.text += choice.get('delta', {}).get('content') or choice.get('text') or ''
                 self.reason = choice.get('finish_reason') or self.reason
 
     def seen(self, n, seconds=30):

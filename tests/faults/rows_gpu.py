@@ -1,9 +1,175 @@
-"""Rows that need the engine on the GPU, or a GPU."""
-from matrix import absent
+"""Rows about the GPU. The whole server computes on a made-up card: sysfs in a folder, the HIP runtime by a
+double that fails as it is told (tests/rig/hip_double.h), the kernels on the emulator."""
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
 
-ENGINE = 'needs the engine on the GPU'
-for number, fault in (
-        ('6', "abort() with ROCm's text of a GPU fault"), ('7', 'every HIP call fails from one on'),
-        ('8', 'a launch fails; ECC error'), ('9', 'no VRAM at load'), ('10', 'no VRAM in a request'),
-        ('11', 'the GPU never finishes')):
-    absent(number, fault, ENGINE)
+from matrix import absent, row
+from rig import Rig, Skip, Stream, check, check_equal, expect_whole
+from machine import GIB, Machine
+
+SMALL = ['--ctx-size', '256', '--parallel', '2', '--chunk-size', '64']
+STORY = {'prompt': 'One day', 'max_tokens': 12, 'temperature': 0, 'ignore_eos': True}
+
+
+def machine(bin_dir):
+    m = Machine(os.path.abspath(bin_dir))
+    if not os.path.exists(m.env['LD_LIBRARY_PATH']):
+        raise Skip('the double of the HIP runtime is not built here (it wants clang 19)')
+    return m
+
+
+def served(bin_dir, m, *args, device='gpu', **more):
+    return Rig(bin_dir, '--device', device, *SMALL, *args, env={**m.env, **(more.pop('env', None) or {})}, **more)
+
+
+def faulty(bin_dir, rule, *args):
+    """The fault strikes in mid-stream: the answer goes on as if nothing had happened. Seconds, log."""
+    m = machine(bin_dir)
+    with served(bin_dir, m, *args) as s:
+        whole = Stream(s, STORY, '/v1/completions').end().text
+        stream = Stream(s, STORY, '/v1/completions').seen(3)
+        at = time.monotonic()
+        m.fault(rule)
+        expect_whole(stream, whole)
+        check(not os.path.exists(m.faults), f'{rule} has not happened')
+        return stream.resumed(at), s.log_text()
+
+
+@row('6', "abort() with ROCm's text of a GPU fault", 'the runtime aborts in a kernel', 3)
+def aborted(bin_dir):
+    took, log = faulty(bin_dir, 'abort@gemv_q8_0:20')
+    check('Memory access fault by GPU' in log, "the runtime's text is kept")
+    return took
+
+
+@row('7', 'every HIP call fails from one on', 'error 700 from a kernel on, as ROCm 7', 3, slow=True)
+def sticky(bin_dir):
+    took, log = faulty(bin_dir, 'sticky@gemv_q8_0:20')
+    check('last words: GPU' in log, f'last words')
+    return took
+
+
+@row('8', 'a launch fails', 'error 719 from a kernel on', 3, slow=True)
+def failed(bin_dir):
+    return faulty(bin_dir, 'failure@gemv_q8_0:20')[0]
+
+
+@row('11', 'the GPU never finishes', 'nothing is ever finished again', 13, slow=True)
+def hung(bin_dir):
+    return faulty(bin_dir, 'hang@gemv_q8_0:20')[0]
+
+
+@row('12a', 'a kernel is slow, but not hung', 'one kernel takes 700 ms more, 3 times', slow=True)
+def slow(bin_dir):
+    took, log = faulty(bin_dir, 'slow=700@gemv_q8_0:20*3')
+    check('its own fault' not in log, 'nobody is killed')
+
+
+@row('28a', 'a kernel computes NaN', 'the first number of a kernel', 3, slow=True)
+def nan(bin_dir):
+    m = machine(bin_dir)
+    with served(bin_dir, m) as s:
+        m.fault('nan@gemv_q8_0:20')
+        at = time.monotonic()
+        stream = Stream(s, STORY, '/v1/completions').end()
+        check(stream.ends == ['done'] or stream.error['code'] == 'numeric_fault',
+              f'{stream.ends} {stream.error}')
+        return time.monotonic() - at, stream.error['code'] if stream.error else 'computed again'
+
+
+def refuses(bin_dir, m, code, *says, env=None, args=()):
+    """--device gpu ends with this code and says so; --device auto serves on the CPU."""
+    at = time.monotonic()
+    out = subprocess.run([f'{bin_dir}/rocmforge', 'serve', '--port', '0', '-m',
+                          'deploy/demo/forge-tiny-Q8_0.gguf', '--device', 'gpu', *SMALL, *args],
+                         capture_output=True, text=True, timeout=120,
+                         env={**os.environ, **m.env, **(env or {})})
+    took = time.monotonic() - at
+    check_equal(out.returncode, code, out.stderr[-1500:])
+    for words in says:
+        check(words in out.stderr, f'{words!r} is not in:\n{out.stderr[-1500:]}')
+    with served(bin_dir, m, *args, device='auto', env=env) as s:
+        check('computing on the CPU' in s.log_text(), 'auto computes on the CPU')
+    return took
+
+
+@row('9', 'no VRAM at load', 'a card of 20 GB of which others use 19.993', 5)
+def no_vram(bin_dir):
+    m = machine(bin_dir)
+    return refuses(bin_dir, m, 18, 'MiB are free, the model takes', env={'HIP_DOUBLE_USED': '20473'})
+
+
+@row('10', 'no VRAM in a request', 'device memory is asked for at load only: counted', slow=True)
+def no_vram_later(bin_dir):
+    m = machine(bin_dir)
+    with served(bin_dir, m) as s:
+        n = m.calls('malloc')
+        for _ in range(2):
+            Stream(s, STORY, '/v1/completions').end()
+        check_equal(m.calls('malloc'), n, 'allocations')
+
+
+@row('18', 'the GPU lock is held by another program', 'flock by the test', 3)
+def lock_held(bin_dir):
+    m = machine(bin_dir)
+    path = os.path.join(m.root, 'run/lock/rocmforge-0000:03:00.0.lock')
+    with open(path, 'w') as f:
+        os.chmod(path, 0o666)
+        fcntl.flock(f, fcntl.LOCK_EX)
+        f.write(f'{os.getpid()} fault matrix\n')
+        f.flush()
+        took = refuses(bin_dir, m, 10, str(os.getpid()), args=('--gpu-lock-timeout', '0.5'))
+    with served(bin_dir, m):
+        pass
+    return took
+
+
+@row('21', 'VRAM is not returned after an exit', 'the driver keeps an ended process', 8)
+def leftover(bin_dir):
+    m = machine(bin_dir)
+    m.put('sys/class/kfd/kfd/proc/4999999/pasid', '32770\n')
+    return refuses(bin_dir, m, 13, 'process 4999999 has ended')
+
+
+@row('22', 'the device nodes cannot be opened', '/dev/kfd is missing', 1)
+def no_node(bin_dir):
+    m = machine(bin_dir)
+    os.unlink(os.path.join(m.root, 'dev/kfd'))
+    return refuses(bin_dir, m, 12, 'modprobe amdgpu')
+
+
+@row('24', 'a copy to the card comes back wrong', 'one bit of what is copied back', 5)
+def corrupt(bin_dir):
+    return refuses(bin_dir, machine(bin_dir), 14, 'came back as',
+                   env={'HIP_DOUBLE': 'corrupt@Memcpy*0;corrupt@MemcpyAsync*0'})
+
+
+@row('25', 'the kernel of the preflight hangs', 'nothing is ever finished', 6)
+def preflight_hangs(bin_dir):
+    return refuses(bin_dir, machine(bin_dir), 13, 'no answer within', env={'HIP_DOUBLE': 'hang@probe*0'})
+
+
+@row('25a', 'the kernel of the preflight computes wrongly', 'one number of 4096', 3)
+def preflight_wrong(bin_dir):
+    return refuses(bin_dir, machine(bin_dir), 15, 'numbers are wrong',
+                   env={'HIP_DOUBLE': 'wrong@probe*0'})
+
+
+@row('25b', 'the runtime crashes when it is loaded', 'abort() in its constructor', 2)
+def runtime_crashes(bin_dir):
+    return refuses(bin_dir, machine(bin_dir), 13, 'SIGABRT', env={'HIP_DOUBLE': 'abort-load'})
+
+
+@row('25c', 'the environment turns faults into hangs', 'HSA_ENABLE_INTERRUPT=0', 1)
+def bad_environment(bin_dir):
+    return refuses(bin_dir, machine(bin_dir), 11, 'unset HSA_ENABLE_INTERRUPT',
+                   env={'HSA_ENABLE_INTERRUPT': '0'})
+
+
+absent('23', 'the driver says EAGAIN: a reset runs', 'no double of /dev/kfd says so; the probe waits 60 s')
+absent('26', 'another program resets the GPU', 'needs the events of a real driver (/dev/kfd)')
+absent('68', 'the card throttles', 'needs the events of a real driver (/dev/kfd)')

@@ -266,7 +266,7 @@ int door_allocate(struct door *d, size_t bytes, void **ret, struct err *e)
     if (error == HIP_OUT_OF_MEMORY) {
         uint64_t free_bytes, total;
         door_memory(d, &free_bytes, &total);
-        return err_set(e, ERR_NO_MEMORY, "%.1f MiB of VRAM are wanted, %.1f of %.1f MiB are free",
+        return err_set(e, ERR_NO_VRAM, "%.1f MiB of VRAM are wanted, %.1f of %.1f MiB are free",
                        (double)bytes / 1048576, (double)free_bytes / 1048576,
                        (double)total / 1048576);
     }

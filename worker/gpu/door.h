@@ -29,7 +29,7 @@ void door_close(struct door **d);
 const char *door_arch(const struct door *d); /* "gfx1100" */
 void door_memory(struct door *d, uint64_t *ret_free, uint64_t *ret_total);
 
-/* Device memory; one piece for each model. ERR_NO_MEMORY. */
+/* Device memory; one piece for each model. ERR_NO_VRAM. */
 MUST_CHECK int door_allocate(struct door *d, size_t bytes, void **ret, struct err *e);
 void door_free(struct door *d, void *p);
 /* Host memory that the device may read and write while it is copied. NULL without memory. */
