@@ -4,6 +4,7 @@
 #include "gateway/epoch.h"
 #include "gateway/sandbox.h"
 #include "ipc/settings.h"
+#include "shared/clock.h"
 #include "shared/log.h"
 
 #include <errno.h>
@@ -110,6 +111,10 @@ static void take(struct control *c, struct channel_msg *m)
     case MSG_POISON:
         memcpy(&p.poison, m->payload, sizeof(p.poison));
         link_poison(&c->link, &p.poison);
+        break;
+    case MSG_VRAM:
+        memcpy(&c->link.vram, m->payload, sizeof(c->link.vram));
+        c->link.vram_ms = clock_ms();
         break;
     case MSG_TALLY:
         memcpy(&c->link.tally, m->payload, sizeof(c->link.tally));

@@ -72,6 +72,8 @@ struct link {
     struct channel *channel;      /* borrowed */
     struct notice notice;         /* to the supervisor */
     struct msg_tally tally;       /* from it */
+    struct msg_vram vram;         /* likewise; total_bytes 0: no card */
+    uint64_t vram_ms;             /* when that came */
     void (*on_change)(void *arg); /* after every change of state */
     void *arg;
     enum link_state state;

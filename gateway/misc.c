@@ -204,6 +204,43 @@ void misc_poison(struct exchange *x)
     reply_json(x, 200, &b);
 }
 
+static void put_bytes(struct buf *b, const char *key, uint64_t n)
+{
+    buf_printf(b, ",\"%s\":%llu", key, (unsigned long long)n);
+}
+
+/* The card as it was measured last, at most a second ago while it is watched. On the CPU: no card. */
+void misc_vram(struct exchange *x)
+{
+    const struct msg_vram *v = &x->server->link->vram;
+    struct buf b;
+    buf_init(&b, 0);
+    buf_str(&b, "{\"object\":\"list\",\"data\":[");
+    if (v->total_bytes > 0) {
+        uint64_t others = v->used_bytes - MIN(v->ours_bytes, v->used_bytes);
+        buf_str(&b, "{\"device\":");
+        json_put_string(&b, v->pci, strlen(v->pci));
+        buf_str(&b, ",\"arch\":");
+        json_put_string(&b, v->gfx, strlen(v->gfx));
+        put_bytes(&b, "total_bytes", v->total_bytes);
+        put_bytes(&b, "used_bytes", v->used_bytes);
+        put_bytes(&b, "free_bytes", v->total_bytes - MIN(v->used_bytes, v->total_bytes));
+        put_bytes(&b, "others_bytes", others);
+        put_bytes(&b, "ours_bytes", v->ours_bytes);
+        put_bytes(&b, "ceiling_bytes", v->ceiling_bytes);
+        put_bytes(&b, "excess_bytes",
+                  v->ours_bytes - MIN(v->ceiling_bytes, v->ours_bytes));
+        put_bytes(&b, "desktop_reserve_bytes", v->n_displays > 0 ? v->reserve_bytes : 0);
+        put_bytes(&b, "gtt_bytes", v->gtt_bytes);
+        put_bytes(&b, "spilled_bytes", v->spilled_bytes);
+        buf_printf(&b, ",\"displays\":%u,\"is_watched\":%s,\"age_ms\":%llu}",
+                   (unsigned)v->n_displays, v->is_watched ? "true" : "false",
+                   (unsigned long long)(clock_ms() - x->server->link->vram_ms));
+    }
+    buf_str(&b, "]}");
+    reply_json(x, 200, &b);
+}
+
 void misc_metrics(struct exchange *x)
 {
     struct link *l = x->server->link;

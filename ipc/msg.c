@@ -132,6 +132,11 @@ static bool fields_ok(uint32_t type, const void *payload, size_t len)
         memcpy(&m, payload, sizeof(m));
         return len == sizeof(m) && IS_TERMINATED(m.name);
     }
+    case MSG_VRAM: {
+        struct msg_vram m;
+        memcpy(&m, payload, sizeof(m));
+        return len == sizeof(m) && IS_TERMINATED(m.pci) && IS_TERMINATED(m.gfx);
+    }
     case MSG_VERDICT: {
         struct msg_verdict m;
         memcpy(&m, payload, sizeof(m));

@@ -98,6 +98,20 @@ struct msg_bulk {
     uint64_t bytes;
 };
 
+/* The card's memory as the monitor measured it; the supervisor adds what holds because of it and passes
+ * it on. total_bytes 0: nobody looks at the card any more. */
+struct msg_vram {
+    uint64_t total_bytes, used_bytes, ours_bytes;
+    uint64_t gtt_bytes;     /* host memory that the worker uses through the card */
+    uint64_t spilled_bytes; /* of the worker's, that the driver moved out of VRAM */
+    uint64_t ceiling_bytes; /* the supervisor's: what the worker may have */
+    uint64_t reserve_bytes; /* the supervisor's: --vram-reserve */
+    uint32_t n_displays;
+    uint32_t is_watched; /* the supervisor's: the monitor lives */
+    char pci[16];
+    char gfx[16];
+};
+
 struct msg_preflight {
     uint32_t device; /* index */
     uint32_t reserved;

@@ -107,7 +107,7 @@ static void start_reporter(struct supervisor *s, uint64_t now_ms)
     struct crash *k = &s->crash;
     if (k->is_waiting && s->reporter.state == CHILD_NONE) {
         k->is_reporting = true;
-        int rc = launch_helper(s, &s->reporter, "--report", now_ms);
+        int rc = launch_helper(s, &s->reporter, "--report", s->options->state_dir, now_ms);
         if (rc != 0) {
             log_warn("no crash report: the reporter cannot be started: %s", err_text(rc));
             k->is_waiting = k->is_open = false;
@@ -205,7 +205,7 @@ static void start_clerk(struct supervisor *s, uint64_t now_ms)
 {
     struct crash *k = &s->crash;
     if (k->n_asks > 0 && s->clerk.state == CHILD_NONE && s->phase != SUPERVISOR_ENDING) {
-        int rc = launch_helper(s, &s->clerk, "--reports", now_ms);
+        int rc = launch_helper(s, &s->clerk, "--reports", s->options->state_dir, now_ms);
         k->is_asked = rc == 0;
         if (rc != 0) {
             pop_ask(s, ERR_BUSY, NULL, 0, now_ms);

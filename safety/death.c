@@ -2,6 +2,7 @@
 #include "safety/death.h"
 #include "safety/crash.h"
 #include "safety/dialog.h"
+#include "safety/monitor.h"
 #include "safety/notify.h"
 #include "safety/oom.h"
 #include "shared/log.h"
@@ -248,6 +249,8 @@ void death_of(struct supervisor *s, struct child *c, const struct policy_death *
         death_of_front(s, d, now_ms);
     } else if (c == &s->probe) {
         death_of_probe(s, c, d, now_ms);
+    } else if (c == &s->monitor) {
+        monitor_died(s, now_ms);
     } else {
         crash_helper_died(s, c, now_ms);
     }

@@ -4,6 +4,7 @@
 #include "safety/dialog.h"
 #include "safety/crash.h"
 #include "safety/launch.h"
+#include "safety/monitor.h"
 #include "safety/notify.h"
 #include "shared/log.h"
 
@@ -129,6 +130,7 @@ static void on_hello(struct supervisor *s, struct child *c, const struct channel
     }
     if (c == &s->front) {
         hand_on_poison(s, now_ms);
+        monitor_tell(s, now_ms);
     }
     const struct listen_set *l = &s->listening;
     if (c == &s->front && l->n_tcp + l->n_unix > 0) {
@@ -346,6 +348,9 @@ static void handle(struct supervisor *s, struct child *c, struct channel_msg *m,
         break;
     case MSG_STAGE:
         on_stage(m);
+        break;
+    case MSG_VRAM:
+        monitor_saw(s, m, now_ms);
         break;
     case MSG_VERDICT:
         if (c == &s->probe) {

@@ -233,17 +233,18 @@ int launch_probe(struct supervisor *s, uint32_t device, uint64_t now_ms)
     return rc;
 }
 
-int launch_helper(struct supervisor *s, struct child *c, const char *role, uint64_t now_ms)
+int launch_helper(struct supervisor *s, struct child *c, const char *role, const char *arg,
+                  uint64_t now_ms)
 {
     if (!may_start(s)) {
         return -EBUSY;
     }
-    char path[SUPERVISOR_PATH_BYTES], dir[SUPERVISOR_PATH_BYTES], flag[16];
+    char path[SUPERVISOR_PATH_BYTES], copy[SUPERVISOR_PATH_BYTES], flag[16];
     char name[] = "rocmforge-probe";
     program_path(s, "probe", path, sizeof(path));
     snprintf(flag, sizeof(flag), "%s", role);
-    snprintf(dir, sizeof(dir), "%s", s->options->state_dir);
-    char *argv[] = {name, flag, dir, NULL};
+    snprintf(copy, sizeof(copy), "%s", arg);
+    char *argv[] = {name, flag, copy, NULL};
     struct child_options o = {
         .process = {.path = path, .argv = argv, .oom_score_adj = WORKER_OOM_SCORE_ADJ},
         .reap_ms = s->options->reap_ms};

@@ -2,6 +2,7 @@
  * results (doctor: a table or JSON lines; preflight: messages to the supervisor), and never blocks
  * for longer than the deadlines of the table. */
 #include "safety/probe.h"
+#include "safety/probe_vram.h"
 #include "safety/reporter.h"
 #include "ipc/channel.h"
 #include "shared/clock.h"
@@ -296,6 +297,8 @@ int main(int argc, char **argv)
         return reporter_write(argv[2]);
     } else if (argc == 3 && strcmp(argv[1], "--reports") == 0) { /* the same */
         return reporter_answer(argv[2]);
+    } else if (argc == 3 && strcmp(argv[1], "--watch") == 0) { /* the same */
+        return probe_vram_watch(topology_root(), (pid_t)strtol(argv[2], NULL, 10));
     } else if (argc >= 3 && strcmp(argv[1], "report") == 0) { /* by the command line */
         return reporter_command(argv[2], argc - 3, argv + 3);
     }

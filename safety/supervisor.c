@@ -5,6 +5,7 @@
 #include "safety/death.h"
 #include "safety/dialog.h"
 #include "safety/launch.h"
+#include "safety/monitor.h"
 #include "safety/notify.h"
 #include "shared/clock.h"
 #include "shared/log.h"
@@ -86,6 +87,7 @@ void supervisor_end(struct supervisor *s, int exit_code, uint64_t now_ms)
     child_end(&s->worker, CHILD_GRACE_MS, now_ms);
     child_end(&s->probe, CHILD_LAST_MS, now_ms);
     child_end(&s->clerk, CHILD_LAST_MS, now_ms);
+    child_end(&s->monitor, CHILD_LAST_MS, now_ms);
 }
 
 static void drain(struct supervisor *s, uint64_t now_ms)
@@ -108,7 +110,8 @@ static void drain(struct supervisor *s, uint64_t now_ms)
 /* All that are not stuck; in the order in which they are heard. */
 static void list_children(struct supervisor *s, struct child *ret[SUPERVISOR_CHILDREN])
 {
-    struct child *const all[] = {&s->front, &s->worker, &s->probe, &s->reporter, &s->clerk};
+    struct child *const all[] = {&s->front,    &s->worker, &s->probe,
+                                 &s->reporter, &s->clerk,  &s->monitor};
     _Static_assert(COUNT_OF(all) == SUPERVISOR_CHILDREN, "all");
     memcpy(ret, all, sizeof(all));
 }
@@ -236,6 +239,7 @@ static void run_timers(struct supervisor *s, uint64_t now_ms)
         child_condemn(&s->probe, now_ms, "it did not end within %d s", LAUNCH_PREFLIGHT_MS / 1000);
     }
     launch_due(s, now_ms);
+    monitor_tick(s, now_ms);
     crash_tick(s, now_ms); /* after it: the next worker does not wait for a report */
     ping_systemd(s, now_ms);
 }
@@ -427,6 +431,7 @@ int supervisor_run(struct config *cfg, const struct supervisor_options *o)
     child_init(&s.probe, "probe", MSG_PROBE);
     child_init(&s.reporter, "reporter", MSG_PROBE);
     child_init(&s.clerk, "clerk", MSG_PROBE);
+    child_init(&s.monitor, "monitor", MSG_PROBE);
     crash_init(&s);
     for (size_t i = 0; i < SUPERVISOR_MAX_STUCK; i++) {
         child_init(&s.stuck[i], "", MSG_WORKER);

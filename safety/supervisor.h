@@ -25,11 +25,12 @@
 #include "safety/policy.h"
 #include "safety/vault.h"
 #include "safety/tail.h"
+#include "safety/vram.h"
 #include "safety/watchdog.h"
 #include "shared/config.h"
 
 enum {
-    SUPERVISOR_CHILDREN = 5,
+    SUPERVISOR_CHILDREN = 6,
     SUPERVISOR_MAX_STUCK = 10,
     SUPERVISOR_ASKS = 8,
     SUPERVISOR_PATH_BYTES = 4096
@@ -76,6 +77,15 @@ struct crash {
     struct msg_tally told; /* to the gateway */
 };
 
+struct monitor {
+    struct vram_watch vram;
+    struct msg_vram last;
+    uint64_t heard_ms; /* when it last said something */
+    uint64_t start_ms; /* not started before */
+    pid_t worker;      /* that it looks at */
+    bool is_spilled;   /* the log has been told */
+};
+
 struct supervisor {
     const struct supervisor_options *options;
     struct config *cfg;
@@ -97,6 +107,8 @@ struct supervisor {
     struct child probe;
     struct child reporter; /* writes a crash report */
     struct child clerk;    /* reads them for the gateway */
+    struct child monitor;  /* looks at the card's memory once a second, while the worker holds it */
+    struct monitor watch;  /* what it saw */
     struct policy front_policy, worker_policy;
     uint64_t front_at_ms, worker_at_ms; /* not started again before */
 

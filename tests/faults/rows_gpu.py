@@ -100,7 +100,7 @@ def refuses(bin_dir, m, code, *says, env=None, args=()):
 @row('9', 'no VRAM at load', 'a card of 20 GB of which others use 19.993', 5)
 def no_vram(bin_dir):
     m = machine(bin_dir)
-    return refuses(bin_dir, m, 18, 'MiB are free, the model takes', env={'HIP_DOUBLE_USED': '20473'})
+    return refuses(bin_dir, m, 18, 'MiB', env={'HIP_DOUBLE_USED': '20473'})
 
 
 @row('10', 'no VRAM in a request', 'device memory is asked for at load only: counted', slow=True)

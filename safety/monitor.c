@@ -1,0 +1,91 @@
+/* Starting, hearing and ending the monitor (see monitor.h); runs in the supervisor's loop. Never
+ * blocks. */
+#include "safety/monitor.h"
+#include "safety/dialog.h"
+#include "safety/launch.h"
+#include "shared/log.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void monitor_tell(struct supervisor *s, uint64_t now_ms)
+{
+    const struct msg_vram *m = &s->watch.last;
+    if (m->total_bytes > 0 && child_is_alive(&s->front) && s->front.state >= CHILD_GREETED) {
+        dialog_say(s, &s->front, MSG_VRAM, m, sizeof(*m), NULL, 0, now_ms);
+    }
+}
+
+static void log_changes(struct monitor *w, const struct vram_sample *sample, uint64_t before)
+{
+    const struct msg_vram *v = &w->last;
+    if (v->ours_bytes > v->ceiling_bytes && before != v->ceiling_bytes) {
+        log_warn("VRAM: others use %llu MiB, so %llu MiB may be ours, and %llu MiB are",
+                 (unsigned long long)vram_others(sample) >> 20,
+                 (unsigned long long)v->ceiling_bytes >> 20,
+                 (unsigned long long)v->ours_bytes >> 20);
+    }
+    if (v->spilled_bytes > 0 && !w->is_spilled) {
+        log_warn("VRAM: the driver moved %llu MiB of ours to host memory; it is slow until the "
+                 "desktop needs less",
+                 (unsigned long long)v->spilled_bytes >> 20);
+    }
+    w->is_spilled = v->spilled_bytes > 0;
+}
+
+void monitor_saw(struct supervisor *s, const struct channel_msg *m, uint64_t now_ms)
+{
+    struct monitor *w = &s->watch;
+    struct msg_vram *v = &w->last;
+    uint64_t before = w->vram.ceiling_bytes;
+    memcpy(v, m->payload, sizeof(*v));
+    struct vram_sample sample = {.total_bytes = v->total_bytes,
+                                 .used_bytes = v->used_bytes,
+                                 .ours_bytes = v->ours_bytes,
+                                 .n_displays = v->n_displays};
+    v->reserve_bytes = (uint64_t)s->cfg->v[CONFIG_vram_reserve].i << 20;
+    v->ceiling_bytes = vram_observe(&w->vram, &sample, v->reserve_bytes, now_ms);
+    v->is_watched = 1;
+    w->heard_ms = now_ms;
+    log_changes(w, &sample, before);
+    monitor_tell(s, now_ms);
+}
+
+void monitor_died(struct supervisor *s, uint64_t now_ms)
+{
+    bool is_of_this = s->watch.worker == s->worker.pid;
+    s->watch.start_ms = is_of_this ? now_ms + MONITOR_AGAIN_MS : now_ms;
+    s->watch.last.is_watched = 0;
+    monitor_tell(s, now_ms);
+}
+
+static void start(struct supervisor *s, uint64_t now_ms)
+{
+    char pid[16];
+    snprintf(pid, sizeof(pid), "%d", (int)s->worker.pid);
+    int rc = launch_helper(s, &s->monitor, "--watch", pid, now_ms);
+    if (rc != 0) {
+        log_warn("the VRAM monitor cannot be started: %s", err_text(rc));
+        s->watch.start_ms = now_ms + MONITOR_AGAIN_MS;
+        return;
+    }
+    s->watch.worker = s->worker.pid;
+    s->watch.heard_ms = now_ms;
+}
+
+void monitor_tick(struct supervisor *s, uint64_t now_ms)
+{
+    struct child *m = &s->monitor;
+    bool is_wanted =
+        s->phase == SUPERVISOR_SERVING && child_is_alive(&s->worker) && s->worker.holds_gpu;
+    if (m->state == CHILD_NONE) {
+        if (is_wanted && now_ms >= s->watch.start_ms) {
+            start(s, now_ms);
+        }
+    } else if (child_is_alive(m) && (!is_wanted || s->watch.worker != s->worker.pid)) {
+        child_end(m, CHILD_LAST_MS, now_ms);
+    } else if (child_is_alive(m) && now_ms - s->watch.heard_ms > MONITOR_SILENCE_MS) {
+        child_condemn(m, now_ms, "it said nothing for %.1f s",
+                      (double)(now_ms - s->watch.heard_ms) / 1000);
+    }
+}
