@@ -94,7 +94,7 @@ def run_row(r, bin_dir):
         got = r.run(bin_dir)
     except Skip as e:
         return 'not here', None, str(e)
-    except Exception:
+    except (Exception, SystemExit):  # the latter of a server that does not start
         return 'FAILED', None, traceback.format_exc()
     measured, note = got if isinstance(got, tuple) else (got, '')
     late = measured is not None and r.bound is not None and measured > r.bound

@@ -3,6 +3,7 @@ double that fails as it is told (tests/rig/hip_double.h), the kernels on the emu
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -81,8 +82,9 @@ def nan(bin_dir):
         return time.monotonic() - at, stream.error['code'] if stream.error else 'computed again'
 
 
-def refuses(bin_dir, m, code, *says, env=None, args=()):
-    """--device gpu ends with this code and says so; --device auto serves on the CPU."""
+def refuses(bin_dir, m, code, *says, env=None, args=(), falls_back=True):
+    """--device gpu ends with this code and says so; --device auto serves on the CPU, if it is the card
+    that cannot be used."""
     at = time.monotonic()
     out = subprocess.run([f'{bin_dir}/rocmforge', 'serve', '--port', '0', '-m',
                           'deploy/demo/forge-tiny-Q8_0.gguf', '--device', 'gpu', *SMALL, *args],
@@ -92,15 +94,17 @@ def refuses(bin_dir, m, code, *says, env=None, args=()):
     check_equal(out.returncode, code, out.stderr[-1500:])
     for words in says:
         check(words in out.stderr, f'{words!r} is not in:\n{out.stderr[-1500:]}')
-    with served(bin_dir, m, *args, device='auto', env=env) as s:
-        check('computing on the CPU' in s.log_text(), 'auto computes on the CPU')
+    if falls_back:
+        with served(bin_dir, m, *args, device='auto', env=env) as s:
+            check('computing on the CPU' in s.log_text(), 'auto computes on the CPU')
     return took
 
 
 @row('9', 'no VRAM at load', 'a card of 20 GB of which others use 19.993', 5)
 def no_vram(bin_dir):
     m = machine(bin_dir)
-    return refuses(bin_dir, m, 18, 'MiB', env={'HIP_DOUBLE_USED': '20473'})
+    return refuses(bin_dir, m, 18, 'MiB', env={'HIP_DOUBLE_USED': '20473'},
+                   falls_back=False)
 
 
 @row('10', 'no VRAM in a request', 'device memory is asked for at load only: counted', slow=True)
@@ -168,6 +172,64 @@ def runtime_crashes(bin_dir):
 def bad_environment(bin_dir):
     return refuses(bin_dir, machine(bin_dir), 11, 'unset HSA_ENABLE_INTERRUPT',
                    env={'HSA_ENABLE_INTERRUPT': '0'})
+
+
+def vram(s):
+    return json.loads(s.get('/v1/vram')[1])['data']
+
+
+def put_memory(m, s, used, ours, spilled=0):
+    m.set_vram(20 * GIB, used)
+    m.put(f'proc/{s.worker()}/fdinfo/5',
+          f'drm-client-id:\t1\ndrm-pdev:\t0000:03:00.0\ndrm-memory-vram:\t{ours >> 10} KiB\n'
+          f'amd-evicted-vram:\t{spilled >> 10} KiB\n')
+
+
+def wait_vram(s, want, seconds=10):
+    at = time.monotonic()
+    while not want(vram(s)):
+        check(time.monotonic() - at < seconds, f'/v1/vram says {vram(s)}')
+        time.sleep(0.02)
+    return time.monotonic() - at
+
+
+@row('69', 'a game takes the VRAM while we compute', 'sysfs: others grow from 2 to 14 GiB', 2)
+def game(bin_dir):
+    m = machine(bin_dir)
+    m.put('sys/class/drm/card0/device/drm/renderD128/dev', '226:128\n')
+    m.put('sys/class/drm/card0-DP-1/status', 'connected\n')
+    with served(bin_dir, m) as s:
+        wait_vram(s, lambda v: v and v[0]['ceiling_bytes'] == 16 * GIB)
+        put_memory(m, s, 14 * GIB, 12 * GIB)
+        wait_vram(s, lambda v: v[0]['ours_bytes'] == 12 * GIB)
+        check(vram(s)[0]['excess_bytes'] == 0, 'nothing is too much yet')
+        at = time.monotonic()
+        put_memory(m, s, 20 * GIB, 8 * GIB, 1 * GIB)
+        wait_vram(s, lambda v: v[0]['others_bytes'] == 12 * GIB)
+        took, v = time.monotonic() - at, vram(s)[0]
+        check_equal(v['ceiling_bytes'], 8 * GIB - (256 << 20), 'ceiling')
+        check_equal((v['excess_bytes'], v['spilled_bytes']), (256 << 20, GIB), 'excess, spilled')
+        check_equal((v['displays'], v['is_watched']), (1, True), 'displays, watched')
+        s.wait_log('VRAM: others use 12288 MiB')
+        s.wait_log('VRAM: the driver moved 1024 MiB of ours')
+        put_memory(m, s, 3 * GIB, 1 * GIB)
+        wait_vram(s, lambda v: v[0]['others_bytes'] == 2 * GIB)
+        check_equal(vram(s)[0]['ceiling_bytes'], 8 * GIB - (256 << 20), 'it does not rise at once')
+        return took
+
+
+@row('69a', 'looking at the card hangs', 'SIGSTOP of the monitor; requests go on', 7, slow=True)
+def monitor_hangs(bin_dir):
+    m = machine(bin_dir)
+    with served(bin_dir, m) as s:
+        wait_vram(s, lambda v: v)
+        monitor, worker = s.child('rocmforge-probe'), s.worker()
+        at = time.monotonic()
+        os.kill(monitor, signal.SIGSTOP)
+        took = wait_vram(s, lambda v: not v[0]['is_watched'], 20)
+        check_equal(s.worker(), worker, 'the worker computes on')
+        wait_vram(s, lambda v: v[0]['is_watched'], 60)
+        return took
 
 
 absent('23', 'the driver says EAGAIN: a reset runs', 'no double of /dev/kfd says so; the probe waits 60 s')

@@ -2,6 +2,7 @@
 #include "safety/probe_vram.h"
 #include "tests/test.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <sys/stat.h>
