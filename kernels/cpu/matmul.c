@@ -14,11 +14,9 @@
 #include <sys/mman.h>
 
 #define HUGE_PAGE_BYTES ((size_t)2 << 20)
-#define SLICE_BYTES                                                                                \
-    ((size_t)32 << 10)            /* weights, times tokens, that are worth a slice of their own */
-#define SLICE_ROWS ((int64_t)128) /* with many tokens: unpacked panels share what is fetched of x  \
-                                   */
-#define SLICES_PER_THREAD 4       /* at least, so that all end together */
+#define SLICE_BYTES ((size_t)32 << 10) /* weights, times tokens, that are worth a slice */
+#define MANY_ROWS ((int64_t)256) /* with many tokens: what is fetched of x serves all of them */
+#define MANY_SLICES 2            /* for each thread, at least */
 
 static const struct matmul_kernel *kernel_of(enum isa isa)
 {
@@ -193,11 +191,13 @@ static void run_slice(void *arg, int64_t lo, int64_t hi, int thread)
 
 int64_t matmul_slice_rows(const struct matmul_weight *w, int64_t n_tokens, int n_threads)
 {
-    const int64_t pair = 2 * MATMUL_GRAIN; /* panels that share a tile */
-    const int64_t few = (int64_t)(SLICE_BYTES / MAX(w->row_bytes * (size_t)n_tokens, (size_t)1));
-    const int64_t most = w->n_rows / (SLICES_PER_THREAD * n_threads);
-    const int64_t many = MIN(most, SLICE_ROWS) / pair * pair;
-    return MAX(MAX(few / MATMUL_GRAIN * MATMUL_GRAIN, many), pair);
+    int64_t rows = (int64_t)(SLICE_BYTES / MAX(w->row_bytes * (size_t)n_tokens, (size_t)1));
+    int64_t grain = MATMUL_GRAIN;
+    if (n_tokens >= MATMUL_MANY_TOKENS) {
+        rows = MIN(w->n_rows / (MANY_SLICES * n_threads), MANY_ROWS);
+        grain = (int64_t)2 * MATMUL_GRAIN; /* two panels share a tile */
+    }
+    return MAX(rows - rows % grain, grain);
 }
 
 void matmul_run(const struct matmul *m, struct pool *pool)

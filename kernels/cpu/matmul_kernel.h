@@ -19,6 +19,9 @@ struct matmul_unit {
 };
 _Static_assert(sizeof(struct matmul_unit) == 64, "a cache line");
 
+/* From so many tokens on, unpacking a panel to bytes pays before it meets them. */
+enum { MATMUL_MANY_TOKENS = 24 };
+
 struct matmul_kernel {
     /* Outputs of panels [lo, hi), all tokens. */
     void (*run)(const struct matmul *m, int64_t lo, int64_t hi);

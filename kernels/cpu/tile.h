@@ -21,10 +21,9 @@ enum {
     TILE_SIDE = 4,                         /* tokens whose dot products run side by side */
     TILE_CHAINS = 8,                       /* sums of floats that run side by side */
     TILE_CACHE_BYTES = 256 * 1024,         /* of weights that stay in L2 while all tokens pass */
-    TILE_WIDE_BYTES = 512 * 1024,          /* of wide panels, at most */
+    TILE_WIDE_BYTES = 512 * 1024,          /* of wide panels; half of a common L2 */
     TILE_WIDE_VECS = SIMD_ROWS == 16 ? 2 : 1,
     TILE_AHEAD_BYTES = 8192, /* what memory is asked for while a tile works */
-    TILE_MANY = 24,          /* tokens that are worth wide panels */
 };
 
 /* How a type's codes become weights: scale * (code - 2^offset) or, is_affine, scale * code + min.

@@ -133,7 +133,7 @@ static __attribute__((noinline)) void tile_run_wide(const struct matmul *m, int6
     const struct matmul_weight *w = m->w;
     const struct tile_type *type = &tile_table[w->type];
     const size_t stride = panel_stride(w->type, w->n_cols);
-    const int64_t together = MAX((int64_t)(TILE_CACHE_BYTES / wide_bytes), 1);
+    const int64_t together = (int64_t)(TILE_WIDE_BYTES / wide_bytes);
     for (int64_t first = lo; first < hi; first += together) {
         int64_t end = MIN(first + together, hi), token = 0;
         for (int64_t p = first; p < end; p++) {
@@ -152,7 +152,7 @@ static __attribute__((noinline)) void tile_run_wide(const struct matmul *m, int6
 static void tile_run(const struct matmul *m, int64_t lo, int64_t hi)
 {
     const struct tile_type *type = &tile_table[m->w->type];
-    if (type->wide && m->n_tokens >= TILE_MANY) {
+    if (type->wide && m->n_tokens >= MATMUL_MANY_TOKENS) {
         size_t bytes = (size_t)(m->w->n_cols / PANEL_UNIT) * tile_wide_bytes(type->kind);
         if (bytes <= TILE_WIDE_BYTES) {
             tile_run_wide(m, lo, hi, bytes);
