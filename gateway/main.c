@@ -2,6 +2,7 @@
  * descriptor 3; has no GPU, no model and, once its sockets are there, no file system.
  * One thread does everything but read large bodies (ask.c). */
 #include "gateway/control.h"
+#include "gateway/load.h"
 #include "gateway/sandbox.h"
 #include "gateway/server.h"
 #include "gateway/terminal.h"
@@ -52,6 +53,8 @@ int main(int argc, char **argv)
             }
             front = &terminal_front;
             break;
+        } else if (strcmp(argv[i], "--load") == 0 && i + 1 < argc) {
+            return load_main(argc - i - 1, argv + i + 1);
         } else if (strcmp(argv[i], "--version") == 0) {
             printf("rocmforge-gateway %s\n", ROCMFORGE_VERSION);
             return EXIT_OK;

@@ -23,6 +23,7 @@ struct command {
 static int run_server(const struct command *cmd, int argc, char **argv);
 static int run_terminal(const struct command *cmd, int argc, char **argv);
 static int run_tool(const struct command *cmd, int argc, char **argv);
+static int run_bench(const struct command *cmd, int argc, char **argv);
 static int run_doctor(const struct command *cmd, int argc, char **argv);
 static int run_report(const struct command *cmd, int argc, char **argv);
 static int run_config(const struct command *cmd, int argc, char **argv);
@@ -36,7 +37,7 @@ static const struct command commands[] = {
     {"tokenize", "-m MODEL", "print the token ids of a text", run_tool},
     {"detokenize", "-m MODEL", "print the text of token ids", run_tool},
     {"apply-template", "-m MODEL --request FILE", "print the prompt of a chat request", run_tool},
-    {"bench", "-m MODEL", "measure prefill and decode rates", run_tool},
+    {"bench", "-m MODEL | --server URL", "measure an engine or a server", run_bench},
     {"perplexity", "-m MODEL --file FILE", "measure how well a model predicts a text", run_tool},
     {"quantize", "IN OUT TYPE", "write a model in another type", run_tool},
     {"doctor", "", "check this machine: CPU, GPU, driver, permissions", run_doctor},
@@ -274,6 +275,26 @@ static int run_tool(const struct command *cmd, int argc, char **argv)
     memcpy(worker_argv + 1, argv - 1, ((size_t)argc + 1) * sizeof(*worker_argv));
     int code = hand_over("worker", worker_argv);
     free(worker_argv);
+    return code;
+}
+
+/* An engine is measured by the worker's program, a server by that which speaks HTTP. */
+static int run_bench(const struct command *cmd, int argc, char **argv)
+{
+    bool is_server = false;
+    for (int i = 0; i < argc; i++) {
+        is_server |= strncmp(argv[i], "--server", 8) == 0;
+    }
+    if (!is_server) {
+        return run_tool(cmd, argc, argv);
+    }
+    char name[] = "rocmforge-gateway", mode[] = "--load";
+    char **gateway_argv = base_alloc(((size_t)argc + 4) * sizeof(*gateway_argv));
+    gateway_argv[0] = name;
+    gateway_argv[1] = mode;
+    memcpy(gateway_argv + 2, argv - 1, ((size_t)argc + 1) * sizeof(*gateway_argv));
+    int code = hand_over("gateway", gateway_argv);
+    free(gateway_argv);
     return code;
 }
 

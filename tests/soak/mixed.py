@@ -3,9 +3,9 @@ bursts beyond the KV cache, several models of which one comes and goes. Open loo
 that it runs beside other work. One report an interval; fails on errors, leaks, drift and accounts that
 do not balance.
 
-    mixed.py BIN LOAD [--seconds N] [--interval N] [--rate X]
+    mixed.py BIN [--seconds N] [--interval N] [--rate X]
 
-BIN: folder of the programs; LOAD: the load tool. Drift compares the best interval of the last quarter
+BIN: folder of the programs. Drift compares the best interval of the last quarter
 with the best of the first, because other work on the machine only ever adds.
 """
 import argparse
@@ -21,13 +21,13 @@ from server import DEMO, Server, check, check_equal, fds_of, rss_kib  # noqa: E4
 
 # What each kind of client does. Lengths in tokens, rates in requests a second.
 CLIENTS = {
-    'talk': '--model a --rate 1.2 --clients 64 --prompt 100-300 --output 16-64 --prefix 64-96 --groups 8',
-    'long': '--model a --rate 0.15 --clients 32 --prompt 400-900 --output 16-96 --prefix 350 --groups 4',
-    'leave': '--model a --rate 0.4 --clients 64 --prompt 16-200 --output 64-128 --leave 0.8',
-    'fork': '--model b --rate 0.25 --clients 32 --prompt 40-200 --output 16-48 --choices 4',
-    'best': '--model b --rate 0.15 --clients 32 --prompt 40-100 --output 16-32 --best-of 3',
-    'burst': '--model b --rate 0.8 --burst 48 --clients 96 --prompt 32-160 --output 64-200',
-    'guest': '--model c --rate 0.05 --clients 32 --prompt 32-64 --output 16-32',
+    'talk': '--model a --rate 1.2 --clients 64 --prompt 100-300 --generate 16-64 --prefix 64-96 --groups 8',
+    'long': '--model a --rate 0.15 --clients 32 --prompt 400-900 --generate 16-96 --prefix 350 --groups 4',
+    'leave': '--model a --rate 0.4 --clients 64 --prompt 16-200 --generate 64-128 --leave 0.8',
+    'fork': '--model b --rate 0.25 --clients 32 --prompt 40-200 --generate 16-48 --choices 4',
+    'best': '--model b --rate 0.15 --clients 32 --prompt 40-100 --generate 16-32 --best-of 3',
+    'burst': '--model b --rate 0.8 --burst 48 --clients 96 --prompt 32-160 --generate 64-200',
+    'guest': '--model c --rate 0.05 --clients 32 --prompt 32-64 --generate 16-32',
 }
 # KV: 6 MiB are 127 blocks, of which a request of 'long' takes up to 63: sequences are put back and the
 # prefix cache is always full. The guest's model is gone 5 s after its last request.
@@ -54,11 +54,12 @@ def metrics(s):
     return out
 
 
-def start_load(load, name, port, args):
+def start_load(name, port, args):
     options = CLIENTS[name].split()
     at = options.index('--rate') + 1
     options[at] = str(float(options[at]) * args.rate)
-    return subprocess.Popen([load, '--port', str(port), '--seconds', str(args.seconds), '--interval',
+    return subprocess.Popen([os.path.join(args.bin, 'rocmforge'), 'bench', '--server',
+                             f'http://127.0.0.1:{port}', '--seconds', str(args.seconds), '--interval',
                              str(args.interval), '--json', '--quiet', '--seed',
                              str(1 + list(CLIENTS).index(name))] + options,
                             stdout=subprocess.PIPE, text=True)
@@ -202,7 +203,6 @@ def settle(s, seconds=30):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('bin')
-    parser.add_argument('load')
     parser.add_argument('--seconds', type=int, default=int(os.environ.get('ROCMFORGE_SOAK_SECONDS',
                                                                           7200)))
     parser.add_argument('--interval', type=int, default=300)
@@ -214,7 +214,7 @@ def main():
             check_equal(s.post('/v1/completions', {'model': name, 'prompt': 'x', 'max_tokens': 1})[0],
                         200, 'warm-up')
         before = settle(s)
-        loads = {n: start_load(args.load, n, s.port, args) for n in CLIENTS}
+        loads = {n: start_load(n, s.port, args) for n in CLIENTS}
         watch = Watch(s, loads.values())
         fds_before = watch.look()['fds']
         intervals, totals, last = [], {}, time.monotonic()

@@ -1,8 +1,15 @@
-/* Counts and times of the load tool (see report.h). Times are kept one by one, so percentiles are
+/* Counts and times of a load (see load_report.h). Times are kept one by one, so percentiles are
  * exact; memory grows by 16 bytes a token. */
-#include "tests/load/report.h"
+#include "gateway/load_report.h"
 #include "shared/base.h"
-#include "tests/test.h"
+#include "shared/options.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 struct series { /* growing list of nanoseconds */
     uint64_t *v;
@@ -38,7 +45,10 @@ void report_time(enum report_time t, uint64_t ns)
         if (s->n == s->cap) {
             s->cap = s->cap ? 2 * s->cap : 1024;
             s->v = realloc(s->v, s->cap * sizeof(*s->v));
-            CHECK(s->v);
+            if (!s->v) {
+                struct err e = {.code = -ENOMEM};
+                exit(options_fail("bench", &e));
+            }
         }
         s->v[s->n++] = ns;
     }

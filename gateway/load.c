@@ -1,40 +1,37 @@
-/* Load on any OpenAI-compatible server: open or closed loop, bursts, prompt and answer lengths from
- * a range, shared prefixes, several choices, clients that leave; reports throughput, time to first
- * token and the time between tokens. One thread, libuv and llhttp; prompts are token ids, so
- * lengths are exact. */
-#include "shared/base.h"
+/* Load on a server (see load.h). One thread on a loop of its own; ends the process when memory runs
+ * out. Prompts are token ids, so that lengths are exact and no client pays for tokenizing. */
+#include "gateway/load.h"
+#include "gateway/load_report.h"
 #include "shared/num.h"
-#include "tests/load/report.h"
-#include "tests/test.h"
+#include "shared/options.h"
+#include "shared/philox.h"
 
-#include <getopt.h>
+#include <errno.h>
+#include <inttypes.h>
 #include <llhttp.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <uv.h>
 
 struct range {
     uint64_t lo, hi;
 };
 
-struct options {
-    const char *host;
-    const char *model;
-    uint64_t port, n_clients, n_requests, seconds, seed, prefix_groups, interval, burst;
-    uint64_t n_choices, best_of; /* best_of > 0: not streamed */
+static struct settings { /* of the command line, read once at start */
+    const char *url, *model;
+    int64_t n_clients, n_requests, seconds, seed, n_groups, interval, burst;
+    int64_t n_choices, best_of; /* best_of > 0: not streamed */
     double rate, leave; /* requests per second (0: closed loop); share of clients that leave */
     struct range prompt, output, prefix, ids;
     bool json, quiet;
-};
-
-static struct options opt = {
-    .host = "127.0.0.1",
-    .port = 8080,
+} set = {
     .n_clients = 8,
     .seconds = 10,
+    .n_groups = 1,
     .burst = 1,
     .n_choices = 1,
-    .prompt = {64, 64},
-    .output = {64, 64},
-    .ids = {300, 1900},
     .seed = 1,
 };
 
@@ -70,8 +67,9 @@ static uv_loop_t *loop;
 static uv_timer_t clock_timer;
 static llhttp_settings_t parser_settings;
 static struct client *clients;
-static uint64_t rng;
+static uint32_t n_draws;
 static struct sockaddr_storage address;
+static char host_header[256];
 
 static uint64_t now_ns(void)
 {
@@ -92,48 +90,52 @@ static void measure(enum report_time t, uint64_t start, uint64_t now)
     }
 }
 
+/* Uniform below 1; draw number n of a stream. */
+static double draw(uint64_t stream, uint32_t n)
+{
+    return philox_uniform((uint64_t)set.seed, (uint32_t)stream, n, 0);
+}
+
 static uint64_t pick(struct range r)
 {
-    return r.lo + test_random(&rng) % (r.hi - r.lo + 1);
+    return r.lo + (uint64_t)(draw(0, n_draws++) * (double)(r.hi - r.lo + 1));
 }
 
 static bool is_over(void)
 {
-    return opt.n_requests ? report_count(REPORT_STARTED) >= opt.n_requests
+    return set.n_requests ? report_count(REPORT_STARTED) >= (uint64_t)set.n_requests
                           : uv_hrtime() >= stats.end;
 }
 
 /* One request: a shared prefix of one of the groups, then ids of its own. */
 static char *make_request(void)
 {
-    uint64_t n_prompt = pick(opt.prompt), n_output = pick(opt.output);
-    uint64_t n_prefix = opt.prefix_groups ? MIN(pick(opt.prefix), n_prompt) : 0;
-    uint64_t group = opt.prefix_groups ? test_random(&rng) % opt.prefix_groups : 0;
-    uint64_t prefix_rng = opt.seed * 1000003 + group;
-    size_t cap = n_prompt * 9 + 1024;
-    char *body = malloc(cap), *request = malloc(cap + 512);
-    CHECK(body && request);
-    size_t n = (size_t)snprintf(body, cap, "{%s%s%s\"prompt\":[", opt.model ? "\"model\":\"" : "",
-                                opt.model ? opt.model : "", opt.model ? "\"," : "");
+    uint64_t n_prompt = pick(set.prompt), n_output = pick(set.output);
+    uint64_t n_prefix = set.prefix.hi ? MIN(pick(set.prefix), n_prompt) : 0;
+    uint64_t group = pick((struct range){1, (uint64_t)set.n_groups});
+    size_t cap = n_prompt * 12 + 1024;
+    char *body = base_alloc(cap), *request = base_alloc(cap + 1024);
+    size_t n = (size_t)snprintf(body, cap, "{%s%.512s%s\"prompt\":[", set.model ? "\"model\":\"" : "",
+                                set.model ? set.model : "", set.model ? "\"," : "");
     for (uint64_t i = 0; i < n_prompt; i++) {
-        uint64_t *r = i < n_prefix ? &prefix_rng : &rng;
-        uint64_t id = opt.ids.lo + test_random(r) % (opt.ids.hi - opt.ids.lo + 1);
+        double u = i < n_prefix ? draw(group, (uint32_t)i) : draw(0, n_draws++);
+        uint64_t id = set.ids.lo + (uint64_t)(u * (double)(set.ids.hi - set.ids.lo + 1));
         n += (size_t)snprintf(body + n, cap - n, "%s%" PRIu64, i ? "," : "", id);
     }
     n += (size_t)snprintf(body + n, cap - n,
-                          "],\"max_tokens\":%" PRIu64 ",\"ignore_eos\":true,\"n\":%" PRIu64
+                          "],\"max_tokens\":%" PRIu64 ",\"ignore_eos\":true,\"n\":%" PRId64
                           ",\"temperature\":%d",
-                          n_output, opt.n_choices, opt.n_choices > 1 || opt.best_of);
-    if (opt.best_of) {
-        n += (size_t)snprintf(body + n, cap - n, ",\"best_of\":%" PRIu64 "}", opt.best_of);
+                          n_output, set.n_choices, set.n_choices > 1 || set.best_of);
+    if (set.best_of) {
+        n += (size_t)snprintf(body + n, cap - n, ",\"best_of\":%" PRId64 "}", set.best_of);
     } else {
         n += (size_t)snprintf(body + n, cap - n,
                               ",\"stream\":true,\"stream_options\":{\"include_usage\":true}}");
     }
-    snprintf(request, cap + 512,
-             "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+    snprintf(request, cap + 1024,
+             "POST /v1/completions HTTP/1.1\r\nHost: %s\r\nContent-Type: "
              "application/json\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s",
-             n, body);
+             host_header, n, body);
     free(body);
     return request;
 }
@@ -146,7 +148,7 @@ static void on_closed(uv_handle_t *h)
     c->busy = false;
     free(c->request);
     c->request = NULL;
-    if (opt.rate == 0 && !is_over()) {
+    if (set.rate == 0 && !is_over()) {
         start_request(c);
     }
 }
@@ -248,7 +250,7 @@ static int on_complete(llhttp_t *p)
     if (p->status_code != 200) {
         snprintf(text, sizeof(text), "HTTP status %d: %.120s", p->status_code, c->line);
         finish(c, text);
-    } else if (opt.best_of) {
+    } else if (set.best_of) {
         count_usage(c->line);
         complete(c, now_ns());
     } else {
@@ -292,8 +294,8 @@ static void start_request(struct client *c)
     c->is_done = false;
     c->n_events = c->line_len = 0;
     memset(c->last, 0, sizeof(c->last));
-    c->leaves = (double)(test_random(&rng) >> 11) * 0x1p-53 < opt.leave;
-    c->leave_after = 1 + test_random(&rng) % opt.output.hi;
+    c->leaves = draw(0, n_draws++) < set.leave;
+    c->leave_after = pick((struct range){1, set.output.hi});
     c->request = make_request();
     c->start = now_ns();
     report_add(REPORT_STARTED, 1);
@@ -311,7 +313,7 @@ static void start_request(struct client *c)
 static size_t n_busy(void)
 {
     size_t n = 0;
-    for (size_t i = 0; i < opt.n_clients; i++) {
+    for (int64_t i = 0; i < set.n_clients; i++) {
         n += clients[i].busy;
     }
     return n;
@@ -320,9 +322,9 @@ static size_t n_busy(void)
 /* Open loop: starts what is due, whatever is still running. */
 static void start_due(uint64_t now)
 {
-    double due = (double)(now - stats.due_start) * 1e-9 * opt.rate / (double)opt.burst;
-    uint64_t n_due = ((uint64_t)due + 1) * opt.burst;
-    for (size_t i = 0; i < opt.n_clients && !is_over(); i++) {
+    double due = (double)(now - stats.due_start) * 1e-9 * set.rate / (double)set.burst;
+    uint64_t n_due = ((uint64_t)due + 1) * (uint64_t)set.burst;
+    for (int64_t i = 0; i < set.n_clients && !is_over(); i++) {
         if (report_count(REPORT_STARTED) >= n_due) {
             return;
         }
@@ -335,11 +337,11 @@ static void start_due(uint64_t now)
 static void on_tick(uv_timer_t *t)
 {
     uint64_t now = now_ns();
-    if (opt.rate > 0) {
+    if (set.rate > 0) {
         start_due(now);
     }
     bool ends = is_over() && n_busy() == 0;
-    if (opt.interval && (ends || now - stats.interval_start >= opt.interval * 1000000000u)) {
+    if (set.interval && (ends || now - stats.interval_start >= (uint64_t)set.interval * 1000000000u)) {
         report_interval((double)(now - stats.interval_start) * 1e-9);
         stats.interval_start = now;
     }
@@ -347,7 +349,7 @@ static void on_tick(uv_timer_t *t)
         uv_timer_stop(t);
         uv_close((uv_handle_t *)t, NULL);
     }
-    if (!opt.quiet && now - stats.last_line > 500000000u) {
+    if (!set.quiet && now - stats.last_line > 500000000u) {
         stats.last_line = now;
         fprintf(stderr, "\r%6.1f s  %" PRIu64 " requests, %zu running, %" PRIu64 " failed   ",
                 (double)(now - stats.start) * 1e-9, report_count(REPORT_FINISHED), n_busy(),
@@ -365,142 +367,115 @@ static bool parse_range(const char *text, struct range *ret)
            ret->lo >= 1 && ret->lo <= ret->hi;
 }
 
-static void usage(void)
+/* "http://HOST:PORT" or without the scheme, the port or a path. */
+static int parse_url(const char *url, struct err *e)
 {
-    fputs("usage: load [options]\n"
-          "  --host A --port N      server (127.0.0.1:8080)\n"
-          "  --model NAME           model field of the requests\n"
-          "  --clients N            connections (8)\n"
-          "  --rate R               open loop: requests per second (closed loop without it)\n"
-          "  --burst N              so many of them at once (1)\n"
-          "  --seconds S | --requests N\n"
-          "  --prompt LO[-HI]       prompt tokens (64)      --output LO[-HI]  answer tokens (64)\n"
-          "  --prefix LO[-HI]       tokens shared by a group --groups N        groups (1)\n"
-          "  --leave SHARE          clients that leave mid-stream (0..1)\n"
-          "  --choices N            n of each request (1)\n"
-          "  --best-of N            best_of of each request; answers are not streamed\n"
-          "  --ids LO-HI            range of token ids (300-1900)\n"
-          "  --interval S           a line of JSON every so many seconds, too\n"
-          "  --seed N --json --quiet\n"
-          "Exit code 1: a request failed. Refused ones (429, 503) are counted apart.\n",
-          stderr);
-    exit(2);
+    const char *host = strncmp(url, "http://", 7) == 0 ? url + 7 : url;
+    char name[200], port[8] = "80";
+    size_t n = strcspn(host, "/");
+    bool is_v6 = host[0] == '[';
+    size_t n_name = is_v6 ? strcspn(host, "]") + 1 : strcspn(host, ":/");
+    if (strstr(url, "https://") == url || n == 0 || n >= sizeof(name) || n_name > n) {
+        return err_set(e, ERR_USAGE, "--server: '%s' is not http://HOST:PORT", url);
+    }
+    if (n_name < n) {
+        snprintf(port, sizeof(port), "%.*s", (int)(n - n_name - 1), host + n_name + 1);
+    }
+    snprintf(host_header, sizeof(host_header), "%.*s", (int)n, host);
+    snprintf(name, sizeof(name), "%.*s", (int)n_name - 2 * is_v6, host + is_v6);
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *found;
+    int rc = getaddrinfo(name, port, &hints, &found);
+    if (rc != 0) {
+        return err_set(e, ERR_USAGE, "--server: '%s': %s", url, gai_strerror(rc));
+    }
+    memcpy(&address, found->ai_addr, found->ai_addrlen);
+    freeaddrinfo(found);
+    return 0;
 }
 
-static void parse_options(int argc, char **argv)
+static int parse(int argc, char **argv, struct err *e)
 {
-    static const struct option names[] = {
-        {"host", 1, 0, 'h'},     {"port", 1, 0, 'p'},     {"model", 1, 0, 'm'},
-        {"clients", 1, 0, 'c'},  {"rate", 1, 0, 'r'},     {"seconds", 1, 0, 's'},
-        {"requests", 1, 0, 'n'}, {"prompt", 1, 0, 'i'},   {"output", 1, 0, 'o'},
-        {"prefix", 1, 0, 'x'},   {"groups", 1, 0, 'g'},   {"leave", 1, 0, 'l'},
-        {"ids", 1, 0, 'd'},      {"seed", 1, 0, 'S'},     {"json", 0, 0, 'j'},
-        {"quiet", 0, 0, 'q'},    {"interval", 1, 0, 'I'}, {"burst", 1, 0, 'b'},
-        {"choices", 1, 0, 'N'},  {"best-of", 1, 0, 'B'},  {0}};
-    bool ok = true;
-    for (int k; ok && (k = getopt_long(argc, argv, "", names, NULL)) != -1;) {
-        switch (k) {
-        case 'h':
-            opt.host = optarg;
-            break;
-        case 'm':
-            opt.model = optarg;
-            break;
-        case 'p':
-            ok = num_parse_u64(optarg, &opt.port) && opt.port < 65536;
-            break;
-        case 'c':
-            ok = num_parse_u64(optarg, &opt.n_clients) && opt.n_clients >= 1;
-            break;
-        case 'r':
-            ok = num_parse_f64(optarg, &opt.rate) && opt.rate > 0;
-            break;
-        case 's':
-            ok = num_parse_u64(optarg, &opt.seconds);
-            break;
-        case 'n':
-            ok = num_parse_u64(optarg, &opt.n_requests);
-            break;
-        case 'i':
-            ok = parse_range(optarg, &opt.prompt);
-            break;
-        case 'o':
-            ok = parse_range(optarg, &opt.output);
-            break;
-        case 'x':
-            ok = parse_range(optarg, &opt.prefix);
-            opt.prefix_groups = MAX(opt.prefix_groups, 1u);
-            break;
-        case 'g':
-            ok = num_parse_u64(optarg, &opt.prefix_groups) && opt.prefix_groups >= 1;
-            break;
-        case 'l':
-            ok = num_parse_f64(optarg, &opt.leave) && opt.leave >= 0 && opt.leave <= 1;
-            break;
-        case 'd':
-            ok = parse_range(optarg, &opt.ids);
-            break;
-        case 'S':
-            ok = num_parse_u64(optarg, &opt.seed);
-            break;
-        case 'I':
-            ok = num_parse_u64(optarg, &opt.interval) && opt.interval >= 1;
-            break;
-        case 'b':
-            ok = num_parse_u64(optarg, &opt.burst) && opt.burst >= 1;
-            break;
-        case 'N':
-            ok = num_parse_u64(optarg, &opt.n_choices) && opt.n_choices >= 1 &&
-                 opt.n_choices <= MAX_CHOICES;
-            break;
-        case 'B':
-            ok = num_parse_u64(optarg, &opt.best_of) && opt.best_of >= 1;
-            break;
-        case 'j':
-            opt.json = true;
-            break;
-        case 'q':
-            opt.quiet = true;
-            break;
-        default:
-            ok = false;
+    const char *prompt = "64", *output = "64", *prefix = NULL, *ids = "300-1900";
+    const struct option_spec specs[] = {
+        {"server", 0, OPTION_STR, &set.url, 0, 0, "http://HOST:PORT"},
+        {"model", 'm', OPTION_STR, &set.model, 0, 0, "the requests' model field"},
+        {"clients", 0, OPTION_INT, &set.n_clients, 1, 10000, "connections (8)"},
+        {"rate", 0, OPTION_NUM, &set.rate, 0, 1e6,
+         "requests per second, whatever still runs; 0: a client's next follows its last (0)"},
+        {"burst", 0, OPTION_INT, &set.burst, 1, 10000, "with --rate, so many at once (1)"},
+        {"seconds", 0, OPTION_INT, &set.seconds, 1, 1e6, "requests begin for so long (10)"},
+        {"requests", 0, OPTION_INT, &set.n_requests, 0, 1e9, "or until there were so many"},
+        {"prompt", 'p', OPTION_STR, &prompt, 0, 0, "prompt tokens, N or LO-HI (64)"},
+        {"generate", 'n', OPTION_STR, &output, 0, 0, "answer tokens, N or LO-HI (64)"},
+        {"prefix", 0, OPTION_STR, &prefix, 0, 0, "of them shared within a group, N or LO-HI"},
+        {"groups", 0, OPTION_INT, &set.n_groups, 1, 1e6, "groups (1)"},
+        {"leave", 0, OPTION_NUM, &set.leave, 0, 1, "share of clients that leave early (0)"},
+        {"choices", 0, OPTION_INT, &set.n_choices, 1, MAX_CHOICES, "n of each request (1)"},
+        {"best-of", 0, OPTION_INT, &set.best_of, 0, 64, "best_of of each; answers come whole"},
+        {"ids", 0, OPTION_STR, &ids, 0, 0, "range of token ids (300-1900)"},
+        {"interval", 0, OPTION_INT, &set.interval, 0, 1e6, "a line of JSON every so many seconds"},
+        {"seed", 0, OPTION_INT, &set.seed, 0, 9e18, "of lengths and tokens (1)"},
+        {"json", 0, OPTION_FLAG, &set.json, 0, 0, "print JSON"},
+        {"quiet", 'q', OPTION_FLAG, &set.quiet, 0, 0, "no progress"},
+    };
+    struct options o = {.usage = "bench --server http://HOST:PORT [options]",
+                        .summary = "Load on any server with the OpenAI API: throughput, time to the first "
+                                   "token, time between\ntokens. Exit code 1: a request failed (those "
+                                   "refused with 429 or 503 count apart).",
+                        .specs = specs,
+                        .n_specs = COUNT_OF(specs)};
+    struct config c;
+    config_init(&c);
+    int err = options_parse(&o, argc, argv, &c, e);
+    config_finish(&c);
+    const struct {
+        const char *name, *text;
+        struct range *range;
+    } ranges[] = {{"prompt", prompt, &set.prompt},
+                  {"generate", output, &set.output},
+                  {"prefix", prefix, &set.prefix},
+                  {"ids", ids, &set.ids}};
+    for (size_t i = 0; i < COUNT_OF(ranges) && err == 1; i++) {
+        if (ranges[i].text && !parse_range(ranges[i].text, ranges[i].range)) {
+            err = err_set(e, ERR_USAGE, "--%s: '%s' is not N or LO-HI", ranges[i].name,
+                          ranges[i].text);
         }
     }
-    if (!ok || optind != argc || (opt.prefix_groups && !opt.prefix.lo)) {
-        usage();
-    }
+    return err == 1 && parse_url(set.url ? set.url : "http://127.0.0.1:8080", e) < 0 ? e->code : err;
 }
 
-int main(int argc, char **argv)
+int load_main(int argc, char **argv)
 {
-    parse_options(argc, argv);
-    rng = opt.seed;
-    loop = uv_default_loop();
-    if (uv_ip4_addr(opt.host, (int)opt.port, (struct sockaddr_in *)&address) < 0 &&
-        uv_ip6_addr(opt.host, (int)opt.port, (struct sockaddr_in6 *)&address) < 0) {
-        fprintf(stderr, "load: '%s' is not an IP address\n", opt.host);
-        return 2;
+    struct err e = {0};
+    int err = parse(argc, argv, &e);
+    if (err <= 0) {
+        return err < 0 ? options_fail(argv[0], &e) : EXIT_OK;
     }
+    loop = uv_default_loop();
     llhttp_settings_init(&parser_settings);
     parser_settings.on_body = on_body;
     parser_settings.on_message_complete = on_complete;
-    clients = calloc(opt.n_clients, sizeof(*clients));
-    CHECK(clients);
+    clients = calloc((size_t)set.n_clients, sizeof(*clients));
+    if (!clients) {
+        e.code = -ENOMEM;
+        return options_fail(argv[0], &e);
+    }
     stats.start = stats.due_start = stats.interval_start = uv_hrtime();
-    stats.end = stats.start + opt.seconds * 1000000000u;
-    for (size_t i = 0; i < opt.n_clients && opt.rate == 0 && !is_over(); i++) {
+    stats.end = stats.start + (uint64_t)set.seconds * 1000000000u;
+    for (int64_t i = 0; i < set.n_clients && set.rate == 0 && !is_over(); i++) {
         start_request(&clients[i]);
     }
     uv_timer_init(loop, &clock_timer);
-    uv_timer_start(&clock_timer, on_tick, 1, opt.rate > 0 ? 4 : 20);
+    uv_timer_start(&clock_timer, on_tick, 1, set.rate > 0 ? 4 : 20);
     uv_run(loop, UV_RUN_DEFAULT);
     double seconds = (double)(uv_hrtime() - stats.start) * 1e-9;
-    if (!opt.quiet) {
-        fputc('\n', stderr);
+    if (!set.quiet) {
+        fputs("\r\033[K", stderr);
     }
-    (opt.json ? report_total : report_table)(seconds);
+    (set.json ? report_total : report_table)(seconds);
     if (stats.error[0]) {
-        fprintf(stderr, "load: the last that went wrong: %s\n", stats.error);
+        fprintf(stderr, "rocmforge bench: the last that went wrong: %s\n", stats.error);
     }
-    return report_count(REPORT_FAILED) ? 1 : 0;
+    free(clients);
+    return report_count(REPORT_FAILED) ? EXIT_GENERAL : EXIT_OK;
 }

@@ -1,6 +1,6 @@
-/* What the load tool measured: counts and times, of the current interval and of the whole run. */
-#ifndef TESTS_LOAD_REPORT_H
-#define TESTS_LOAD_REPORT_H
+/* What load on a server measured: counts and times, of the current interval and of the whole run. */
+#ifndef GATEWAY_LOAD_REPORT_H
+#define GATEWAY_LOAD_REPORT_H
 
 #include <stdbool.h>
 #include <stdint.h>
