@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,8 +117,9 @@ void report_table(double seconds)
            (double)c[REPORT_PROMPT_TOKENS] / seconds);
     printf("%-20s %10s %10s %10s\n", "", "median", "p90", "p99");
     for (size_t i = 0; i < REPORT_N_TIMES; i++) {
-        double p[3] = {NAN, NAN, NAN};
-        percentiles(&series[RUN][i], p);
-        printf("%-20s %10.2f %10.2f %10.2f\n", time_names[i], p[0], p[1], p[2]);
+        double p[3];
+        if (percentiles(&series[RUN][i], p)) {
+            printf("%-20s %10.2f %10.2f %10.2f\n", time_names[i], p[0], p[1], p[2]);
+        }
     }
 }

@@ -425,7 +425,8 @@ int tool_bench(int argc, char **argv)
     };
     struct options o = {
         .usage = "bench -m MODEL [options]",
-        .summary = "Measures prefill and decode rates of a model.",
+        .summary = "Measures prefill and decode rates of a model. A server is measured with --server "
+                   "URL\n('rocmforge bench --server URL --help').",
         .specs = specs,
         .n_specs = COUNT_OF(specs),
         .keys = setup_keys,

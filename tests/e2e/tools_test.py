@@ -60,7 +60,7 @@ def benchmarks(folder):
     tests = ['-m', DEMO, '-p', '16', '-n', '4', '-d', '0,32', '-b', '1,3', '-r', '1',
              '--kv-types', 'f16,f32', '--thread-counts', '1,2']
     code, out, err = command('bench', *tests, '--json')
-    check_equal((code, err), (0, ''), 'bench --json')
+    check_equal(code, 0, err)
     run = json.loads(out)
     check_equal(len(run['results']), 2 * 2 * 2 * 3, 'results')
     check_equal(len({json.dumps([r[k] for k in ('test', 'tokens', 'depth', 'batch', 'threads', 'kv_type')])
@@ -77,8 +77,14 @@ def benchmarks(folder):
     code, out, err = command('bench', *tests, '--baseline', folder + '/baseline.json')
     check_equal(code, 11, err)
     code, out, err = command('bench', '-m', DEMO, '-p', '16', '-n', '4', '-r', '1', '--profile')
-    check_equal((code, err), (0, ''), 'bench --profile')
+    check_equal(code, 0, err)
     check('matmul token_embd' in out and 'attention' in out, out)
+    for url in ('https://localhost', 'http://', 'localhost:x'):
+        code, out, err = command('bench', '--server', url)
+        check_equal(code, 2, err)
+    code, out, err = command('bench', '--server', '[::1]:1', '--requests', '3', '--json')
+    check_equal((code, json.loads(out)['failed']), (1, 3), err)
+    check('connection refused' in err, err)
 
 
 with tempfile.TemporaryDirectory() as scratch:
