@@ -1,7 +1,112 @@
-"""Rows about the machine: the GPU lock, the preflight, the processes that the kernel holds."""
-from matrix import tested
+"""Rows about the machine: the GPU lock, the processes that the kernel holds."""
+import json
+import os
+import time
+
+from fuse import Fuse
+from matrix import row, tested
+from rig import Rig, check, check_equal, percentile
+from rows_worker import tempfile_programs
 
 tested('19', 'the lock leaked to a grandchild', 'forked twice while it was held', None,
        'safety/lock_test')
-tested('15', 'the worker cannot be killed (state D)', 'a FUSE mount that does not answer', None,
-       'safety/stuck_test')
+
+
+def state_of(pid):
+    try:
+        with open(f'/proc/{pid}/stat') as f:
+            return f.read().rsplit(')', 1)[1].split()[0]
+    except OSError:
+        return None
+
+
+def stuck_programs(bin_dir, libexec):
+    """The first worker is a dummy that takes the GPU and is held by the kernel; the next is real."""
+    dummy = os.path.join(os.path.dirname(os.path.abspath(bin_dir)), 'tests', 'safety_dummy')
+    os.mkdir(f'{libexec}/dummy')
+    for name, first in (('worker', '[ "$2" = 1 ]'), ('probe', '[ "$1" = --epoch ]')):
+        path = f'{libexec}/rocmforge-{name}'
+        os.symlink(dummy, f'{libexec}/dummy/rocmforge-{name}')
+        os.unlink(path)
+        with open(path, 'w') as f:
+            f.write(f'#!/bin/sh\n{first} && exec {libexec}/dummy/rocmforge-{name} "$@"\n'
+                    f'exec {os.path.abspath(bin_dir)}/rocmforge-{name} "$@"\n')
+        os.chmod(path, 0o755)
+
+
+@row('15', 'the worker cannot be killed (state D)',
+     'held by a file system for $ROCMFORGE_FAULT_STUCK_S (3) s', 0.010)
+def unkillable(bin_dir):
+    """Every request is answered at once with the reason, there is never a second worker, and when the
+    kernel lets go the server comes back by itself."""
+    hold_s = float(os.environ.get('ROCMFORGE_FAULT_STUCK_S', '3'))
+    with tempfile_programs(bin_dir) as libexec, Fuse() as fuse:
+        stuck_programs(bin_dir, libexec)
+        env = {'DUMMY_WORKER': 'preflight', 'DUMMY_STUCK': fuse.path + '/x', 'DUMMY_PROBE': '',
+               'DUMMY_GATEWAY': ''}
+        with Rig(bin_dir, '--device', 'auto', '--log-level', 'warn', before=[
+                '--stall-ms', '300', '--reap-ms', '300'], libexec=libexec, env=env, ready=False) as s:
+            s.port = int(listening_port(s))
+            s.wait_log('cannot be killed: the kernel holds it')
+            stuck = s.worker()
+            check_equal(state_of(stuck), 'D', 'state of the worker')
+            times, end = [], time.monotonic() + hold_s
+            while time.monotonic() < end:
+                at = time.monotonic()
+                c = s.connect()
+                c.request('POST', '/v1/completions', json.dumps({'prompt': 'x'}))
+                r = c.getresponse()
+                body = json.loads(r.read())
+                times.append(time.monotonic() - at)
+                c.close()
+                check_equal((r.status, body['error']['code']), (503, 'gpu_stalled'), 'the answer')
+                check('hangs in the kernel' in body['error']['message'], body)
+                check(r.getheader('Retry-After'), 'Retry-After')
+                check_equal(s.get('/ready')[0], 503, '/ready')
+                check_equal(workers(s), [stuck], 'there is no second worker')
+                time.sleep(0.02)
+            fuse.answer()
+            at = time.monotonic()
+            s.wait_ok()
+            back = time.monotonic() - at
+            check(state_of(stuck) is None, 'the stuck one is gone')
+            check('42' in s.ask('What is 17 + 25?'), 'the next answer')
+    return percentile(times, 0.99), (f'{len(times)} requests, the longest {max(times) * 1000:.0f} ms; '
+                                     f'back {back:.1f} s after')
+
+
+def listening_port(s):
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        for line in open(f'/proc/{s.process.pid}/net/tcp').read().splitlines()[1:]:
+            words = line.split()
+            if words[3] == '0A' and owns(s.process.pid, words[9]):
+                return int(words[1].split(':')[1], 16)
+        time.sleep(0.01)
+    check(False, 'it does not listen')
+
+
+def owns(pid, inode):
+    for fd in os.listdir(f'/proc/{pid}/fd'):
+        try:
+            if os.readlink(f'/proc/{pid}/fd/{fd}') == f'socket:[{inode}]':
+                return True
+        except OSError:
+            pass
+    return False
+
+
+def workers(s):
+    with open(f'/proc/{s.process.pid}/task/{s.process.pid}/children') as f:
+        pids = [int(p) for p in f.read().split()]
+    out = []
+    for pid in pids:
+        try:
+            with open(f'/proc/{pid}/cmdline') as f:
+                out += [pid] if 'rocmforge-worker' in f.read() else []
+        except OSError:
+            pass
+    return out
+
+
+tested('16', 'the kernel lets go of it', 'the file system answers', None, 'safety/stuck_test')
