@@ -5,6 +5,7 @@ enum { SETTLED_STEPS = 64 };
 
 static const double ops_per_ns = 4; /* of a slow processor: 4 GFLOP/s */
 static const double forget = 0.95;  /* a slow step is remembered over some twenty */
+static const double felt_ns = 5e6;  /* by less nobody notices that a step has become slower */
 static const double weight = 0.1;   /* of the newest step in the mean */
 
 void pace_begin(struct pace *p, double n_params, int64_t n_layers, bool marks_ops)
@@ -49,7 +50,9 @@ bool pace_learn(struct pace *p, int64_t n_rows, double ns, double *ret_ns, doubl
         return false;
     }
     p->best_ns[i] = MIN(p->best_ns[i], *mean);
-    p->n_slow = *mean > p->best_ns[i] * PACE_SLOW_FACTOR ? p->n_slow + 1 : 0;
+    bool is_slow =
+        *mean > p->best_ns[i] * PACE_SLOW_FACTOR && *mean > p->best_ns[i] + felt_ns;
+    p->n_slow = is_slow ? p->n_slow + 1 : 0;
     *ret_ns = *mean;
     *ret_best_ns = p->best_ns[i];
     return p->n_slow == PACE_SLOW_STEPS;

@@ -49,6 +49,10 @@ static void slow_against_itself(void)
     CHECK_INT(told, 1); /* once */
     CHECK(steps < 100 && best < 13e6 && ns > 30e6);
     CHECK(!pace_learn(&p, 1, 1e6, &ns, &best));
+    pace_begin(&p, 1e6, 10, true);
+    for (int i = 0; i < 1000; i++) { /* a tiny model beside others: nobody would notice */
+        CHECK(!pace_learn(&p, 1, i < 500 ? 0.1e6 : 1e6, &ns, &best));
+    }
 }
 
 int main(void)
