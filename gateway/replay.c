@@ -107,8 +107,7 @@ int journal_replay(struct journal_entry *en, const struct msg_model *model, stru
 {
     const struct msg_model *old = &en->model;
     if (memcmp(old->fingerprint, model->fingerprint, sizeof(old->fingerprint)) != 0 ||
-        old->n_vocab != model->n_vocab || old->bytes != model->bytes ||
-        old->created != model->created) {
+        old->n_vocab != model->n_vocab || old->created != model->created) {
         return err_set(e, ERR_MODEL_CHANGED, "%s is not the file that the answer began with",
                        model->name);
     }

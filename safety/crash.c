@@ -66,6 +66,7 @@ static void take_facts(struct supervisor *s, const struct child *c, uint64_t now
                             .life_ms = now_ms - c->start_ms,
                             .pid = (uint32_t)c->pid,
                             .exit_code = -1,
+                            .rung = s->degrade.worker_rung,
                             .n_skipped = (uint32_t)s->crash.n_skipped,
                             .flags = (c->was_ready ? MSG_CRASH_READY : 0u) |
                                      (c->holds_gpu ? MSG_CRASH_GPU : 0u)};
@@ -107,7 +108,7 @@ static void start_reporter(struct supervisor *s, uint64_t now_ms)
     struct crash *k = &s->crash;
     if (k->is_waiting && s->reporter.state == CHILD_NONE) {
         k->is_reporting = true;
-        int rc = launch_helper(s, &s->reporter, "--report", s->options->state_dir, now_ms);
+        int rc = launch_helper(s, &s->reporter, "--report", s->options->state_dir, NULL, now_ms);
         if (rc != 0) {
             log_warn("no crash report: the reporter cannot be started: %s", err_text(rc));
             k->is_waiting = k->is_open = false;
@@ -205,7 +206,7 @@ static void start_clerk(struct supervisor *s, uint64_t now_ms)
 {
     struct crash *k = &s->crash;
     if (k->n_asks > 0 && s->clerk.state == CHILD_NONE && s->phase != SUPERVISOR_ENDING) {
-        int rc = launch_helper(s, &s->clerk, "--reports", s->options->state_dir, now_ms);
+        int rc = launch_helper(s, &s->clerk, "--reports", s->options->state_dir, NULL, now_ms);
         k->is_asked = rc == 0;
         if (rc != 0) {
             pop_ask(s, ERR_BUSY, NULL, 0, now_ms);

@@ -1,6 +1,7 @@
 /* What follows from a child's death; runs in the supervisor's loop. Never blocks. */
 #include "safety/death.h"
 #include "safety/crash.h"
+#include "safety/degrade.h"
 #include "safety/dialog.h"
 #include "safety/monitor.h"
 #include "safety/notify.h"
@@ -120,12 +121,13 @@ static void distrust_stores(struct supervisor *s, const struct policy_death *d,
 
 /* What clients are told of a worker that is gone. *is_hopeless: nobody waits for the next one,
  * which is tried all the same: what it would need is not in our hands. */
-static int reason_of(const struct child *w, const struct policy_death *d, bool *is_hopeless)
+static int reason_of(const struct supervisor *s, const struct policy_death *d, bool *is_hopeless)
 {
     bool is_stuck = d->signal == 0 && d->exit_code < 0;
+    bool is_lost = is_stuck && s->worker.holds_gpu && !degrade_is_cpu(s);
     int code = d->signal == 0 ? d->exit_code : 0;
-    *is_hopeless = (is_stuck && w->holds_gpu) || code == EXIT_MODEL || code == EXIT_VRAM;
-    return is_stuck && w->holds_gpu   ? ERR_GPU_STALLED
+    *is_hopeless = is_lost || code == EXIT_MODEL || code == EXIT_VRAM;
+    return is_lost                    ? ERR_GPU_STALLED
            : code == EXIT_GPU_LOCK    ? ERR_GPU_BUSY
            : code == EXIT_MODEL       ? ERR_MODEL_CHANGED
            : code == EXIT_HOST_MEMORY ? ERR_NO_MEMORY
@@ -168,6 +170,9 @@ static void death_of_worker(struct supervisor *s, struct policy_death *d, uint64
     struct policy_decision r = policy_died(&s->worker_policy, d, now_ms);
     count(&s->tally, d, r.blame);
     write_report(s, w, d, &r, now_ms);
+    if (s->phase == SUPERVISOR_SERVING) {
+        degrade_died(s, d, r.blame, now_ms);
+    }
     if (s->phase != SUPERVISOR_SERVING) {
         if (r.blame != POLICY_ORDERED) {
             log_warn("worker (pid %d) ended%s while the server stops", (int)w->pid, where);
@@ -183,7 +188,7 @@ static void death_of_worker(struct supervisor *s, struct policy_death *d, uint64
     describe_end(d, end, sizeof(end));
     snprintf(detail, sizeof(detail), "the worker %s%s%.180s", end, *words ? ": " : "", words);
     bool is_hopeless;
-    int err = reason_of(w, d, &is_hopeless);
+    int err = reason_of(s, d, &is_hopeless);
     uint64_t wait_ms = r.gives_up || is_hopeless ? 0 : MAX(r.delay_ms + s->load_ms, 1u);
     bool is_counted = r.blame == POLICY_OWN && err != ERR_MODEL_CHANGED; /* no request did that */
     end_epoch(s, err, wait_ms, is_counted, detail, now_ms);

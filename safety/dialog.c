@@ -89,6 +89,7 @@ static void on_poison(struct supervisor *s, const struct channel_msg *m, uint64_
     if (p.left_ms == 0) {
         poison_clear(&s->poison);
     } else {
+        ladder_pardon(&s->degrade.ladder); /* it was not the GPU */
         uint64_t longest_ms = (uint64_t)LIMIT_POISON_S * 1000;
         poison_add(&s->poison, p.digest, p.since_unix_s, now_ms + MIN(p.left_ms, longest_ms),
                    now_ms);

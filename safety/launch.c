@@ -2,6 +2,7 @@
 #include "safety/launch.h"
 #include "ipc/memfd.h"
 #include "safety/crash.h"
+#include "safety/degrade.h"
 #include "safety/oom.h"
 #include "shared/log.h"
 
@@ -87,7 +88,14 @@ int launch_settings(struct supervisor *s, const struct config *cfg, struct err *
 int launch_config(struct supervisor *s, struct child *c)
 {
     struct msg_config m = {.generation = s->generation};
-    int fds[2] = {s->config_fd, -1}, n_fds = 1;
+    int fds[2] = {s->config_fd, -1}, n_fds = 1, own_fd = -1;
+    if (c == &s->worker) {
+        int rc = degrade_config(s, &own_fd);
+        if (rc < 0) {
+            return rc;
+        }
+        fds[0] = rc == 1 ? own_fd : fds[0];
+    }
     if (c == &s->front && s->key_fd >= 0) {
         /* Opened anew, so that a second gateway does not begin at the first one's end of file. */
         char path[32];
@@ -101,6 +109,9 @@ int launch_config(struct supervisor *s, struct child *c)
     int rc = channel_send(&c->channel, MSG_CONFIG, s->epoch.id, &m, sizeof(m), fds, n_fds);
     if (n_fds == 2) {
         close(fds[1]);
+    }
+    if (own_fd >= 0) {
+        close(own_fd);
     }
     return rc;
 }
@@ -203,6 +214,7 @@ static void start_worker(struct supervisor *s, uint64_t now_ms)
     if (rc == 0) {
         rc = child_spawn(&s->worker, &o, s->epoch.id, now_ms);
         tail_start(&s->tail);
+        s->degrade.worker_rung = s->degrade.ladder.rung;
     }
     if (rc != 0) {
         epoch_close(&s->epoch);
@@ -223,8 +235,9 @@ int launch_probe(struct supervisor *s, uint32_t device, uint64_t now_ms)
     snprintf(epoch, sizeof(epoch), "%llu", (unsigned long long)s->epoch.id);
     snprintf(index, sizeof(index), "%u", (unsigned)device);
     char kernel_flag[] = "--kernel-dir", *kernel_dir = s->cfg->v[CONFIG_kernel_dir].str;
-    char *argv[] = {name,  epoch_flag, epoch, device_flag,
-                    index, *kernel_dir ? kernel_flag : NULL, kernel_dir, NULL};
+    char *argv[] = {name,        epoch_flag, epoch,
+                    device_flag, index,      *kernel_dir ? kernel_flag : NULL,
+                    kernel_dir,  NULL};
     struct child_options o = {
         .process = {.path = path, .argv = argv, .oom_score_adj = WORKER_OOM_SCORE_ADJ},
         .reap_ms = s->options->reap_ms};
@@ -234,17 +247,18 @@ int launch_probe(struct supervisor *s, uint32_t device, uint64_t now_ms)
 }
 
 int launch_helper(struct supervisor *s, struct child *c, const char *role, const char *arg,
-                  uint64_t now_ms)
+                  const char *more, uint64_t now_ms)
 {
     if (!may_start(s)) {
         return -EBUSY;
     }
-    char path[SUPERVISOR_PATH_BYTES], copy[SUPERVISOR_PATH_BYTES], flag[16];
+    char path[SUPERVISOR_PATH_BYTES], copy[SUPERVISOR_PATH_BYTES], flag[16], text[128];
     char name[] = "rocmforge-probe";
     program_path(s, "probe", path, sizeof(path));
     snprintf(flag, sizeof(flag), "%s", role);
     snprintf(copy, sizeof(copy), "%s", arg);
-    char *argv[] = {name, flag, copy, NULL};
+    snprintf(text, sizeof(text), "%s", more ? more : "");
+    char *argv[] = {name, flag, copy, more ? text : NULL, NULL};
     struct child_options o = {
         .process = {.path = path, .argv = argv, .oom_score_adj = WORKER_OOM_SCORE_ADJ},
         .reap_ms = s->options->reap_ms};
@@ -259,8 +273,9 @@ void launch_due(struct supervisor *s, uint64_t now_ms)
     if (s->front.state == CHILD_NONE && now_ms >= s->front_at_ms) {
         start_front(s, now_ms);
     }
-    if (s->worker.state == CHILD_NONE && now_ms >= s->worker_at_ms && !is_gpu_stuck(s) &&
-        child_is_alive(&s->front) && s->front.state >= CHILD_GREETED) {
+    if (s->worker.state == CHILD_NONE && now_ms >= s->worker_at_ms &&
+        (!is_gpu_stuck(s) || degrade_is_cpu(s)) && child_is_alive(&s->front) &&
+        s->front.state >= CHILD_GREETED) {
         start_worker(s, now_ms);
     }
 }

@@ -24,9 +24,10 @@ MUST_CHECK int launch_epoch(struct supervisor *s, uint64_t now_ms);
 /* Starts front and worker when they are due. A worker is not started before the front has greeted,
  * nor while another process of ours hangs on the GPU. */
 void launch_due(struct supervisor *s, uint64_t now_ms);
-/* Starts rocmforge-probe in that role, with one argument (crash.c, monitor.c). 0 or -errno. */
+/* Starts rocmforge-probe in that role, with one argument and perhaps (not NULL) one more (crash.c,
+ * degrade.c, monitor.c). 0 or -errno. */
 MUST_CHECK int launch_helper(struct supervisor *s, struct child *c, const char *role,
-                             const char *arg, uint64_t now_ms);
+                             const char *arg, const char *more, uint64_t now_ms);
 /* Starts the probe for the worker's preflight. 0 or -errno; -EBUSY while one hangs on the GPU. */
 MUST_CHECK int launch_probe(struct supervisor *s, uint32_t device, uint64_t now_ms);
 

@@ -63,7 +63,7 @@ static void start(struct supervisor *s, uint64_t now_ms)
 {
     char pid[16];
     snprintf(pid, sizeof(pid), "%d", (int)s->worker.pid);
-    int rc = launch_helper(s, &s->monitor, "--watch", pid, now_ms);
+    int rc = launch_helper(s, &s->monitor, "--watch", pid, NULL, now_ms);
     if (rc != 0) {
         log_warn("the VRAM monitor cannot be started: %s", err_text(rc));
         s->watch.start_ms = now_ms + MONITOR_AGAIN_MS;

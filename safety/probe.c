@@ -3,6 +3,8 @@
  * for longer than the deadlines of the table. */
 #include "safety/probe.h"
 #include "safety/probe_vram.h"
+#include "safety/remember.h"
+#include "safety/report.h"
 #include "safety/reporter.h"
 #include "ipc/channel.h"
 #include "shared/clock.h"
@@ -299,6 +301,9 @@ int main(int argc, char **argv)
         return reporter_answer(argv[2]);
     } else if (argc == 3 && strcmp(argv[1], "--watch") == 0) { /* the same */
         return probe_vram_watch(topology_root(), (pid_t)strtol(argv[2], NULL, 10));
+    } else if (argc == 4 && strcmp(argv[1], "--remember") == 0) { /* the same */
+        int fd = report_open_dir(argv[2]); /* which makes the folder */
+        return fd >= 0 && remember_write(argv[2], argv[3]) == 0 ? EXIT_OK : EXIT_GENERAL;
     } else if (argc >= 3 && strcmp(argv[1], "report") == 0) { /* by the command line */
         return reporter_command(argv[2], argc - 3, argv + 3);
     }

@@ -3,6 +3,7 @@
 #include "safety/supervisor.h"
 #include "safety/crash.h"
 #include "safety/death.h"
+#include "safety/degrade.h"
 #include "safety/dialog.h"
 #include "safety/launch.h"
 #include "safety/monitor.h"
@@ -64,6 +65,7 @@ static void reload(struct supervisor *s, uint64_t now_ms)
         }
         policy_forgive(&s->front_policy);
         policy_forgive(&s->worker_policy);
+        degrade_reload(s, now_ms);
         s->front_at_ms = MIN(s->front_at_ms, now_ms);
         s->worker_at_ms = MIN(s->worker_at_ms, now_ms);
         log_info("settings and API keys are reloaded, generation %llu",
@@ -240,6 +242,7 @@ static void run_timers(struct supervisor *s, uint64_t now_ms)
     }
     launch_due(s, now_ms);
     monitor_tick(s, now_ms);
+    degrade_tick(s, now_ms);
     crash_tick(s, now_ms); /* after it: the next worker does not wait for a report */
     ping_systemd(s, now_ms);
 }
@@ -433,6 +436,7 @@ int supervisor_run(struct config *cfg, const struct supervisor_options *o)
     child_init(&s.clerk, "clerk", MSG_PROBE);
     child_init(&s.monitor, "monitor", MSG_PROBE);
     crash_init(&s);
+    degrade_start(&s, clock_ms());
     for (size_t i = 0; i < SUPERVISOR_MAX_STUCK; i++) {
         child_init(&s.stuck[i], "", MSG_WORKER);
     }

@@ -9,6 +9,7 @@
  *   launch.c      starting children: settings, epochs, programs
  *   dialog.c      what the children say, and our answers
  *   crash.c       crash reports
+ *   degrade.c     which settings the next worker gets, when the GPU fails
  *   death.c       a child died: whose fault, what the log and the gateway are told, when again
  *
  * An epoch is one pairing of a worker's life with a front's: rings, bells and status page are made
@@ -21,6 +22,7 @@
 #include "ipc/poison.h"
 #include "safety/child.h"
 #include "safety/epoch.h"
+#include "safety/ladder.h"
 #include "safety/listen.h"
 #include "safety/policy.h"
 #include "safety/vault.h"
@@ -86,6 +88,15 @@ struct monitor {
     bool is_spilled;   /* the log has been told */
 };
 
+/* degrade.c's. */
+struct degrade {
+    struct ladder ladder;
+    char key[33];         /* of the models, in the file that remembers */
+    bool is_dirty;        /* and is to be written */
+    uint32_t worker_rung; /* of the present worker */
+    bool had_gpu;         /* a worker was ready on the GPU */
+};
+
 struct supervisor {
     const struct supervisor_options *options;
     struct config *cfg;
@@ -130,6 +141,7 @@ struct supervisor {
     bool has_held;           /* while true the front is not read */
 
     struct crash crash;
+    struct degrade degrade;
     struct msg_tally tally;
 
     struct poison poison; /* what the gateway refuses, for its successor */

@@ -159,9 +159,9 @@ static void an_echo_is_heard_once(struct rig *r)
     rig_worker_kill(r, 1000);
 }
 
-static void put_models(struct rig *r, const char *profile, uint64_t bytes)
+static void put_models(struct rig *r, const char *profile, int64_t created)
 {
-    struct msg_model m = {.n_models = 1, .n_vocab = 1000, .n_ctx = 4096, .bytes = bytes};
+    struct msg_model m = {.n_models = 1, .n_vocab = 1000, .n_ctx = 4096, .created = created};
     snprintf(m.name, sizeof(m.name), "tiny");
     snprintf(m.device, sizeof(m.device), "the %s", profile);
     snprintf(m.profile, sizeof(m.profile), "%s", profile);

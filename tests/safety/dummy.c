@@ -30,6 +30,7 @@ static uint64_t epoch;
 static int listeners[LIMIT_CHANNEL_FDS], n_listeners;
 static struct status_page *page;
 static int request_bell = -1;
+static bool is_cpu; /* the configuration says so */
 static struct ring ring; /* requests: the gateway produces, the worker consumes */
 static volatile sig_atomic_t told_to_end;
 
@@ -95,6 +96,7 @@ static void on_config(struct channel_msg *m)
         keys[n > 0 ? n : 0] = '\0';
         keys[strcspn(keys, "\n")] = '\0';
     }
+    is_cpu = strcmp(cfg.v[CONFIG_device].str, "cpu") == 0;
     say("config %llu queue_size=%s keys=%s", (unsigned long long)c.generation,
         cfg.v[CONFIG_queue_size].str, keys);
     config_finish(&cfg);
@@ -235,7 +237,7 @@ static void run_worker_attached(void)
     is_loaded = true;
     status_beat(page, STATUS_LOADING);
     misbehave_loading();
-    if (does("preflight")) {
+    if (does("preflight") && !is_cpu) {
         struct msg_preflight p = {.device = 1};
         status_beat(page, STATUS_PREFLIGHT);
         send_message(MSG_PREFLIGHT, &p, sizeof(p), NULL, 0);

@@ -96,14 +96,14 @@ static void unmount_file_system(pid_t pid)
     CHECK(umount2(mount_dir, MNT_DETACH) == 0);
 }
 
-static void start(const char *worker)
+static void start(const char *worker, const char *fallback)
 {
     char path[160];
     snprintf(path, sizeof(path), "%s/x", mount_dir);
     setenv("DUMMY_STUCK", path, 1);
     rig_plan("", worker);
-    const char *args[] = {"--stall-ms", "200", "--reap-ms", "300", "serve",
-                          "--port",     "0",   "-m",        "x",   NULL};
+    const char *args[] = {"--stall-ms", "200", "--reap-ms",      "300",    "serve", "--port", "0",
+                          "-m",         "x",   "--cpu-fallback", fallback, NULL};
     rig_start(&r, args);
 }
 
@@ -111,7 +111,7 @@ static void start(const char *worker)
 static void test_cpu_worker(void)
 {
     pid_t fs = mount_file_system();
-    start("");
+    start("", "always");
     rig_expect(&r, "@worker ready 1");
     pid_t stuck = (pid_t)rig_number(&r, "pid ");
     rig_expect(&r, "cannot be killed: the kernel holds it (state D)");
@@ -130,7 +130,7 @@ static void test_cpu_worker(void)
 static void test_gpu_worker(void)
 {
     pid_t fs = mount_file_system();
-    start("preflight");
+    start("preflight", "load");
     rig_expect(&r, "@worker ready 1");
     rig_expect(&r, "no process of ours touches the GPU until it is gone");
     rig_expect(&r, "@gateway detach 1 gpu_stalled retry 0");
@@ -143,11 +143,27 @@ static void test_gpu_worker(void)
     unmount_file_system(fs);
 }
 
+/* Where the CPU may take over, it does, while nobody touches the GPU. */
+static void test_cpu_takes_over(void)
+{
+    pid_t fs = mount_file_system();
+    start("preflight", "always");
+    rig_expect(&r, "@worker ready 1");
+    pid_t stuck = (pid_t)rig_number(&r, "pid ");
+    rig_expect(&r, "the next worker runs on rung 'cpu'");
+    rig_expect(&r, "worker is ready: epoch 2");
+    CHECK(rig_is_alive(stuck));
+    CHECK(kill(fs, SIGUSR1) == 0);
+    rig_expect(&r, "is gone at last");
+    rig_stop(&r);
+    unmount_file_system(fs);
+}
+
 /* The server can be ended all the same. */
 static void test_stop_while_stuck(void)
 {
     pid_t fs = mount_file_system();
-    start("preflight");
+    start("preflight", "load");
     rig_expect(&r, "cannot be killed");
     uint64_t t0 = clock_ms();
     CHECK(kill(r.pid, SIGTERM) == 0);
@@ -163,6 +179,7 @@ int main(int argc, char **argv)
     CHECK(mkdir(mount_dir, 0755) == 0);
     test_cpu_worker();
     test_gpu_worker();
+    test_cpu_takes_over();
     test_stop_while_stuck();
     CHECK(rmdir(mount_dir) == 0);
     rig_clean();
