@@ -36,8 +36,7 @@ static bool has_type(const json_t *block, const char *type)
 
 static int unsupported(struct request_err *e, const char *place)
 {
-    request_refuse(e, place, "has a type that is not supported");
-    return e->err.code = ERR_UNSUPPORTED;
+    return request_unsupported(e, place, "has a type that is not supported");
 }
 
 /* A string, or an array of text blocks: one string. */

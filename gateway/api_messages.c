@@ -435,5 +435,5 @@ static void start(struct exchange *x, struct request *q, const struct msg_model 
 
 void api_messages(struct exchange *x)
 {
-    ask(x, REQUEST_MESSAGES, start, NULL);
+    ask(x, REQUEST_ANTHROPIC, start, NULL);
 }

@@ -1,6 +1,7 @@
 /* JSON bodies, by the table of field.def. Pure; runs on the gateway's loop. Invariant: a number
  * that leaves here is within its declared range. */
 #include "gateway/anthropic.h"
+#include "gateway/form.h"
 #include "gateway/prompt.h"
 #include "shared/num.h"
 
@@ -24,8 +25,7 @@ enum {
 
 typedef int field_fn(struct request *r, const json_t *v, struct request_err *e);
 static field_fn read_max_tokens, read_seed, read_stop, read_logit_bias, read_logprobs,
-    read_stream_options, read_response_format, read_json_schema, read_tool_choice,
-    read_reasoning_format;
+    read_stream_options;
 
 enum field_kind { FIELD_NUM, FIELD_INT, FIELD_BOOL, FIELD_TEXT, FIELD_FN, FIELD_OFF };
 
@@ -81,7 +81,7 @@ int request_refuse(struct request_err *e, const char *param, const char *fmt, ..
     return err_set(&e->err, ERR_BAD_FIELD, "field '%s' %.200s", e->param, what);
 }
 
-static const char *type_name(const json_t *v)
+const char *request_type_name(const json_t *v)
 {
     switch (v ? json_typeof(v) : JSON_NULL) {
     case JSON_OBJECT:
@@ -127,7 +127,7 @@ static int out_of_range(struct request_err *e, const struct field *f, const json
     return request_refuse(e, f->name, "is %s, allowed %.10g to %.10g", text, f->min, f->max);
 }
 
-static int unsupported(struct request_err *e, const char *param, const char *what)
+int request_unsupported(struct request_err *e, const char *param, const char *what)
 {
     request_refuse(e, param, "%s", what);
     return e->err.code = ERR_UNSUPPORTED;
@@ -149,7 +149,7 @@ static int read_field(struct request *r, const struct field *f, const json_t *v,
     switch (f->kind) {
     case FIELD_NUM: {
         if (!json_is_number(v)) {
-            return request_refuse(e, f->name, "is %s, wanted a number", type_name(v));
+            return request_refuse(e, f->name, "is %s, wanted a number", request_type_name(v));
         }
         double d = json_number_value(v);
         if (!(d >= f->min && d <= f->max)) {
@@ -162,7 +162,7 @@ static int read_field(struct request *r, const struct field *f, const json_t *v,
         int64_t i;
         if (!as_integer(v, &i)) {
             return request_refuse(e, f->name, "is %s, wanted a whole number",
-                                  json_is_real(v) ? "a fraction" : type_name(v));
+                                  json_is_real(v) ? "a fraction" : request_type_name(v));
         }
         if ((double)i < f->min || (double)i > f->max) {
             return out_of_range(e, f, v);
@@ -172,7 +172,7 @@ static int read_field(struct request *r, const struct field *f, const json_t *v,
     }
     case FIELD_BOOL: {
         if (!json_is_boolean(v)) {
-            return request_refuse(e, f->name, "is %s, wanted true or false", type_name(v));
+            return request_refuse(e, f->name, "is %s, wanted true or false", request_type_name(v));
         }
         bool b = json_is_true(v);
         memcpy(member, &b, sizeof(b));
@@ -180,7 +180,7 @@ static int read_field(struct request *r, const struct field *f, const json_t *v,
     }
     case FIELD_TEXT: {
         if (!json_is_string(v)) {
-            return request_refuse(e, f->name, "is %s, wanted a string", type_name(v));
+            return request_refuse(e, f->name, "is %s, wanted a string", request_type_name(v));
         }
         struct request_text t = {json_string_value(v), json_string_length(v)};
         if ((double)t.n > f->max) {
@@ -190,7 +190,7 @@ static int read_field(struct request *r, const struct field *f, const json_t *v,
         return 0;
     }
     case FIELD_OFF:
-        return is_off(v) ? 0 : unsupported(e, f->name, "is not supported");
+        return is_off(v) ? 0 : request_unsupported(e, f->name, "is not supported");
     default:
         return f->read(r, v, e);
     }
@@ -213,7 +213,7 @@ static int read_seed(struct request *r, const json_t *v, struct request_err *e)
 {
     int64_t i;
     if (!as_integer(v, &i)) {
-        return request_refuse(e, "seed", "is %s, wanted a whole number", type_name(v));
+        return request_refuse(e, "seed", "is %s, wanted a whole number", request_type_name(v));
     }
     r->has_seed = i != -1; /* -1 asks for a random one, as with llama-server */
     r->seed = (uint64_t)i;
@@ -231,7 +231,7 @@ static int read_stop(struct request *r, const json_t *v, struct request_err *e)
         char param[REQUEST_PARAM_BYTES];
         snprintf(param, sizeof(param), json_is_array(v) ? "stop[%zu]" : "stop", i);
         if (!json_is_string(s)) {
-            return request_refuse(e, param, "is %s, wanted a string", type_name(s));
+            return request_refuse(e, param, "is %s, wanted a string", request_type_name(s));
         }
         size_t len = json_string_length(s);
         if (len < 1 || len > LIMIT_STOP_BYTES) {
@@ -247,7 +247,8 @@ static int read_stop(struct request *r, const json_t *v, struct request_err *e)
 static int read_logit_bias(struct request *r, const json_t *v, struct request_err *e)
 {
     if (!json_is_object(v)) {
-        return request_refuse(e, "logit_bias", "is %s, wanted an object of id: bias", type_name(v));
+        return request_refuse(e, "logit_bias", "is %s, wanted an object of id: bias",
+                              request_type_name(v));
     }
     if (json_object_size(v) > LIMIT_LOGIT_BIAS) {
         return request_refuse(e, "logit_bias", "has %zu entries, allowed %d", json_object_size(v),
@@ -280,7 +281,7 @@ static int read_logprobs(struct request *r, const json_t *v, struct request_err 
         return 0;
     }
     if (r->api == REQUEST_CHAT) {
-        return request_refuse(e, "logprobs", "is %s, wanted true or false", type_name(v));
+        return request_refuse(e, "logprobs", "is %s, wanted true or false", request_type_name(v));
     }
     if (!as_integer(v, &i) || i < 0 || i > LIMIT_TOP_LOGPROBS) {
         return request_refuse(e, "logprobs", "is not a whole number from 0 to %d",
@@ -294,104 +295,14 @@ static int read_logprobs(struct request *r, const json_t *v, struct request_err 
 static int read_stream_options(struct request *r, const json_t *v, struct request_err *e)
 {
     if (!json_is_object(v)) {
-        return request_refuse(e, "stream_options", "is %s, wanted an object", type_name(v));
+        return request_refuse(e, "stream_options", "is %s, wanted an object", request_type_name(v));
     }
     const json_t *usage = json_object_get(v, "include_usage");
     if (usage && !json_is_boolean(usage) && !json_is_null(usage)) {
         return request_refuse(e, "stream_options.include_usage", "is %s, wanted true or false",
-                              type_name(usage));
+                              request_type_name(usage));
     }
     r->wants_usage = json_is_true(usage);
-    return 0;
-}
-
-static int read_json_schema(struct request *r, const json_t *v, struct request_err *e)
-{
-    if (!json_is_object(v)) {
-        return request_refuse(e, "json_schema", "is %s, wanted an object", type_name(v));
-    }
-    r->schema = v;
-    return 0;
-}
-
-/* OpenAI's forms, and llama-server's, which has the schema beside the type. */
-static int read_response_format(struct request *r, const json_t *v, struct request_err *e)
-{
-    const char *type = json_string_value(json_object_get(v, "type"));
-    if (!type) {
-        return request_refuse(e, "response_format", "has no type");
-    }
-    if (strcmp(type, "text") == 0) {
-        return 0;
-    }
-    bool is_schema = strcmp(type, "json_schema") == 0;
-    if (!is_schema && strcmp(type, "json_object") != 0) {
-        return unsupported(e, "response_format",
-                           "has a type that is none of text, json_object, json_schema");
-    }
-    const json_t *schema = json_object_get(json_object_get(v, "json_schema"), "schema");
-    schema = schema ? schema : json_object_get(v, "schema");
-    if ((is_schema || schema) && !json_is_object(schema)) {
-        return request_refuse(e, "response_format", "has no schema");
-    }
-    r->schema = schema;
-    r->wants_object = !schema;
-    return 0;
-}
-
-/* The template shows the tools and the model decides; or it has to call one, or that one. */
-static int read_tool_choice(struct request *r, const json_t *v, struct request_err *e)
-{
-    const char *word = json_string_value(v);
-    const json_t *name = json_object_get(json_object_get(v, "function"), "name");
-    r->hides_tools = word && strcmp(word, "none") == 0;
-    r->must_call = (word && strcmp(word, "required") == 0) || json_is_string(name);
-    r->must_call_name = json_string_value(name);
-    return r->hides_tools || r->must_call || (word && strcmp(word, "auto") == 0)
-               ? 0
-               : request_refuse(e, "tool_choice",
-                                "is none of auto, none, required, and names no function");
-}
-
-/* The schema of an answer that calls a tool: one of them, or the one that is named. */
-static int force_call(struct request *r, struct request_err *e)
-{
-    struct buf *b = &r->call_schema;
-    size_t n = 0;
-    buf_str(b, "{\"anyOf\":[");
-    for (size_t i = 0; i < json_array_size(r->tools); i++) {
-        const json_t *f = json_object_get(json_array_get(r->tools, i), "function");
-        const json_t *name = json_object_get(f, "name");
-        const json_t *parameters = json_object_get(f, "parameters");
-        if (!json_is_string(name) ||
-            (r->must_call_name && strcmp(json_string_value(name), r->must_call_name) != 0)) {
-            continue;
-        }
-        buf_str(b, n++ ? ",{" : "{");
-        buf_str(b, "\"type\":\"object\",\"properties\":{\"name\":{\"const\":");
-        json_put_value(b, name);
-        buf_str(b, "},\"arguments\":");
-        if (json_is_object(parameters)) {
-            json_put_value(b, parameters);
-        } else {
-            buf_str(b, "{\"type\":\"object\"}");
-        }
-        buf_str(b, "},\"required\":[\"name\",\"arguments\"]}");
-    }
-    buf_str(b, "]}");
-    return n == 0      ? request_refuse(e, "tool_choice", "wants a call, but there is no such tool")
-           : b->failed ? err_set(&e->err, -ENOMEM, "while reading tools")
-                       : 0;
-}
-
-/* llama-server's words; all but "none" give it apart. */
-static int read_reasoning_format(struct request *r, const json_t *v, struct request_err *e)
-{
-    const char *word = json_string_value(v);
-    if (!word) {
-        return request_refuse(e, "reasoning_format", "is %s, wanted a string", type_name(v));
-    }
-    r->splits_reasoning = strcmp(word, "none") != 0;
     return 0;
 }
 
@@ -429,20 +340,9 @@ static int check_together(struct request *r, struct request_err *e)
         }
         break;
     }
-    int rc = r->must_call ? force_call(r, e) : 0;
+    int rc = form_check(r, e);
     if (rc < 0) {
         return rc;
-    }
-    bool has_schema = r->schema || r->wants_object;
-    if (r->must_call && (has_schema || r->grammar.n > 0)) {
-        return request_refuse(e, "tool_choice", "that wants a call cannot stand beside a schema");
-    }
-    has_schema = has_schema || r->must_call;
-    if (r->grammar.n > 0 && has_schema) {
-        return request_refuse(e, "grammar", "cannot stand beside a schema");
-    }
-    if ((r->grammar.n > 0 || has_schema) && r->ignores_eos) {
-        return request_refuse(e, "ignore_eos", "cannot stand beside a grammar or schema");
     }
     if (r->best_of > 0 && r->best_of < r->n) {
         return request_refuse(e, "best_of", "is less than n");
@@ -461,7 +361,7 @@ int request_parse(enum request_api api, const char *body, size_t n, struct reque
                   struct request_err *e)
 {
     *e = (struct request_err){0};
-    bool is_messages = api == REQUEST_MESSAGES;
+    bool is_messages = api == REQUEST_ANTHROPIC;
     struct request r = {.api = is_messages ? REQUEST_CHAT : api};
     buf_init(&r.messages, LIMIT_BULK_BYTES / 2);
     buf_init(&r.logit_bias, 0);
@@ -472,7 +372,8 @@ int request_parse(enum request_api api, const char *body, size_t n, struct reque
         return rc;
     }
     if (!json_is_object(r.json)) {
-        rc = err_set(&e->err, ERR_BAD_JSON, "it is %s, wanted an object", type_name(r.json));
+        rc =
+            err_set(&e->err, ERR_BAD_JSON, "it is %s, wanted an object", request_type_name(r.json));
     } else if (is_messages) {
         json_t *chat = NULL;
         rc = anthropic_translate(r.json, &chat, e);
@@ -574,27 +475,7 @@ void request_encode(const struct request *r, size_t i, uint32_t model, uint64_t 
     for (size_t s = 0; s < r->n_stops; s++, m.n_sections++) {
         msg_put_section(ret, MSG_STOP, (uint32_t)s, r->stops[s].data, r->stops[s].n);
     }
-    if (r->grammar.n > 0) {
-        msg_put_section(ret, MSG_GRAMMAR, 0, r->grammar.data, r->grammar.n);
-        m.n_sections++;
-    }
-    if (r->call_schema.len) {
-        msg_put_section(ret, MSG_SCHEMA, 0, r->call_schema.data, r->call_schema.len);
-        m.n_sections++;
-    }
-    if (r->schema || r->wants_object) {
-        struct buf json;
-        buf_init(&json, LIMIT_BULK_BYTES / 2);
-        if (r->schema) {
-            json_put_value(&json, r->schema);
-        } else {
-            buf_str(&json, "{\"type\":\"object\"}");
-        }
-        msg_put_section(ret, MSG_SCHEMA, 0, json.data, json.len);
-        ret->failed |= json.failed;
-        buf_finish(&json);
-        m.n_sections++;
-    }
+    m.n_sections += form_encode(r, ret);
     if (r->logit_bias.len) {
         msg_put_section(ret, MSG_LOGIT_BIAS, 0, r->logit_bias.data, r->logit_bias.len);
         m.n_sections++;

@@ -13,7 +13,7 @@ enum request_api {
     REQUEST_DETOKENIZE = 8,
     REQUEST_MODEL = 16, /* load or unload */
     REQUEST_TEMPLATE = 32,
-    REQUEST_MESSAGES = 64, /* Anthropic's chat: it becomes a REQUEST_CHAT */
+    REQUEST_ANTHROPIC = 64, /* Anthropic's chat: it becomes a REQUEST_CHAT */
 };
 
 enum { REQUEST_PARAM_BYTES = 80 };
@@ -73,6 +73,10 @@ void request_finish(struct request *r);
 void request_encode(const struct request *r, size_t i, uint32_t model, uint64_t seed,
                     struct buf *ret);
 
+/* For those who read fields: "an object", "null", ...; */
+const char *request_type_name(const json_t *v);
+/* ERR_UNSUPPORTED for a field that is not supported, or not so; */
+int request_unsupported(struct request_err *e, const char *param, const char *what);
 /* Fills e: ERR_BAD_FIELD, naming the field by its place. */
 int request_refuse(struct request_err *e, const char *param, const char *fmt, ...)
     PRINTF_LIKE(3, 4);

@@ -204,23 +204,23 @@ static const struct {
                "\"json_schema\":{}}",
      ERR_BAD_FIELD, "tool_choice"},
     {C, CHAT_BODY ",\"functions\":[{}]}", ERR_UNSUPPORTED, "functions"},
-    {REQUEST_MESSAGES, "{}", ERR_BAD_FIELD, "max_tokens"},
-    {REQUEST_MESSAGES, "{\"max_tokens\":5}", ERR_BAD_FIELD, "messages"},
-    {REQUEST_MESSAGES, "{\"max_tokens\":5,\"messages\":[{\"role\":\"system\",\"content\":\"x\"}]}",
+    {REQUEST_ANTHROPIC, "{}", ERR_BAD_FIELD, "max_tokens"},
+    {REQUEST_ANTHROPIC, "{\"max_tokens\":5}", ERR_BAD_FIELD, "messages"},
+    {REQUEST_ANTHROPIC, "{\"max_tokens\":5,\"messages\":[{\"role\":\"system\",\"content\":\"x\"}]}",
      ERR_BAD_FIELD, "messages[0]"},
-    {REQUEST_MESSAGES,
+    {REQUEST_ANTHROPIC,
      "{\"max_tokens\":5,\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image\"}]}]}",
      ERR_UNSUPPORTED, "messages[0].content[0]"},
-    {REQUEST_MESSAGES,
+    {REQUEST_ANTHROPIC,
      "{\"max_tokens\":5,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"system\":7}",
      ERR_BAD_FIELD, "system"},
-    {REQUEST_MESSAGES,
+    {REQUEST_ANTHROPIC,
      "{\"max_tokens\":5,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"tools\":[{}]}",
      ERR_BAD_FIELD, "tools[0]"},
-    {REQUEST_MESSAGES,
+    {REQUEST_ANTHROPIC,
      "{\"max_tokens\":5,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"tool_choice\":{}}",
      ERR_BAD_FIELD, "tool_choice"},
-    {REQUEST_MESSAGES,
+    {REQUEST_ANTHROPIC,
      "{\"max_tokens\":5,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"temperature\":9}",
      ERR_BAD_FIELD, "temperature"},
     {REQUEST_TOKENIZE, "{}", ERR_BAD_FIELD, "content"},
@@ -362,7 +362,7 @@ static void messages_for_the_worker(void)
     buf_finish(&b);
 
     encode(
-        REQUEST_MESSAGES,
+        REQUEST_ANTHROPIC,
         "{\"model\":\"m\",\"max_tokens\":7,\"system\":[{\"type\":\"text\",\"text\":\"be\"}],"
         "\"stop_sequences\":[\"s\"],\"n\":5,\"top_k\":3,\"messages\":[{\"role\":\"user\","
         "\"content\":"
