@@ -318,9 +318,6 @@ static int open_parts(struct engine *en, const char *path, struct err *e)
     err = err < 0 ? err
                   : weights_open(&en->weights, &en->program, o->isa, en->pool, o->stores,
                                  en->info.fingerprint, o->progress, o->progress_arg, e);
-    if (err == 0 && en->weights.map) { /* or each weight would stand in memory twice */
-        gguf_let_go(&en->gguf);
-    }
     err = err < 0 ? err : program_compile(&en->program);
     err = err < 0 ? err
                   : program_link(&en->program, o->max_rows, o->max_logits, en->info.n_ctx, n_threads);

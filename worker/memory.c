@@ -122,3 +122,12 @@ size_t memory_make_huge(char *map, size_t bytes)
     }
     return madvise(map, bytes, MADV_COLLAPSE) == 0 ? bytes : 0;
 }
+
+void memory_let_go(const void *map, size_t bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)map;
+    uintptr_t first = num_pad(from, page), end = (from + bytes) & ~(page - 1);
+    if (first < end) { /* advice; it may fail for locked pages */
+        madvise((void *)first, end - first, MADV_DONTNEED);
+    }
+}

@@ -108,8 +108,10 @@ static size_t pack(struct program *p, char *map, size_t bytes, struct pool *pool
                 ready = to;
             }
             matmul_pack(w, map + at, pool);
+            size_t file_bytes = w->row_bytes * (size_t)w->n_rows;
+            memory_let_go(w->data, file_bytes); /* or each weight would stand in memory twice */
             at = end;
-            done += w->row_bytes * (uint64_t)w->n_rows;
+            done += file_bytes;
         }
         if (progress) {
             progress(progress_arg, done, total);
