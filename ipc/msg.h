@@ -112,6 +112,12 @@ struct msg_vram {
     char gfx[16];
 };
 
+/* From the monitor: the machine is about to sleep, or woke. From the supervisor: no worker holds the card,
+ * the machine may sleep. */
+struct msg_sleep {
+    uint64_t begins;
+};
+
 struct msg_preflight {
     uint32_t device; /* index */
     uint32_t reserved;

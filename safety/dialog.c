@@ -350,6 +350,9 @@ static void handle(struct supervisor *s, struct child *c, struct channel_msg *m,
     case MSG_STAGE:
         on_stage(m);
         break;
+    case MSG_SLEEP:
+        monitor_slept(s, m, now_ms);
+        break;
     case MSG_VRAM:
         monitor_saw(s, m, now_ms);
         break;

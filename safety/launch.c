@@ -273,7 +273,7 @@ void launch_due(struct supervisor *s, uint64_t now_ms)
     if (s->front.state == CHILD_NONE && now_ms >= s->front_at_ms) {
         start_front(s, now_ms);
     }
-    if (s->worker.state == CHILD_NONE && now_ms >= s->worker_at_ms &&
+    if (s->worker.state == CHILD_NONE && now_ms >= s->worker_at_ms && !s->watch.is_asleep &&
         (!is_gpu_stuck(s) || degrade_is_cpu(s)) && child_is_alive(&s->front) &&
         s->front.state >= CHILD_GREETED) {
         start_worker(s, now_ms);

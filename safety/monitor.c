@@ -51,8 +51,24 @@ void monitor_saw(struct supervisor *s, const struct channel_msg *m, uint64_t now
     monitor_tell(s, now_ms);
 }
 
+void monitor_slept(struct supervisor *s, const struct channel_msg *m, uint64_t now_ms)
+{
+    struct msg_sleep sleep;
+    memcpy(&sleep, m->payload, sizeof(sleep));
+    s->watch.is_asleep = sleep.begins != 0;
+    s->watch.owes_word = s->watch.is_asleep;
+    if (s->watch.is_asleep) {
+        log_info("the machine is about to sleep: the models leave the GPU");
+        child_end(&s->worker, CHILD_GRACE_MS, now_ms);
+    } else {
+        log_info("the machine is awake: the models come back");
+        s->worker_at_ms = MIN(s->worker_at_ms, now_ms);
+    }
+}
+
 void monitor_died(struct supervisor *s, uint64_t now_ms)
 {
+    s->watch.is_asleep = s->watch.owes_word = false; /* nobody would say that it woke */
     bool is_of_this = s->watch.worker == s->worker.pid;
     s->watch.start_ms = is_of_this ? now_ms + MONITOR_AGAIN_MS : now_ms;
     s->watch.last.is_watched = 0;
@@ -76,13 +92,20 @@ static void start(struct supervisor *s, uint64_t now_ms)
 void monitor_tick(struct supervisor *s, uint64_t now_ms)
 {
     struct child *m = &s->monitor;
-    bool is_wanted =
-        s->phase == SUPERVISOR_SERVING && child_is_alive(&s->worker) && s->worker.holds_gpu;
+    bool is_wanted = s->phase == SUPERVISOR_SERVING &&
+                     (s->watch.is_asleep || (child_is_alive(&s->worker) && s->worker.holds_gpu));
+    if (s->watch.owes_word && s->worker.state == CHILD_NONE && child_is_alive(m)) {
+        struct msg_sleep sleep = {.begins = 1};
+        s->watch.owes_word = false;
+        dialog_say(s, m, MSG_SLEEP, &sleep, sizeof(sleep), NULL, 0, now_ms);
+    }
     if (m->state == CHILD_NONE) {
         if (is_wanted && now_ms >= s->watch.start_ms) {
             start(s, now_ms);
         }
-    } else if (child_is_alive(m) && (!is_wanted || s->watch.worker != s->worker.pid)) {
+    } else if (child_is_alive(m) &&
+               (!is_wanted || (!s->watch.is_asleep && s->watch.worker != s->worker.pid &&
+                               child_is_alive(&s->worker)))) {
         child_end(m, CHILD_LAST_MS, now_ms);
     } else if (child_is_alive(m) && now_ms - s->watch.heard_ms > MONITOR_SILENCE_MS) {
         child_condemn(m, now_ms, "it said nothing for %.1f s",

@@ -1,6 +1,7 @@
 /* The monitor (see probe_vram.h). One thread; blocks as the driver's files do. */
 #include "safety/probe_vram.h"
 #include "ipc/channel.h"
+#include "safety/probe_sleep.h"
 #include "shared/clock.h"
 
 #include <dirent.h>
@@ -141,11 +142,29 @@ static int greet(struct channel *c)
     return rc;
 }
 
+/* What the supervisor and logind have to say. */
+static int listen_to(struct channel *c)
+{
+    static struct channel_msg in;
+    int rc;
+    while ((rc = channel_recv(c, &in)) == 1) {
+        if (in.type == MSG_SLEEP) {
+            sleep_release();
+        }
+        channel_msg_finish(&in);
+    }
+    enum sleep_news news = rc == 0 ? sleep_process() : SLEEP_NONE;
+    if (news != SLEEP_NONE) {
+        struct msg_sleep m = {.begins = news == SLEEP_BEGINS};
+        rc = channel_send(c, MSG_SLEEP, 0, &m, sizeof(m), NULL, 0);
+    }
+    return rc;
+}
+
 int probe_vram_watch(const char *root, pid_t worker)
 {
     struct gpu gpus[TOPOLOGY_MAX_GPUS];
     struct channel c;
-    static struct channel_msg in;
     int n = topology_read(root, gpus);
     if (greet(&c) != 0) {
         return EXIT_PARENT_DIED;
@@ -154,6 +173,7 @@ int probe_vram_watch(const char *root, pid_t worker)
         return EXIT_GPU_DEVICE;
     }
     const struct gpu *g = &gpus[topology_choose(gpus, n)];
+    (void)!sleep_open(); /* without it nothing is announced */
     for (uint64_t due_ms = clock_ms();; due_ms += PERIOD_MS) {
         struct vram_sample s;
         if (probe_vram_read(root, g, worker, &s) != 0) {
@@ -174,13 +194,11 @@ int probe_vram_watch(const char *root, pid_t worker)
         uint64_t now_ms = clock_ms();
         due_ms = MAX(due_ms, now_ms); /* after a sleep of the machine: once, not for every second */
         while (now_ms < due_ms + PERIOD_MS) {
-            struct pollfd p = {.fd = c.fd, .events = POLLIN};
-            if (poll(&p, 1, (int)(due_ms + PERIOD_MS - now_ms)) > 0) {
-                rc = channel_recv(&c, &in);
-                if (rc < 0) {
-                    return EXIT_PARENT_DIED;
-                }
-                channel_msg_finish(&in);
+            struct pollfd p[] = {{.fd = c.fd, .events = POLLIN},
+                                 {.fd = sleep_fd(), .events = POLLIN}};
+            (void)poll(p, COUNT_OF(p), (int)(due_ms + PERIOD_MS - now_ms));
+            if (listen_to(&c) != 0) {
+                return EXIT_PARENT_DIED;
             }
             now_ms = clock_ms();
         }

@@ -86,6 +86,8 @@ struct monitor {
     uint64_t start_ms; /* not started before */
     pid_t worker;      /* that it looks at */
     bool is_spilled;   /* the log has been told */
+    bool is_asleep;    /* the machine is, or is about to be: no worker is started */
+    bool owes_word;    /* the monitor waits to hear that no worker holds the card */
 };
 
 /* degrade.c's. */

@@ -2,7 +2,8 @@
 programs, with what was measured beside the bound.
 
     python3 tests/faults/matrix.py BIN              everything that runs here
-    python3 tests/faults/matrix.py BIN --quick      without the rows that wait for long deadlines
+    python3 tests/faults/matrix.py BIN --quick      without the rows that take long, and without running
+                                                    again what tests of the suite show
     python3 tests/faults/matrix.py BIN --rows 1,13  only these
     --times    how long each row took stands before it
     --strict   a row that behaves but is later than its bound counts as failed: for a quiet machine
@@ -27,9 +28,11 @@ TESTED = {}  # what a test of the suite said; one may stand for several rows
 
 
 class Row:
-    def __init__(self, number, fault, injected, bound, run, slow=False, promise=None, reason=None):
+    def __init__(self, number, fault, injected, bound, run, slow=False, promise=None, reason=None,
+                 test=None):
         self.number, self.fault, self.injected, self.bound = number, fault, injected, bound
         self.run, self.slow, self.promise, self.reason = run, slow, promise, reason
+        self.test = test
 
 
 def row(number, fault, injected, bound=None, slow=False, promise=None):
@@ -55,7 +58,7 @@ def tested(number, fault, injected, bound, test, slow=False):
         if 'Skipped' in out.stdout:
             raise Skip(f'{test} was skipped')
         return None, f'by {test}'
-    ROWS.append(Row(number, fault, injected, bound, run, slow))
+    ROWS.append(Row(number, fault, injected, bound, run, slow, test=test))
 
 
 def absent(number, fault, reason):
@@ -112,7 +115,7 @@ def main():
     import rows_client, rows_file, rows_gateway, rows_gpu, rows_machine, rows_worker  # noqa: F401,E401
     check_readme()
     wanted = args.rows.split(',') if args.rows else None
-    counts = {'holds': 0, 'late': 0, 'FAILED': 0, 'not here': 0}
+    counts = {'holds': 0, 'late': 0, 'FAILED': 0, 'not here': 0, 'suite': 0}
     failures = []
     begin = time.monotonic()
     print(f'{"ROW":<5}{"FAULT":<44}{"INJECTED":<42}{"BOUND":>8}{"MEASURED":>10}  VERDICT')
@@ -120,7 +123,10 @@ def main():
         if (wanted and r.number not in wanted) or (args.quick and r.slow):
             continue
         at = time.monotonic()
-        verdict, measured, note = run_row(r, args.bin)
+        if args.quick and r.test:
+            verdict, measured, note = 'suite', None, f'by {r.test}'
+        else:
+            verdict, measured, note = run_row(r, args.bin)
         if args.times:
             print(f'{time.monotonic() - at:6.1f} s ', end='')
         counts[verdict] += 1
@@ -133,7 +139,7 @@ def main():
     for r, note in failures:
         print(f'\n--- row {r.number}: {r.fault}\n{note}')
     print(f'\n{counts["holds"]} hold, {counts["late"]} late, {counts["FAILED"]} failed, '
-          f'{counts["not here"]} did not run here; {time.monotonic() - begin:.0f} s')
+          f'{counts["suite"]} are left to the suite, {counts["not here"]} did not run here; {time.monotonic() - begin:.0f} s')
     sys.exit(1 if counts['FAILED'] or (args.strict and counts['late']) else 0)
 
 

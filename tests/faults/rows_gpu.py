@@ -3,6 +3,7 @@ double that fails as it is told (tests/rig/hip_double.h), the kernels on the emu
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,7 +41,8 @@ def faulty(bin_dir, rule, *args):
         return stream.resumed(at), s.log_text()
 
 
-@row('6', "abort() with ROCm's text of a GPU fault", 'the runtime aborts in a kernel', 3)
+@row('6', "abort() with ROCm's text of a GPU fault", 'the runtime aborts in a kernel', 3,
+     slow=True)
 def aborted(bin_dir):
     took, log = faulty(bin_dir, 'abort@gemv_q8_0:20')
     check('Memory access fault by GPU' in log, "the runtime's text is kept")
@@ -230,6 +232,62 @@ def monitor_hangs(bin_dir):
         check_equal(s.worker(), worker, 'the worker computes on')
         wait_vram(s, lambda v: v[0]['is_watched'], 60)
         return took
+
+
+class Bus:
+    """A system bus with a logind of our own."""
+
+    def __init__(self, bin_dir, folder):
+        logind = os.path.join(os.path.dirname(os.path.abspath(bin_dir)), 'tests', 'fake_logind')
+        if not shutil.which('dbus-daemon') or not os.path.exists(logind):
+            raise Skip('needs dbus-daemon and libsystemd')
+        config = os.path.join(folder, 'bus.conf')
+        with open(config, 'w') as f:
+            f.write(f'<busconfig><type>session</type><listen>unix:path={folder}/bus</listen>'
+                    '<policy context="default"><allow send_destination="*"/><allow own="*"/>'
+                    '<allow send_type="signal"/><allow receive_sender="*"/></policy></busconfig>')
+        self.env = {'DBUS_SYSTEM_BUS_ADDRESS': f'unix:path={folder}/bus'}
+        self.daemon = subprocess.Popen(['dbus-daemon', f'--config-file={config}', '--nofork'],
+                                       stderr=subprocess.DEVNULL)
+        while not os.path.exists(f'{folder}/bus'):
+            time.sleep(0.01)
+        self.logind = subprocess.Popen([logind], stdout=subprocess.PIPE, text=True,
+                                       env={**os.environ, **self.env})
+        self.expect('ready')
+
+    def expect(self, word):
+        check_equal(self.logind.stdout.readline().strip(), word, 'logind says')
+
+    def close(self):
+        for process in (self.logind, self.daemon):
+            process.kill()
+            process.wait()
+
+
+@row('65a', 'the machine is put to sleep', 'PrepareForSleep from a logind of our own', 5)
+def put_to_sleep(bin_dir):
+    m = machine(bin_dir)
+    bus = Bus(bin_dir, m.root)
+    try:
+        with served(bin_dir, m, env=bus.env) as s:
+            bus.expect('inhibited')
+            worker, at = s.worker(), time.monotonic()
+            os.kill(bus.logind.pid, signal.SIGUSR1)
+            bus.expect('released')
+            took = time.monotonic() - at
+            check(s.worker() is None, 'no worker holds the card when the machine sleeps')
+            time.sleep(0.5)
+            check(s.worker() is None, 'and none is started')
+            os.kill(bus.logind.pid, signal.SIGUSR2)
+            s.wait_ok()
+            check(s.worker() not in (None, worker), 'another worker')
+            check(s.log_text().count('preflight stage kernel passed') >= 2, 'with its own preflight')
+            status, _ = s.post('/v1/completions', {'prompt': 'x', 'max_tokens': 1})
+            check_equal(status, 200, 'an answer')
+            s.before = None  # the monitor of the new worker is on its way
+            return took
+    finally:
+        bus.close()
 
 
 absent('23', 'the driver says EAGAIN: a reset runs', 'no double of /dev/kfd says so; the probe waits 60 s')
