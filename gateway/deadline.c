@@ -15,7 +15,8 @@ static int settle(struct exchange *x, const char *header, enum config_key key, d
     if (text) {
         char digits[32] = "";
         memcpy(digits, text, n < sizeof(digits) ? n : 0);
-        if (!num_parse_f64(digits, &seconds) || !(seconds >= 0 && seconds <= LIMIT_DEADLINE_S)) {
+        if (!num_parse_f64(digits, &seconds) ||
+            !(seconds >= 0 && seconds <= (double)LIMIT_DEADLINE_S)) {
             struct err e;
             err_set(&e, ERR_BAD_FIELD, "header '%s' is not a number of seconds from 0 to %d",
                     header, LIMIT_DEADLINE_S);
