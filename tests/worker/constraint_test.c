@@ -134,9 +134,26 @@ static void tables_overflow(const struct pieces *pieces)
         ids[n++] = FAKE_BYTE + '(';
         rc = constraint_take(c, &place, ids, n, &e);
     }
-    CHECK(n > 10000 && (rc == 0 || rc == ERR_NO_MEMORY));
+    CHECK(n > 10000 && (rc == 0 || rc == ERR_GRAMMAR));
     CHECK_INT(constraint_mask(c, &other, &first, 1, logits, &allowed, &e), 0);
     CHECK(allowed[FAKE_BYTE + ')'] == 0 && allowed[FAKE_END] == -INFINITY);
+    constraint_destroy(&c);
+}
+
+/* What is possible in thousands of ways at once is refused before it takes long. */
+static void work_is_bounded(const struct pieces *pieces)
+{
+    static const char grammar[] = "root ::= ([a-z]?){6000} \"!\"";
+    struct constraint *c = NULL;
+    struct constraint_place place;
+    struct err e;
+    static float logits[FAKE_VOCAB];
+    const float *allowed;
+    CHECK_INT(
+        constraint_create(grammar, strlen(grammar), pieces, fake_tokenizer(), FAKE_VOCAB, &c, &e),
+        0);
+    constraint_begin(c, &place);
+    CHECK_INT(constraint_mask(c, &place, NULL, 0, logits, &allowed, &e), ERR_GRAMMAR);
     constraint_destroy(&c);
 }
 
@@ -152,6 +169,7 @@ int main(void)
         }
     }
     tables_overflow(pieces);
+    work_is_bounded(pieces);
     pieces_destroy(&pieces);
     return 0;
 }

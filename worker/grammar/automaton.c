@@ -52,6 +52,7 @@ struct automaton {
     uint32_t n_todo, n_found;
     bool accepts, is_full; /* of the closure under way */
     uint32_t generation;
+    uint64_t n_visits;
 };
 
 static uint32_t mix(uint64_t x)
@@ -169,6 +170,7 @@ static void closure_run(struct automaton *a)
         uint32_t number = a->todo[--a->n_todo];
         struct node n = a->nodes[number];
         const struct grammar_element *el = &g->elements[n.element];
+        a->n_visits++;
         if (++n_met > MOST_CLOSURE) {
             a->is_full = true;
         } else if (el->kind == GRAMMAR_BYTES) {
@@ -303,6 +305,11 @@ uint32_t automaton_step(struct automaton *a, uint32_t state, uint8_t byte)
 bool automaton_accepts(const struct automaton *a, uint32_t state)
 {
     return a->states[state].accepts;
+}
+
+uint64_t automaton_work(const struct automaton *a)
+{
+    return a->n_visits;
 }
 
 uint32_t automaton_generation(const struct automaton *a)

@@ -28,6 +28,9 @@ uint32_t automaton_step(struct automaton *a, uint32_t state, uint8_t byte);
 /* May the text end here? */
 bool automaton_accepts(const struct automaton *a, uint32_t state);
 
+/* Places looked at so far: what new steps cost. */
+uint64_t automaton_work(const struct automaton *a);
+
 void automaton_reset(struct automaton *a);
 /* How often it was reset. */
 uint32_t automaton_generation(const struct automaton *a);

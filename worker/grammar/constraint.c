@@ -9,7 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MASKS = 24 };
+enum {
+    MASKS = 24,
+    MOST_WORK = 1 << 20, /* places looked at for one mask: some 15 ms, in which everybody waits */
+};
 
 struct mask {
     uint32_t state; /* 0: none */
@@ -91,7 +94,7 @@ static void reset(struct constraint *c)
 
 static int too_much(struct err *e)
 {
-    return err_set(e, ERR_NO_MEMORY, "the grammar allows too much at once");
+    return err_set(e, ERR_GRAMMAR, "the grammar allows too much at once");
 }
 
 /* One id further. ERR_BAD_TOKEN, ERR_NO_MEMORY (tables full), errors of the tokenizer. */
@@ -165,18 +168,23 @@ static void allow(struct mask *m, int32_t id)
     m->is_empty = false;
 }
 
-/* Every token whose bytes the automaton takes from this state. ERR_NO_MEMORY: tables full. */
+/* Every token whose bytes the automaton takes from this state. ERR_NO_MEMORY: tables full;
+ * ERR_GRAMMAR: it takes too long. */
 static int fill(struct constraint *c, uint32_t state, struct mask *m)
 {
     const struct pieces *p = c->pieces;
     uint32_t states[PIECES_LONGEST + 1] = {state};
     int failed_at = PIECES_LONGEST + 1; /* the byte that did not fit, of the row before */
+    uint64_t begin = automaton_work(c->automaton);
     memset(m->bits, 0, (size_t)(c->n_vocab + 63) / 64 * sizeof(uint64_t));
     m->is_empty = true;
     for (int32_t i = 0; i < p->n; i++) {
         const struct piece *row = &p->rows[i];
         if (row->common > failed_at) {
             continue; /* it shares that byte */
+        }
+        if (automaton_work(c->automaton) - begin > MOST_WORK) {
+            return ERR_GRAMMAR;
         }
         failed_at = PIECES_LONGEST + 1;
         for (int k = row->common; k < row->n; k++) {
@@ -235,7 +243,7 @@ int constraint_mask(struct constraint *c, struct constraint_place *place, const 
         rc = rc < 0 ? rc : find_mask(c, place->state, &m);
     }
     if (rc < 0) {
-        return rc == ERR_NO_MEMORY ? too_much(e) : rc;
+        return too_much(e);
     }
     for (int64_t i = 0; i < c->n_vocab; i++) {
         c->logits[i] = m->bits[i / 64] >> i % 64 & 1 ? logits[i] : -INFINITY;

@@ -21,11 +21,12 @@ void constraint_destroy(struct constraint **c);
 
 void constraint_begin(const struct constraint *c, struct constraint_place *place);
 /* The place behind ids[n - 1]; the n - 1 before it were taken already. ERR_BAD_TOKEN: it may not
- * stand there. ERR_NO_MEMORY: too much is possible at once. */
+ * stand there. ERR_GRAMMAR: too much is possible at once. */
 MUST_CHECK int constraint_take(struct constraint *c, struct constraint_place *place,
                                const int32_t *ids, size_t n, struct err *e);
 /* These logits with -INFINITY for every token that may not follow the n ids; ends where the text
- * may end. Valid until the next call. *ret NULL: nothing may follow. Errors: ERR_NO_MEMORY. */
+ * may end. Valid until the next call. *ret NULL: nothing may follow. Time is bounded: ERR_GRAMMAR.
+ */
 MUST_CHECK int constraint_mask(struct constraint *c, struct constraint_place *place,
                                const int32_t *ids, size_t n, const float *logits, const float **ret,
                                struct err *e);
