@@ -20,11 +20,12 @@ def state_of(pid):
         return None
 
 
-def stuck_programs(bin_dir, libexec):
-    """The first worker is a dummy that takes the GPU and is held by the kernel; the next is real."""
+def stuck_programs(bin_dir, libexec, only_first):
+    """The first worker is a dummy that takes the GPU and is held by the kernel; the next is real, or a
+    healthy dummy."""
     dummy = os.path.join(os.path.dirname(os.path.abspath(bin_dir)), 'tests', 'safety_dummy')
     os.mkdir(f'{libexec}/dummy')
-    for name, first in (('worker', '[ "$2" = 1 ]'), ('probe', '[ "$1" = --epoch ]')):
+    for name, first in (('worker', '[ "$2" = 1 ]' if only_first else 'true'), ('probe', '[ "$1" = --epoch ]')):
         path = f'{libexec}/rocmforge-{name}'
         os.symlink(dummy, f'{libexec}/dummy/rocmforge-{name}')
         os.unlink(path)
@@ -41,10 +42,10 @@ def unkillable(bin_dir):
     kernel lets go the server comes back by itself."""
     hold_s = float(os.environ.get('ROCMFORGE_FAULT_STUCK_S', '3'))
     with tempfile_programs(bin_dir) as libexec, Fuse() as fuse:
-        stuck_programs(bin_dir, libexec)
+        stuck_programs(bin_dir, libexec, False)
         env = {'DUMMY_WORKER': 'preflight', 'DUMMY_STUCK': fuse.path + '/x', 'DUMMY_PROBE': '',
                'DUMMY_GATEWAY': ''}
-        with Rig(bin_dir, '--device', 'auto', '--log-level', 'warn', before=[
+        with Rig(bin_dir, '--device', 'auto', '--cpu-fallback', 'never', before=[
                 '--stall-ms', '300', '--reap-ms', '300'], libexec=libexec, env=env, ready=False) as s:
             s.port = int(listening_port(s))
             s.wait_log('cannot be killed: the kernel holds it')
@@ -67,12 +68,30 @@ def unkillable(bin_dir):
                 time.sleep(0.02)
             fuse.answer()
             at = time.monotonic()
-            s.wait_ok()
+            s.wait_log('worker is ready: epoch 2')
             back = time.monotonic() - at
             check(state_of(stuck) is None, 'the stuck one is gone')
-            check('42' in s.ask('What is 17 + 25?'), 'the next answer')
     return percentile(times, 0.99), (f'{len(times)} requests, the longest {max(times) * 1000:.0f} ms; '
                                      f'back {back:.1f} s after')
+
+
+@row('15a', 'the same, where the CPU may take over', 'as row 15, cpu_fallback always', 2)
+def unkillable_on_cpu(bin_dir):
+    with tempfile_programs(bin_dir) as libexec, Fuse() as fuse:
+        stuck_programs(bin_dir, libexec, True)
+        env = {'DUMMY_WORKER': 'preflight', 'DUMMY_STUCK': fuse.path + '/x', 'DUMMY_PROBE': '',
+               'DUMMY_GATEWAY': ''}
+        with Rig(bin_dir, '--device', 'auto', '--cpu-fallback', 'always', before=[
+                '--stall-ms', '300', '--reap-ms', '300'], libexec=libexec, env=env, ready=False) as s:
+            s.port = int(listening_port(s))
+            s.wait_log('cannot be killed: the kernel holds it')
+            at = time.monotonic()
+            s.wait_ok()
+            took = time.monotonic() - at
+            check('42' in s.ask('What is 17 + 25?'), 'an answer')
+            check_equal([state_of(p) for p in workers(s)].count('D'), 1, 'the stuck one is left alone')
+            fuse.answer()
+        return took
 
 
 def listening_port(s):
