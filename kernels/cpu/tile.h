@@ -417,8 +417,11 @@ SIMD_INLINE void tile_float(const int elem_bytes, tile_load_fn *load, const stru
         simd_f wk[TILE_CHAINS];
 #pragma GCC unroll 8
         for (int v = 0; v < panels * SIMD_HALVES; v++) {
-            wk[v] = load(w + (size_t)(v / SIMD_HALVES) * t->stride +
-                         v % SIMD_HALVES * SIMD_ROWS * elem_bytes);
+            const char *at = w + (size_t)(v / SIMD_HALVES) * t->stride;
+            wk[v] = load(at + v % SIMD_HALVES * SIMD_ROWS * elem_bytes);
+            if (n > 2 && v % SIMD_HALVES == 0) { /* fewer keep up without */
+                _mm_prefetch(at + TILE_AHEAD_BYTES, _MM_HINT_T0);
+            }
         }
 #pragma GCC unroll 16
         for (int i = 0; i < n; i++) {
