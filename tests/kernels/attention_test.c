@@ -1,6 +1,7 @@
 /* Attention with its cache against double precision: cache types, grouped heads, head sizes that
  * are no multiple of a vector, windows, sinks, soft caps, ALiBi, values inside keys, scattered
  * blocks, positions past 2048. The oracle reads keys and values as the cache's type rounds them. */
+#include "kernels/cpu/kv_q8.h"
 #include "kernels/cpu/ops_job.h"
 #include "kernels/half.h"
 #include "shared/num.h"
@@ -194,8 +195,27 @@ static void check(const struct setup *s)
     free(table);
 }
 
+/* A group's extremes: what is not finite stays so, what is too small becomes 0, nothing overflows. */
+static void check_q8_extremes(void)
+{
+    static const float odd[] = {NAN, INFINITY, -INFINITY};
+    float x[KV_Q8_GROUP] = {0};
+    int8_t q[KV_Q8_GROUP];
+    CHECK(half_to_f32(kv_q8_put(q, 1, x, KV_Q8_GROUP)) == 0 && q[0] == 0);
+    for (size_t i = 0; i < COUNT_OF(odd); i++) {
+        x[31] = odd[i];
+        float back = half_to_f32(kv_q8_put(q, 1, x, KV_Q8_GROUP)) * (float)q[31];
+        CHECK(isnan(back));
+    }
+    x[31] = 1e-40f;
+    CHECK(half_to_f32(kv_q8_put(q, 1, x, KV_Q8_GROUP)) * (float)q[31] == 0);
+    x[31] = -3e38f; /* past what a binary16 scale reaches: the largest that it does */
+    CHECK(half_to_f32(kv_q8_put(q, 1, x, KV_Q8_GROUP)) * (float)q[31] == -65504.0f * 127);
+}
+
 int main(void)
 {
+    check_q8_extremes();
     static const struct setup setups[] = {
         {TYPE_F32, 1, 1, 1, 1, 0, 1, 0, false, false, false, 0},
         {TYPE_F32, 4, 2, 64, 64, 0, 33, 0, false, false, false, 0},
