@@ -293,6 +293,111 @@ static void emit_matmul(const struct gpu_emit *t, const struct op *ops, size_t n
     }
 }
 
+/* --- experts -------------------------------------------------------------------------------------------- */
+
+static void emit_route(const struct gpu_emit *t, const struct op_route *o)
+{
+    struct route_args a = {
+        .x = o->x.data,
+        .bias = o->bias,
+        .y = o->y.data,
+        .x_stride = o->x.stride,
+        .y_stride = o->y.stride,
+        .n_rows = (int32_t)rows_of(t, &o->y),
+        .n_expert = o->n_expert,
+        .n_used = o->n_used,
+        .gating = o->gating,
+        .n_group = o->n_group,
+        .n_group_used = o->n_group_used,
+        .normalize = o->normalize,
+        .scale = o->scale,
+    };
+    door_launch(t->door, TABLE_route, &a);
+}
+
+static bool is_many(int64_t n_slots)
+{
+    return n_slots > GPU_EMIT_EXPERT_SLOTS;
+}
+
+/* Only products of many slots go by the order. */
+static void emit_order(const struct gpu_emit *t, const struct op_order *o)
+{
+    int64_t n_rows = rows_of(t, &o->route);
+    struct order_args a = {
+        .ids = (const int32_t *)(const void *)o->route.data,
+        .y = (int32_t *)(void *)o->y.data,
+        .ids_stride = o->route.stride,
+        .n_rows = (int32_t)n_rows,
+        .n_expert = o->n_expert,
+        .n_used = o->n_used,
+    };
+    if (is_many(n_rows * o->n_used)) {
+        door_launch(t->door, TABLE_order, &a);
+    }
+}
+
+/* The choice that an order was made of. */
+static const struct op_order *order_op(const struct gpu_emit *t, const struct op_rows *order)
+{
+    for (size_t i = 0; i < t->p->n_ops; i++) {
+        const struct op *op = &t->p->ops[i];
+        if (op->code == OP_order && op->u.order.y.buf == order->buf) {
+            return &op->u.order;
+        }
+    }
+    ASSERT(!"experts without an order");
+    return NULL;
+}
+
+static void emit_experts(const struct gpu_emit *t, const struct op *op)
+{
+    const struct op_experts *o = &op->u.experts;
+    const struct op_order *order = order_op(t, &o->order);
+    const struct op_rows *route = &order->route;
+    int64_t n_slots = rows_of(t, &o->y);
+    enum table_id gemm = table_gemm(o->w->type);
+    bool by_order = is_many(n_slots) && gemm != TABLE_COUNT;
+    struct matmul_args a = {
+        .w = {*gpu_weights_of(t->weights, t->p, op)},
+        .y = {o->y.data},
+        .bias = {o->bias},
+        .x = o->x.data,
+        .ids = (const int32_t *)(const void *)route->data,
+        .order = by_order ? (const int32_t *)(const void *)order->y.data : NULL,
+        .y_stride = {o->y.stride},
+        .ids_stride = route->stride,
+        .x_bytes = bytes_of(&o->x),
+        .type = (int32_t)o->w->type,
+        .n_cols = (int32_t)o->w->n_cols,
+        .n_w = 1,
+        .n_tokens = (int32_t)n_slots,
+        .n_expert = o->n_expert,
+        .n_used = order->n_used,
+        .x_per_slot = t->p->bufs[o->x.buf].mult == t->p->bufs[o->y.buf].mult,
+        .glu = MATMUL_NO_GLU,
+    };
+    door_launch(t->door, by_order ? gemm : table_gemv(o->w->type), &a);
+}
+
+static void emit_combine(const struct gpu_emit *t, const struct op_combine *o)
+{
+    struct combine_args a = {
+        .x = o->x.data,
+        .weights = o->route.data + o->n_used,
+        .add = o->add.buf >= 0 ? o->add.data : NULL,
+        .y = o->y.data,
+        .x_stride = o->x.stride,
+        .weights_stride = o->route.stride,
+        .add_stride = o->add.stride,
+        .y_stride = o->y.stride,
+        .n_rows = (int32_t)rows_of(t, &o->y),
+        .n = o->n,
+        .n_used = o->n_used,
+    };
+    door_launch(t->door, TABLE_combine, &a);
+}
+
 /* --- attention ------------------------------------------------------------------------------------------ */
 
 /* kv_write, with the rotations of queries and keys before it where they were joined. */
@@ -455,6 +560,25 @@ void gpu_emit(const struct gpu_emit *t, size_t i)
         break;
     case OP_matmul:
         emit_matmul(t, op, n);
+        break;
+    case OP_experts:
+        for (size_t k = 0; k < n && op[k].code == OP_experts; k++) {
+            emit_experts(t, &op[k]);
+        }
+        if (n >= 2 && op[n - 1].code == OP_convert) {
+            emit_glu(t, &op[n - 2].u.glu, &op[n - 1]);
+        } else if (op[n - 1].code == OP_glu) {
+            emit_glu(t, &op[n - 1].u.glu, NULL);
+        }
+        break;
+    case OP_route:
+        emit_route(t, &op->u.route);
+        break;
+    case OP_order:
+        emit_order(t, &op->u.order);
+        break;
+    case OP_combine:
+        emit_combine(t, &op->u.combine);
         break;
     case OP_rope_table: /* the host's, among the inputs */
         break;

@@ -8,6 +8,7 @@
 enum {
     GPU_EMIT_MAX_TABLES = 8,
     GPU_EMIT_GEMV_ROWS = 16, /* more rows than these are multiplied on matrix units; the bits are the same */
+    GPU_EMIT_EXPERT_SLOTS = 64, /* more slots than these are sorted by expert and multiplied on matrix units */
     GPU_EMIT_TILE_ROWS = 8,  /* so many rows of a sequence and more are attended to in tiles; the bits are the same */
     GPU_EMIT_MAX_PIECES = 64,
 };

@@ -51,6 +51,11 @@ static int check(const struct program *p, const struct op *op, struct err *e)
         return check_attention(p, op, op->u.kv_write.layer, e);
     case OP_attention:
         return check_attention(p, op, op->u.attention.layer, e);
+    case OP_route:
+        return op->u.route.n_expert > ROUTE_MAX ? refuse(op, "so many experts", e) : 0;
+    case OP_order:
+    case OP_dispatch:
+    case OP_combine:
     case OP_gather:
     case OP_norm:
     case OP_rope_table:
@@ -75,12 +80,48 @@ static void set_act(struct matmul_weight *w, int64_t n)
     }
 }
 
+struct renaming {
+    int32_t from, to;
+};
+
+static void rename_input(void *arg, struct op_rows *r, bool is_out)
+{
+    const struct renaming *n = arg;
+    if (!is_out && r->buf == n->from) {
+        r->buf = n->to;
+    }
+}
+
+/* Kernels of experts find their rows themselves, and leave results where the slots are: nothing is sorted. */
+static void drop_dispatches(struct program *p)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < p->n_ops; i++) {
+        const struct op_dispatch *o = &p->ops[i].u.dispatch;
+        if (p->ops[i].code != OP_dispatch || o->x.col != 0 || o->x.n != p->bufs[o->x.buf].n_cols) {
+            p->ops[n++] = p->ops[i];
+            continue;
+        }
+        struct renaming r = {o->y.buf, o->x.buf};
+        for (size_t k = i + 1; k < p->n_ops; k++) {
+            program_visit(&p->ops[k], rename_input, &r);
+        }
+    }
+    p->n_ops = n;
+}
+
 int gpu_pass_begin(struct program *p, struct err *e)
 {
     for (size_t i = 0; i < p->n_ops; i++) {
         int err = check(p, &p->ops[i], e);
         if (err < 0) {
             return err;
+        }
+    }
+    drop_dispatches(p);
+    for (size_t i = 0; i < p->n_ops; i++) {
+        if (p->ops[i].code == OP_dispatch) {
+            return refuse(&p->ops[i], "a part of a row", e);
         }
     }
     for (size_t i = 0; i < p->n_weights; i++) {
