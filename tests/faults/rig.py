@@ -271,6 +271,14 @@ class Stream(threading.Thread):
         return end - since
 
 
+def go_on(pid):
+    """SIGCONT to one that was stopped, and may be dead by now."""
+    try:
+        os.kill(pid, signal.SIGCONT)
+    except ProcessLookupError:
+        pass
+
+
 def expect_whole(stream, text):
     stream.end()
     check_equal((stream.ends, stream.error, stream.cut), (['done'], None, None), 'the end')

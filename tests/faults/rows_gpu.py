@@ -134,7 +134,8 @@ def lock_held(bin_dir):
     return took
 
 
-@row('21', 'VRAM is not returned after an exit', 'the driver keeps an ended process', 8)
+@row('21', 'VRAM is not returned after an exit', 'the driver keeps an ended process', 8,
+     slow=True)
 def leftover(bin_dir):
     m = machine(bin_dir)
     m.put('sys/class/kfd/kfd/proc/4999999/pasid', '32770\n')
@@ -154,7 +155,7 @@ def corrupt(bin_dir):
                    env={'HIP_DOUBLE': 'corrupt@Memcpy*0;corrupt@MemcpyAsync*0'})
 
 
-@row('25', 'the kernel of the preflight hangs', 'nothing is ever finished', 6)
+@row('25', 'the kernel of the preflight hangs', 'nothing is ever finished', 6, slow=True)
 def preflight_hangs(bin_dir):
     return refuses(bin_dir, machine(bin_dir), 13, 'no answer within', env={'HIP_DOUBLE': 'hang@probe*0'})
 

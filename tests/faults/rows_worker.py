@@ -8,7 +8,7 @@ import threading
 import time
 
 from matrix import row, tested
-from rig import (DEMO, STORY, Rig, Skip, Stream, chat, check, check_equal, expect_whole, percentile)
+from rig import (STORY, Rig, Stream, check, check_equal, expect_whole, go_on, percentile)
 
 PAUSE = 'the worker is killed, crashes or hangs'
 
@@ -49,7 +49,7 @@ def in_phase(s, phase, sig):
         pid = s.catch(phase, stream)
     at = time.monotonic()
     os.kill(pid, sig)
-    os.kill(pid, signal.SIGCONT)
+    go_on(pid)
     if phase == 'idle':
         check('42' in s.ask('What is 17 + 25?'), 'the next answer')
         return time.monotonic() - at
@@ -128,11 +128,11 @@ def crashed_draining(bin_dir):
         return time.monotonic() - at
 
 
-@row('12', 'worker slow, ten times, but not hung', 'SIGSTOP for 9 of every 10 ms, for 8 s')
+@row('12', 'worker slow, ten times, but not hung', 'SIGSTOP for 9 of every 10 ms, for 4 s')
 def slow_worker(bin_dir):
     with Rig(bin_dir) as s:
         whole, worker = story_of(s), s.worker()
-        stream, end = Stream(s), time.monotonic() + 8
+        stream, end = Stream(s), time.monotonic() + 4
         while time.monotonic() < end:
             os.kill(worker, signal.SIGSTOP)
             time.sleep(0.009)
@@ -246,7 +246,7 @@ def poison(bin_dir):
 
 def die(stopped):
     os.kill(stopped, signal.SIGSEGV)
-    os.kill(stopped, signal.SIGCONT)
+    go_on(stopped)
 
 
 @row('31', 'the same among eight others', 'SIGSEGV, and again when it is tried alone', 4)
@@ -265,7 +265,7 @@ def poison_among_eight(bin_dir):
                     die(worker)
                     bad.join(0.1)
                 elif worker:
-                    os.kill(worker, signal.SIGCONT)
+                    go_on(worker)
             took = time.monotonic() - at
             for other in others:
                 expect_whole(other, whole)
@@ -337,7 +337,7 @@ class tempfile_programs:
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
-@row('65', 'the machine sleeps and wakes', 'SIGSTOP of all processes for 8 s', 2)
+@row('65', 'the machine sleeps and wakes', 'SIGSTOP of all processes for 5 s', 2)
 def everybody_sleeps(bin_dir):
     with Rig(bin_dir) as s:
         whole = story_of(s)
@@ -345,7 +345,7 @@ def everybody_sleeps(bin_dir):
         everybody = [s.process.pid, s.gateway(), s.worker()]
         for pid in everybody:
             os.kill(pid, signal.SIGSTOP)
-        time.sleep(8)
+        time.sleep(5)
         for pid in reversed(everybody):
             os.kill(pid, signal.SIGCONT)
         at = time.monotonic()
