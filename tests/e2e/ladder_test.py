@@ -41,7 +41,7 @@ machine = Machine(BIN)
 with Server(BIN, '--device', 'cpu', *SMALL[:6]) as server:
     story = stream_text(server.stream('/v1/chat/completions', STORY))
 
-with Server(BIN, *SMALL, env=machine.env) as server:
+with Server(BIN, *SMALL, env=machine.env, before=('--stall-ms', '60000')) as server:
     check_equal(rung(server), 0, 'full speed at first')
     for expected in (0, 0, 1, 1, 1, 2, 2, 2):
         die(server)
