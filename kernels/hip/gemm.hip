@@ -253,15 +253,23 @@ GPU_FN void gemm_run(const struct matmul_args a, int type)
         const float *bias = a.bias[part];
         GPU_UNROLL
         for (int i = 0; i < 2; i++) {
+            /* All on their way before the first is needed; y may be add. */
+            float of_row[8], of_place[8];
+            int to[8];
             GPU_UNROLL
             for (int e = 0; e < 8; e++) {
                 int row = block * GEMM_ROWS + place.first_row + 16 * j + gpu_acc_col(e);
-                int64_t to = y_rows[place.first_token + 16 * i + gpu_acc_row(e)];
-                if (to >= 0 && row < w.n_rows) {
-                    float of_row = bias ? bias[(int64_t)expert * w.n_rows + row] : 0.0f;
-                    float y = bias ? total[i][j].x[e] + of_row : total[i][j].x[e];
-                    y = a.add && part == 0 ? y + a.add[to * a.add_stride + row] : y;
-                    a.y[part][to * a.y_stride[part] + row] = y;
+                to[e] = row < w.n_rows ? y_rows[place.first_token + 16 * i + gpu_acc_row(e)] : -1;
+                of_row[e] = bias && row < w.n_rows ? bias[(int64_t)expert * w.n_rows + row] : 0;
+                of_place[e] = a.add && part == 0 && to[e] >= 0 ? a.add[to[e] * a.add_stride + row] : 0;
+            }
+            GPU_UNROLL
+            for (int e = 0; e < 8; e++) {
+                int row = block * GEMM_ROWS + place.first_row + 16 * j + gpu_acc_col(e);
+                float y = bias ? total[i][j].x[e] + of_row[e] : total[i][j].x[e];
+                y = a.add && part == 0 ? y + of_place[e] : y;
+                if (to[e] >= 0) {
+                    a.y[part][to[e] * a.y_stride[part] + row] = y;
                 }
             }
         }

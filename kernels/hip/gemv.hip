@@ -26,9 +26,11 @@
 
 enum { GEMV_WAVES = GEMV_THREADS / GPU_WAVE };
 
-/* Sums over a segment for n rows of x, at most max (a constant). */
+/* Sums over a segment for n rows of x, at most max (a constant). Branches would keep the loads of one token from those of the
+ * next, so without is_checked what is missing up to max is done with the last row over again. */
 GPU_FN void gemv_segment(const struct matmul_args *a, const struct args_weight *w, int type,
-                         int row, int segment, const int8_t *x, int n, int max, float *sum)
+                         int row, int segment, const int8_t *x, int n, int max, bool is_checked,
+                         float *sum)
 {
     int n_chunks = (a->n_cols + ARGS_CHUNK - 1) / ARGS_CHUNK, n_groups = a->n_cols / ARGS_GROUP;
     for (int c = 2 * segment; c < 2 * segment + 2 && c < n_chunks; c++) {
@@ -40,7 +42,7 @@ GPU_FN void gemv_segment(const struct matmul_args *a, const struct args_weight *
             const int8_t *q = x + ARGS_GROUP * at;
             GPU_UNROLL
             for (int t = 0; t < GEMV_TOKENS; t++) {
-                if (t < max && (max == 1 || t < n) && at < n_groups) {
+                if (t < max && (!is_checked || t < n) && at < n_groups) {
                     struct args_act scales = *(const struct args_act *)(const void *)(
                         q + a->n_cols - (int)(ARGS_GROUP - sizeof scales) * at);
                     struct gpu_16 first = gpu_load16(q), second = gpu_load16(q + 16);
@@ -51,7 +53,7 @@ GPU_FN void gemv_segment(const struct matmul_args *a, const struct args_weight *
                         dot[1] = gpu_dot4((int32_t)g.q[4 + k], (int32_t)second.w[k], dot[1]);
                     }
                     sum[t] = group_add(sum[t], &g, type, dot, scales);
-                    q += a->x_bytes;
+                    q += is_checked || t + 1 < n ? a->x_bytes : 0;
                 }
             }
         }
@@ -102,14 +104,16 @@ GPU_FN void gemv_any(const struct matmul_args *a, const struct args_weight *w, i
     if (type == TYPE_F32 || type == TYPE_F16 || type == TYPE_BF16) {
         gemv_segment_float(a, w, type, row, segment, x, n, sum);
     } else if (type >= 0 && n == 1) {
-        gemv_segment(a, w, type, row, segment, x, n, 1, sum);
+        gemv_segment(a, w, type, row, segment, x, n, 1, false, sum);
+    } else if (type >= 0 && n <= GEMV_TOKENS / 2) {
+        gemv_segment(a, w, type, row, segment, x, n, GEMV_TOKENS / 2, false, sum);
     } else if (type >= 0) {
-        gemv_segment(a, w, type, row, segment, x, n, GEMV_TOKENS, sum);
+        gemv_segment(a, w, type, row, segment, x, n, GEMV_TOKENS, false, sum);
     } else {
         switch (a->type) {
 #define GEMV_CASE(name)                                                                            \
     case TYPE_##name:                                                                              \
-        gemv_segment(a, w, TYPE_##name, row, segment, x, n, GEMV_TOKENS, sum);                     \
+        gemv_segment(a, w, TYPE_##name, row, segment, x, n, GEMV_TOKENS, true, sum);               \
         break;
             GEMV_OTHERS(GEMV_CASE)
 #undef GEMV_CASE
