@@ -76,7 +76,7 @@ void choice_finish(struct choice *c);
 MUST_CHECK int choice_replay(struct choice *c, const int32_t *ids, size_t n,
                              const struct msg_resume_end *end, struct err *e);
 
-/* Is the id at this position of the answer one of an earlier epoch whose logits are wanted still? */
+/* Is the id at this position one of an earlier epoch whose logits are wanted still? */
 bool choice_wants_check(const struct choice *c, int64_t position);
 /* With MSG_VERIFY draws it again; with MSG_RANK adds it to the sum. ERR_REPLAY_DIVERGENCE: another
  * one was drawn. */

@@ -8,7 +8,7 @@
 enum {
     DECODE_TRACED = 64, /* every so many steps that only decode leave a span */
     MANY_ROWS = 16,     /* so many prompt rows tell what a row takes */
-    LEAST_ROWS = 32     /* of prompts beside streams: with fewer reading the weights is most of it */
+    LEAST_ROWS = 32     /* of prompts beside streams: reading the weights is most of fewer */
 };
 
 /* Beside streams prompts get the rows that take so long: it is what a long prompt adds to the time

@@ -4,8 +4,8 @@
  * the KV cache is computed, and behind the last known token the next is drawn. So a fresh prompt, a
  * decode step, a sequence that lost its blocks, and a replay are one case.
  *
- * A step holds one row of every sequence that needs just one (decode), then prompt rows, the prompts
- * taking turns: up to the chunk size, beside streams no more than delay them by a fifth of a
+ * A step holds one row of every sequence that needs just one (decode), then prompt rows, the
+ * prompts taking turns: up to the chunk size, beside streams no more than delay them by a fifth of a
  * second. Order of age is order of arrival.
  *
  * - Admission: of the client that has least running the oldest, after ten seconds the oldest of
