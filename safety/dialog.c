@@ -258,6 +258,9 @@ static void on_stage(const struct channel_msg *m)
     if (stage.status < 0) {
         log_warn("preflight stage %s failed in %.1f ms: %s; %s", stage.name, ms, stage.detail,
                  stage.remedy);
+    } else if (*stage.remedy) {
+        log_warn("preflight stage %s passed in %.1f ms: %s; %s", stage.name, ms, stage.detail,
+                 stage.remedy);
     } else {
         log_info("preflight stage %s %s in %.1f ms: %s", stage.name,
                  stage.status == 0 ? "passed" : "skipped", ms, stage.detail);

@@ -1,5 +1,6 @@
 /* Stages that read files and open device nodes; run in the probe's child. May block in the kernel;
  * the runner keeps the time. */
+#include "safety/firmware.h"
 #include "safety/probe.h"
 #include "shared/clock.h"
 
@@ -158,6 +159,14 @@ int probe_machine_card(struct probe *p, struct msg_stage *out)
     if (!p->gpu.is_supported) {
         probe_say(out->remedy, "rocmforge has kernels for RDNA2, RDNA3 and RDNA4 cards");
         return ERR_NO_GPU;
+    }
+    unsigned version = 0;
+    const struct firmware_fault *fault = firmware_check(p->root, &p->gpu, &version);
+    if (fault) {
+        size_t len = strlen(out->detail);
+        snprintf(out->detail + len, sizeof(out->detail) - len, "; its firmware (MES 0x%02x): %s",
+                 version, fault->what);
+        probe_say(out->remedy, "%s", fault->fix);
     }
     return PROBE_OK;
 }
