@@ -166,8 +166,8 @@ int probe_hip_kernel(struct probe *p, struct msg_stage *out)
     int rc = hip_object_load(h, path, &module, &e);
     if (rc < 0) {
         probe_say(out->detail, "%.300s", e.detail);
-        probe_say(out->remedy, "install rocmforge with its GPU kernels, or name their folder: "
-                               "--kernel-dir");
+        probe_say(out->remedy, "build rocmforge where clang 19 and lld 19 are installed, which "
+                               "compile its GPU kernels, or name their folder: --kernel-dir");
         return rc;
     }
     int error = h->ModuleGetFunction(&function, module, "probe");
