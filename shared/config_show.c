@@ -102,16 +102,12 @@ void config_help(const enum config_key *keys, size_t n, struct buf *ret)
         const struct config_row *r = &config_rows[keys[i]];
         char flag[CONFIG_VARIABLE_BYTES], left[2 * CONFIG_VARIABLE_BYTES];
         flag_words(keys[i], flag);
-        const char *word = r->kind == CONFIG_CHOICE ? "" : r->values;
+        const char *word = r->values;
         int length = snprintf(left, sizeof(left), "  %s%s%s%s", r->flag ? "" : "    ", flag,
                               *word ? " " : "", word);
         struct buf help;
         buf_init(&help, 0);
         buf_str(&help, r->help);
-        if (r->kind == CONFIG_CHOICE) {
-            buf_str(&help, ": ");
-            range_words(r, &help);
-        }
         if (*r->def) {
             buf_printf(&help, " [%s]", r->def);
         }

@@ -390,7 +390,7 @@ static void shown(void)
     config_help(keys, CONFIG_COUNT, &b);
     CHECK(strstr(b.data, "  -m, --model MODEL "));
     CHECK(strstr(b.data, "      --port N "));
-    CHECK(strstr(b.data, "where to compute: auto, cpu or gpu [auto]"));
+    CHECK(strstr(b.data, "--device auto|cpu|gpu  where to compute [auto]"));
     CHECK(longest_line(b.data) <= 80);
     buf_finish(&b);
     config_finish(&c);
