@@ -377,11 +377,12 @@ int reporter_answer(const char *dir)
 
 /* ---- the command ---- */
 
-static int complain(const char *dir, int rc)
+/* Of all reports, or of the one named. */
+static int complain(const char *dir, const char *name, int rc)
 {
     struct err e;
     char text[512];
-    err_set(&e, rc, "%s/crashes", dir);
+    err_set(&e, rc, "%s/crashes%s%s", dir, *name ? "/" : "", name);
     fprintf(stderr, "rocmforge report: %s\n", err_format(&e, text, sizeof(text)));
     return EXIT_GENERAL;
 }
@@ -402,7 +403,7 @@ static int list(const char *dir)
     rc = rc == 0 ? json_parse(b.data, b.len, &all, &e) : rc;
     buf_finish(&b);
     if (rc != 0) {
-        return complain(dir, rc);
+        return complain(dir, "", rc);
     }
     size_t i;
     json_t *one;
@@ -447,7 +448,7 @@ static int pack(const char *dir, const char *name, const char *out)
         if (!to_stdout) {
             (void)unlink(file);
         }
-        return complain(dir, rc);
+        return complain(dir, strcmp(name, "last") == 0 ? "" : name, rc);
     }
     if (!to_stdout) {
         printf("%s\n", out ? out : target);
