@@ -13,6 +13,7 @@
 struct crashes {
     struct exchange *x; /* borrowed */
     uint64_t ask;
+    char name[MSG_NAME_BYTES]; /* of a report, or "" */
     struct crashes *next;
 };
 
@@ -73,7 +74,7 @@ void crashes_told(void *server, const struct msg_told *m, int fd)
         memfd_unmap(map, bytes);
     } else {
         struct err e;
-        err_set(&e, rc, "GET %s", a->x->route->path);
+        err_set(&e, rc, "GET %s%s", a->x->route->path, a->name);
         exchange_error(a->x, &e, NULL);
     }
     forget(a);
@@ -93,6 +94,7 @@ static void ask(struct exchange *x, const char *name, size_t n)
     }
     memcpy(m.name, name, n);
     *a = (struct crashes){.x = x, .ask = m.ask, .next = s->asks};
+    memcpy(a->name, name, n);
     s->asks = a;
     exchange_leave_work(x, &work_ops, a);
     notice_send(&s->link->notice, MSG_ASK, s->link->epoch, &m, sizeof(m));
