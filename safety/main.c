@@ -284,6 +284,11 @@ static int run_bench(const struct command *cmd, int argc, char **argv)
     bool is_server = false;
     for (int i = 0; i < argc; i++) {
         is_server |= strncmp(argv[i], "--server", 8) == 0;
+        if (strcmp(argv[i], "--help") == 0) { /* is no server's address */
+            char *first = argv[0];
+            argv[0] = argv[i];
+            argv[i] = first;
+        }
     }
     if (!is_server) {
         return run_tool(cmd, argc, argv);

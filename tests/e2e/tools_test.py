@@ -24,6 +24,9 @@ def help_of_all():
         code, out, err = command(name, '--help')
         check_equal((code, err), (0, ''), f'{name} --help')
         check(out.startswith('usage: rocmforge ' + name), out)
+    code, out, err = command('bench', '--server', '--help')
+    check_equal((code, err), (0, ''), 'bench --server --help')
+    check('--clients' in out, out)
 
 
 def missing_model(folder):
