@@ -309,7 +309,8 @@ int models_open(const struct models *m, size_t index, models_progress_fn *progre
     struct model fresh = {.name = m->v[index].name, .path = m->v[index].path};
     *e = (struct err){0};
     int err = load(&fresh, m->config, &o, e);
-    if (err == ERR_NO_GPU && o.door && !m->device->is_required) {
+    bool is_too_much = err == ERR_NO_GPU || err == ERR_NO_VRAM;
+    if (is_too_much && o.door && !m->device->is_required) {
         log_warn("model %s: computing on the CPU: %s", fresh.name, e->detail);
         models_unload(&fresh);
         o.door = NULL;

@@ -84,7 +84,7 @@ def nan(bin_dir):
         return time.monotonic() - at, stream.error['code'] if stream.error else 'computed again'
 
 
-def refuses(bin_dir, m, code, *says, env=None, args=(), falls_back=True):
+def refuses(bin_dir, m, code, *says, env=None, args=()):
     """--device gpu ends with this code and says so; --device auto serves on the CPU, if it is the card
     that cannot be used."""
     at = time.monotonic()
@@ -96,17 +96,15 @@ def refuses(bin_dir, m, code, *says, env=None, args=(), falls_back=True):
     check_equal(out.returncode, code, out.stderr[-1500:])
     for words in says:
         check(words in out.stderr, f'{words!r} is not in:\n{out.stderr[-1500:]}')
-    if falls_back:
-        with served(bin_dir, m, *args, device='auto', env=env) as s:
-            check('computing on the CPU' in s.log_text(), 'auto computes on the CPU')
+    with served(bin_dir, m, *args, device='auto', env=env) as s:
+        check('computing on the CPU' in s.log_text(), 'auto computes on the CPU')
     return took
 
 
 @row('9', 'no VRAM at load', 'a card of 20 GB of which others use 19.993', 5)
 def no_vram(bin_dir):
     m = machine(bin_dir)
-    return refuses(bin_dir, m, 18, 'MiB', env={'HIP_DOUBLE_USED': '20473'},
-                   falls_back=False)
+    return refuses(bin_dir, m, 18, 'MiB', env={'HIP_DOUBLE_USED': '20473'})
 
 
 @row('10', 'no VRAM in a request', 'device memory is asked for at load only: counted', slow=True)

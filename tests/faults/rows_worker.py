@@ -221,7 +221,7 @@ def crash_loop(bin_dir):
 
 
 @row('30', 'a request kills every worker it meets', 'SIGSEGV in its prefill, twice', 2,
-     promise='a request brings the worker down twice, the second time alone')
+     promise='a request brings the worker down, and alone brings the next one down at the same place')
 def poison(bin_dir):
     with Rig(bin_dir, '--chunk-size', '16') as s:
         for _ in range(10):  # one whose token came just before is rightly acquitted
