@@ -86,6 +86,7 @@ static void notation(void)
     /* Recursion in the middle, at the end, and things that may be nothing, again and again. */
     EXPECT("root ::= \"(\" root \")\" | \"\"", {"", 1}, {"()", 1}, {"((()))", 1}, {"((", 0},
            {"())", -1});
+    EXPECT("root ::= \"\"+ | (\"\"){2,3} \"b\" \"\"*", {"", 1}, {"b", 1}, {"bb", -1});
     EXPECT("root ::= \"a\" root | \"b\"", {"aaaaaaaab", 1}, {"a", 0});
     EXPECT("root ::= (\"a\"? \"b\"*)* \"c\"", {"c", 1}, {"abbbabc", 1}, {"d", -1});
     EXPECT("root ::= \"a\"* \"a\"{2}", {"a", 0}, {"aa", 1}, {"aaaaa", 1});

@@ -179,6 +179,9 @@ static int repeat(struct parser *p, struct buf *seq, size_t at, int64_t min, int
 {
     struct buf item;
     uint32_t rule = GRAMMAR_NONE;
+    if (seq->len == at) { /* nothing, however often, is nothing */
+        return 0;
+    }
     buf_init(&item, 0);
     buf_add(&item, seq->data + at, seq->len - at);
     seq->len = at;
