@@ -17,6 +17,7 @@ enum {
     ATTENTION_STRANDS = 4, /* quarters of the dimensions, summed apart */
     ATTENTION_LISTS = 8,   /* eighths of a split's positions, summed apart */
     ATTENTION_OF_LIST = ATTENTION_SPLIT / ATTENTION_LISTS,
+    ATTENTION_AHEAD = 4,     /* dimensions, or positions, that are loaded before the first is used */
     ATTENTION_COLUMNS = 128, /* of values that attention_split does at a time */
     ATTENTION_TILE_WAVES = ATTENTION_TILE_THREADS / GPU_WAVE,
     ATTENTION_WAVE_PAIRS = ATTENTION_PAIRS / ATTENTION_TILE_WAVES
@@ -60,14 +61,24 @@ GPU_FN void attention_strand(const struct attention_args *a, const uint16_t *k, 
             sum[h][i] = 0;
         }
     }
-    for (int d = strand * quarter; d < (strand + 1) * quarter; d++) {
-        struct gpu_16 v = gpu_load16(k + d * ATTENTION_KV_BLOCK);
+    int end = (strand + 1) * quarter;
+    for (int first = strand * quarter; first < end; first += ATTENTION_AHEAD) {
+        struct gpu_16 v[ATTENTION_AHEAD];
         GPU_UNROLL
-        for (int h = 0; h < max; h++) {
-            float of_pair = q[h * pitch + d];
-            GPU_UNROLL
-            for (int i = 0; i < 8; i++) {
-                sum[h][i] = gpu_fma(of_pair, attention_half(v, i), sum[h][i]);
+        for (int j = 0; j < ATTENTION_AHEAD; j++) {
+            v[j] = gpu_load16(k + (first + j < end ? first + j : end - 1) * ATTENTION_KV_BLOCK);
+        }
+        GPU_UNROLL
+        for (int j = 0; j < ATTENTION_AHEAD; j++) {
+            if (first + j < end) {
+                GPU_UNROLL
+                for (int h = 0; h < max; h++) {
+                    float of_pair = q[h * pitch + first + j];
+                    GPU_UNROLL
+                    for (int i = 0; i < 8; i++) {
+                        sum[h][i] = gpu_fma(of_pair, attention_half(v[j], i), sum[h][i]);
+                    }
+                }
             }
         }
     }
@@ -213,15 +224,24 @@ GPU_KERNEL(attention_split, ATTENTION_THREADS)
     to = to > position + 1 - first ? position + 1 - first : to;
     for (int left = 0; left < a.dim_v; left += ATTENTION_COLUMNS) {
         float sum[ATTENTION_HEADS][8] = {{0}};
-        for (int p = from; p < to && left + column < a.dim_v; p++) {
-            float v[8];
-            attention_values(&a, kv, block_elems, table, p, left + column, v);
+        for (int at = from; at < to && left + column < a.dim_v; at += ATTENTION_AHEAD) {
+            float v[ATTENTION_AHEAD][8];
             GPU_UNROLL
-            for (int h = 0; h < ATTENTION_HEADS; h++) {
-                float w = h < n_heads ? scores[h * ATTENTION_SPLIT + p] : 0;
-                GPU_UNROLL
-                for (int i = 0; i < 8; i++) {
-                    sum[h][i] = gpu_fma(w, v[i], sum[h][i]);
+            for (int j = 0; j < ATTENTION_AHEAD; j++) {
+                int p = at + j < to ? at + j : to - 1;
+                attention_values(&a, kv, block_elems, table, p, left + column, v[j]);
+            }
+            GPU_UNROLL
+            for (int j = 0; j < ATTENTION_AHEAD; j++) {
+                if (at + j < to) {
+                    GPU_UNROLL
+                    for (int h = 0; h < ATTENTION_HEADS; h++) {
+                        float w = h < n_heads ? scores[h * ATTENTION_SPLIT + at + j] : 0;
+                        GPU_UNROLL
+                        for (int i = 0; i < 8; i++) {
+                            sum[h][i] = gpu_fma(w, v[j][i], sum[h][i]);
+                        }
+                    }
                 }
             }
         }

@@ -24,39 +24,98 @@
     CASE(IQ1_M) CASE(IQ2_XXS) CASE(IQ2_XS) CASE(IQ2_S) CASE(IQ3_XXS) CASE(IQ3_S) CASE(IQ4_NL)      \
     CASE(IQ4_XS) CASE(MXFP4) CASE(NVFP4) CASE(TQ1_0) CASE(TQ2_0) CASE(Q1_0) CASE(Q2_0)
 
-enum { GEMV_WAVES = GEMV_THREADS / GPU_WAVE };
+enum {
+    GEMV_WAVES = GEMV_THREADS / GPU_WAVE,
+    GEMV_SLOTS = 2 * GEMV_WAVES * GEMV_TOKENS, /* of a segment and token each, in shared memory */
+    GEMV_AHEAD = 8 /* words of 16 bytes of weights that a lane has on their way */
+};
 
-/* Sums over a segment for n rows of x, at most max (a constant). Branches would keep the loads of one token from those of the
- * next, so without is_checked what is missing up to max is done with the last row over again. */
+/* Adds the products of chunk c with n rows of x, at most max (a constant). Branches would keep the loads of one token from those
+ * of the next, so without is_checked what is missing up to max is done with the last row over again; a single token has none
+ * between groups either. */
+GPU_FN void gemv_chunk(const struct matmul_args *a, const struct group_chunk *chunk, int type, int c,
+                       const int8_t *x, int n, int max, bool is_checked, float *sum)
+{
+    int n_groups = a->n_cols / ARGS_GROUP;
+    GPU_UNROLL
+    for (int i = 0; i < 4; i++) {
+        bool is_there = 4 * c + i < n_groups;
+        int at = is_there ? 4 * c + i : n_groups - 1;
+        struct group g = group_of(chunk, type, i);
+        const int8_t *q = x + ARGS_GROUP * at;
+        GPU_UNROLL
+        for (int t = 0; t < GEMV_TOKENS; t++) {
+            if (t < max && (!is_checked || t < n) && (max == 1 || is_there)) {
+                struct args_act scales = *(const struct args_act *)(const void *)(
+                    q + a->n_cols - (int)(ARGS_GROUP - sizeof scales) * at);
+                struct gpu_16 first = gpu_load16(q), second = gpu_load16(q + 16);
+                int32_t dot[2] = {0, 0};
+                GPU_UNROLL
+                for (int k = 0; k < 4; k++) {
+                    dot[0] = gpu_dot4((int32_t)g.q[k], (int32_t)first.w[k], dot[0]);
+                    dot[1] = gpu_dot4((int32_t)g.q[4 + k], (int32_t)second.w[k], dot[1]);
+                }
+                float with = group_add(sum[t], &g, type, dot, scales);
+                sum[t] = is_there ? with : sum[t];
+                q += is_checked || t + 1 < n ? a->x_bytes : 0;
+            }
+        }
+    }
+}
+
 GPU_FN void gemv_segment(const struct matmul_args *a, const struct args_weight *w, int type,
                          int row, int segment, const int8_t *x, int n, int max, bool is_checked,
                          float *sum)
 {
-    int n_chunks = (a->n_cols + ARGS_CHUNK - 1) / ARGS_CHUNK, n_groups = a->n_cols / ARGS_GROUP;
+    int n_chunks = (a->n_cols + ARGS_CHUNK - 1) / ARGS_CHUNK;
     for (int c = 2 * segment; c < 2 * segment + 2 && c < n_chunks; c++) {
         struct group_chunk chunk = group_load(w, type, n_chunks, row, c, GROUP_WHOLE);
+        gemv_chunk(a, &chunk, type, c, x, n, max, is_checked, sum);
+    }
+}
+
+/* One token's sums over the wave's segments, as gemv_segments.
+ * A chunk's weights, or a segment's where they are few, are asked for before those ahead of them are used. */
+GPU_FN void gemv_stream(const struct matmul_args *a, const struct args_weight *w, int type, int row,
+                        int from, int end, const int8_t *x, float *sums)
+{
+    int n_chunks = (a->n_cols + ARGS_CHUNK - 1) / ARGS_CHUNK;
+    int per = 2 * group_words(type) <= GEMV_AHEAD ? 2 : 1;
+    int first = from + gpu_uniform(gpu_thread() / GPU_WAVE);
+    struct group_chunk next[2];
+    if (first >= end) {
+        return;
+    }
+    GPU_UNROLL
+    for (int i = 0; i < per; i++) {
+        int c = 2 * first + i < n_chunks ? 2 * first + i : n_chunks - 1;
+        next[i] = group_load(w, type, n_chunks, row, c, GROUP_WHOLE);
+    }
+    for (int s = first; s < end; s += GEMV_WAVES) {
+        float sum = 0;
         GPU_UNROLL
-        for (int i = 0; i < 4; i++) {
-            int at = 4 * c + i;
-            struct group g = group_of(&chunk, type, i);
-            const int8_t *q = x + ARGS_GROUP * at;
+        for (int h = 0; h < 2; h += per) {
+            struct group_chunk now[2];
+            bool is_last = h + per == 2;
             GPU_UNROLL
-            for (int t = 0; t < GEMV_TOKENS; t++) {
-                if (t < max && (!is_checked || t < n) && at < n_groups) {
-                    struct args_act scales = *(const struct args_act *)(const void *)(
-                        q + a->n_cols - (int)(ARGS_GROUP - sizeof scales) * at);
-                    struct gpu_16 first = gpu_load16(q), second = gpu_load16(q + 16);
-                    int32_t dot[2] = {0, 0};
-                    GPU_UNROLL
-                    for (int k = 0; k < 4; k++) {
-                        dot[0] = gpu_dot4((int32_t)g.q[k], (int32_t)first.w[k], dot[0]);
-                        dot[1] = gpu_dot4((int32_t)g.q[4 + k], (int32_t)second.w[k], dot[1]);
-                    }
-                    sum[t] = group_add(sum[t], &g, type, dot, scales);
-                    q += is_checked || t + 1 < n ? a->x_bytes : 0;
+            for (int i = 0; i < per; i++) {
+                now[i] = next[i];
+            }
+            if (!is_last || s + GEMV_WAVES < end) {
+                GPU_UNROLL
+                for (int i = 0; i < per; i++) {
+                    int c = is_last ? 2 * (s + GEMV_WAVES) + i : 2 * s + 1;
+                    c = c < n_chunks ? c : n_chunks - 1;
+                    next[i] = group_load(w, type, n_chunks, row, c, GROUP_WHOLE);
                 }
             }
+            gpu_keep_order();
+            GPU_UNROLL
+            for (int i = 0; i < per; i++) {
+                gemv_chunk(a, &now[i], type, 2 * s + h + i, x, 1, 1, false, &sum);
+            }
         }
+        sums[(s - from) * GPU_WAVE] = sum;
     }
 }
 
@@ -97,35 +156,49 @@ GPU_FN void gemv_segment_float(const struct matmul_args *a, const struct args_we
     }
 }
 
-/* type: a constant, or -1: whichever is not a constant elsewhere. */
-GPU_FN void gemv_any(const struct matmul_args *a, const struct args_weight *w, int type, int row,
-                     int segment, const int8_t *x, int n, float *sum)
+/* The lane's sums over segments from + wave, then every GEMV_WAVES further on, below end: that of segment s and token t to
+ * sums[((s - from) * n + t) * GPU_WAVE]. type: a constant, or -1: whichever is not a constant elsewhere. */
+GPU_FN void gemv_segments(const struct matmul_args *a, const struct args_weight *w, int type, int row,
+                          int from, int end, const int8_t *x, int n, float *sums)
 {
-    if (type == TYPE_F32 || type == TYPE_F16 || type == TYPE_BF16) {
-        gemv_segment_float(a, w, type, row, segment, x, n, sum);
-    } else if (type >= 0 && n == 1) {
-        gemv_segment(a, w, type, row, segment, x, n, 1, false, sum);
-    } else if (type >= 0 && n <= GEMV_TOKENS / 2) {
-        gemv_segment(a, w, type, row, segment, x, n, GEMV_TOKENS / 2, false, sum);
-    } else if (type >= 0) {
-        gemv_segment(a, w, type, row, segment, x, n, GEMV_TOKENS, false, sum);
-    } else {
-        switch (a->type) {
+    bool is_float = type == TYPE_F32 || type == TYPE_F16 || type == TYPE_BF16;
+    if (type >= 0 && !is_float && n == 1) {
+        gemv_stream(a, w, type, row, from, end, x, sums);
+        return;
+    }
+    int wave = gpu_uniform(gpu_thread() / GPU_WAVE);
+    for (int s = from + wave; s < end; s += GEMV_WAVES) {
+        float sum[GEMV_TOKENS] = {0, 0, 0, 0, 0, 0, 0, 0};
+        if (is_float) {
+            gemv_segment_float(a, w, type, row, s, x, n, sum);
+        } else if (type >= 0 && n <= GEMV_TOKENS / 2) {
+            gemv_segment(a, w, type, row, s, x, n, GEMV_TOKENS / 2, false, sum);
+        } else if (type >= 0) {
+            gemv_segment(a, w, type, row, s, x, n, GEMV_TOKENS, false, sum);
+        } else {
+            switch (a->type) {
 #define GEMV_CASE(name)                                                                            \
     case TYPE_##name:                                                                              \
-        gemv_segment(a, w, TYPE_##name, row, segment, x, n, GEMV_TOKENS, true, sum);               \
+        gemv_segment(a, w, TYPE_##name, row, s, x, n, GEMV_TOKENS, true, sum);                     \
         break;
-            GEMV_OTHERS(GEMV_CASE)
+                GEMV_OTHERS(GEMV_CASE)
 #undef GEMV_CASE
-        default:
-            break;
+            default:
+                break;
+            }
+        }
+        GPU_UNROLL
+        for (int t = 0; t < GEMV_TOKENS; t++) {
+            if (t < n) {
+                sums[((s - from) * n + t) * GPU_WAVE] = sum[t];
+            }
         }
     }
 }
 
 GPU_FN void gemv_run(const struct matmul_args a, int type)
 {
-    GPU_SHARED(float, sums, 2 * GEMV_WAVES * GEMV_TOKENS * GPU_WAVE);
+    GPU_SHARED(float, sums, GEMV_SLOTS * GPU_WAVE);
     int wave = gpu_uniform(gpu_thread() / GPU_WAVE), lane = gpu_lane();
     int part = 0, panel = gpu_block_x();
     while (part + 1 < a.n_w && a.glu == MATMUL_NO_GLU &&
@@ -141,31 +214,21 @@ GPU_FN void gemv_run(const struct matmul_args a, int type)
     const int8_t *x = (const int8_t *)a.x + x_row * a.x_bytes;
 
     int row = panel * GEMV_ROWS + lane, n_rows = a.w[part].n_rows;
-    int n_segments = (a.n_cols + ARGS_SEGMENT - 1) / ARGS_SEGMENT, round = 0;
+    int n_segments = (a.n_cols + ARGS_SEGMENT - 1) / ARGS_SEGMENT;
+    int per_round = GEMV_SLOTS / n / GEMV_WAVES * GEMV_WAVES;
     float total[2] = {0, 0}; /* of token `wave`, of the gate and the other */
     for (int m = 0; m < (a.glu == MATMUL_NO_GLU ? 1 : 2); m++) {
         struct args_weight w = a.w[part + m];
         w.data += expert * w.each_bytes;
         float of_token = 0;
-        for (int from = 0; from < n_segments; from += GEMV_WAVES, round++) {
-            float sum[GEMV_TOKENS] = {0, 0, 0, 0, 0, 0, 0, 0};
-            if (from + wave < n_segments) {
-                gemv_any(&a, &w, type, row, from + wave, x, n, sum);
-            }
-            /* In turn: a wave that is ahead writes to the other half. */
-            float *mine = sums + round % 2 * GEMV_WAVES * GEMV_TOKENS * GPU_WAVE;
-            GPU_UNROLL
-            for (int t = 0; t < GEMV_TOKENS; t++) {
-                if (t < n) {
-                    mine[(wave * GEMV_TOKENS + t) * GPU_WAVE + lane] = sum[t];
-                }
+        for (int from = 0; from < n_segments; from += per_round) {
+            int end = from + per_round < n_segments ? from + per_round : n_segments;
+            gemv_segments(&a, &w, type, row, from, end, x, n, sums + lane);
+            gpu_barrier();
+            for (int s = 0; s < end - from && wave < n; s++) {
+                of_token += sums[(s * n + wave) * GPU_WAVE + lane];
             }
             gpu_barrier();
-            for (int s = 0; s < GEMV_WAVES && wave < n; s++) {
-                if (from + s < n_segments) {
-                    of_token += mine[(s * GEMV_TOKENS + wave) * GPU_WAVE + lane];
-                }
-            }
         }
         const float *bias = a.bias[part + m];
         if (bias && row < n_rows) {

@@ -161,6 +161,10 @@ int main(void)
             test(type, 2, 2304 + block, 8);
         }
     }
+    /* More segments than the sums of one pass have room for, and a pass of its own for the last. */
+    test(TYPE_Q4_0, 2, 32768 + 288, 1);
+    test(TYPE_Q8_0, 2, 32768 + 32, 1);
+    test(TYPE_Q6_K, 2, 4096 + 256, 8);
     test_several();
     test_experts_gate(TYPE_Q4_K, 1, 1, 3);
     test_experts_gate(TYPE_Q4_0, 5, 2, 3);

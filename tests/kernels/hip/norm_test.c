@@ -103,7 +103,7 @@ static void test_quantize(void)
 
 int main(void)
 {
-    static const int sizes[] = {1, 31, 33, 257, 896};
+    static const int sizes[] = {1, 31, 33, 257, 896, 2052, 4099, 4100};
     for (int kind = OP_NORM_RMS; kind <= OP_NORM_L2; kind++) {
         for (size_t i = 0; i < COUNT_OF(sizes); i++) {
             test_norm(kind, sizes[i], 1, false, false);
@@ -111,6 +111,8 @@ int main(void)
         test_norm(kind, 64, 3, false, true);
         test_norm(kind, 96, 2, true, true);
         test_norm(kind, 416, 1, false, true);
+        test_norm(kind, 3584, 1, false, true);
+        test_norm(kind, 5152, 1, false, true); /* more than registers hold */
     }
     test_quantize();
     return 0;
