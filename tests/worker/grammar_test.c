@@ -314,10 +314,52 @@ static void schemas(void)
     }
 }
 
+/* Rules that name each other thousands of times: every place is one of few, and is met by millions of
+ * ways. Refused before those are gone, and not only when a prompt waits for the mask. */
+static void many_ways_are_refused(void)
+{
+    struct buf text;
+    struct grammar *g;
+    struct automaton *a;
+    struct err e = {0};
+    buf_init(&text, 0);
+    buf_str(&text, "root ::= \"x\" b\nb ::= a");
+    for (int i = 0; i < 16000; i++) {
+        buf_str(&text, "|a");
+    }
+    buf_str(&text, "\na ::= \"y\"");
+    for (int i = 0; i < 16000; i++) {
+        buf_str(&text, "|\"y\"");
+    }
+    CHECK_INT(grammar_create(text.data, text.len, &g, &e), 0);
+    CHECK_INT(automaton_create(g, &a, &e), ERR_GRAMMAR);
+    grammar_destroy(&g);
+    buf_finish(&text);
+}
+
+static void nothing_is_repeated_in_no_time(void)
+{
+    struct buf text;
+    struct grammar *g;
+    struct err e = {0};
+    buf_init(&text, 0);
+    buf_str(&text, "root ::= \"x\"");
+    for (int i = 0; i < 30000; i++) {
+        buf_str(&text, " \"\"{99999}");
+    }
+    CHECK_INT(grammar_create(text.data, text.len, &g, &e), 0);
+    grammar_destroy(&g);
+    buf_finish(&text);
+    static const char nul[] = "root ::= \"x\"\0\"y\"";
+    CHECK_INT(grammar_create(nul, sizeof(nul) - 1, &g, &e), ERR_GRAMMAR);
+}
+
 int main(void)
 {
     notation();
     refused();
+    many_ways_are_refused();
+    nothing_is_repeated_in_no_time();
     classes();
     schemas();
     return 0;

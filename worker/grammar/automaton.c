@@ -12,7 +12,8 @@ enum {
     MOST_MEMBERS = 1 << 20,
     MOST_STEPS = 1 << 20,
     MOST_CLOSURE = 1 << 15, /* places of one state; more means left recursion */
-    MOST_CHECKED = 1 << 22, /* when all rules are tried */
+    MOST_LOOKS = 1 << 18,   /* for one state, at places met before too */
+    MOST_CHECKED = 1 << 24, /* looks when all rules are tried */
 };
 
 struct node { /* a place: an element, and where it goes on behind the rule's end */
@@ -52,7 +53,7 @@ struct automaton {
     uint32_t n_todo, n_found;
     bool accepts, is_full; /* of the closure under way */
     uint32_t generation;
-    uint64_t n_visits;
+    uint64_t n_visits, closure_visits; /* now, and when the closure began */
 };
 
 static uint32_t mix(uint64_t x)
@@ -125,9 +126,9 @@ static uint32_t place(struct automaton *a, uint32_t element, uint32_t parent)
             return i;
         }
     }
-    uint32_t cap = a->cap_nodes;
-    if (!grow(&a->nodes, &a->cap_nodes, a->n_nodes + 1, MOST_NODES, sizeof(*a->nodes)) ||
-        !grow(&a->marks, &cap, a->cap_nodes, MOST_NODES, sizeof(*a->marks))) {
+    uint32_t cap = a->cap_nodes; /* of both, and counted when both have it */
+    if (!grow(&a->marks, &cap, a->n_nodes + 1, MOST_NODES, sizeof(*a->marks)) ||
+        !grow(&a->nodes, &a->cap_nodes, a->n_nodes + 1, MOST_NODES, sizeof(*a->nodes))) {
         a->is_full = true;
         return 0;
     }
@@ -144,6 +145,8 @@ static uint32_t place(struct automaton *a, uint32_t element, uint32_t parent)
 static void visit(struct automaton *a, uint32_t node)
 {
     if (node == 0 || a->marks[node] == a->n_closures) {
+        a->n_visits++; /* rules that name each other thousands of times have millions of these */
+        a->is_full = a->is_full || a->n_visits - a->closure_visits > MOST_LOOKS;
         return;
     }
     a->marks[node] = a->n_closures;
@@ -159,6 +162,7 @@ static void closure_begin(struct automaton *a)
     a->n_closures++;
     a->n_todo = a->n_found = 0;
     a->accepts = a->is_full = false;
+    a->closure_visits = a->n_visits;
 }
 
 /* From the places visited to those that stand before a byte. */
@@ -346,13 +350,12 @@ void automaton_reset(struct automaton *a)
 /* From the beginning of every rule a byte or the end is reached: else it is left-recursive. */
 static int check_rules(struct automaton *a, struct err *e)
 {
-    uint64_t n_met = 0;
+    uint64_t begin = a->n_visits;
     for (uint32_t i = 0; i < a->g->n_rules; i++) {
         closure_begin(a);
         visit_rule(a, i);
         closure_run(a);
-        n_met += a->n_found + 1;
-        if (a->is_full || n_met > MOST_CHECKED) {
+        if (a->is_full || a->n_visits - begin > MOST_CHECKED) {
             return err_set(e, ERR_GRAMMAR, "it is left-recursive, or too much is possible at once");
         }
     }

@@ -453,7 +453,7 @@ static int parse_sequence(struct parser *p, struct buf *seq, bool nested)
         size_t at = seq->len;
         int rc = parse_item(p, seq);
         skip_space(p, nested);
-        while (rc == 0 && p->at < p->end && strchr("*+?{", peek(p))) {
+        while (rc == 0 && peek(p) && strchr("*+?{", peek(p))) {
             rc = parse_suffix(p, seq, at);
             skip_space(p, nested);
         }
