@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +17,7 @@ static const struct attach *attach;
 /* What is mapped at an address, by its line in /proc/self/maps; "" if nothing is known. */
 static void find_mapping(uintptr_t at, char *ret, size_t bytes)
 {
-    static char text[64 * 1024]; /* (one handler runs at a time: it ends the process) */
+    static char text[64 * 1024]; /* (one handler comes here: it ends the process) */
     size_t n = 0;
     *ret = 0;
     int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
@@ -42,11 +43,15 @@ static void find_mapping(uintptr_t at, char *ret, size_t bytes)
 
 static void on_bus(int signal_number, siginfo_t *info, void *context)
 {
+    static atomic_flag is_ending = ATOMIC_FLAG_INIT;
     (void)context;
     if (info->si_code <= 0) { /* sent by a process, no access of ours */
         (void)signal(signal_number, SIG_DFL);
         (void)raise(signal_number);
         return; /* and dies of it as soon as the handler's mask is lifted */
+    }
+    while (atomic_flag_test_and_set(&is_ending)) {
+        pause(); /* all threads of the pool read the same weights; the first of them says why */
     }
     char path[256];
     find_mapping((uintptr_t)info->si_addr, path, sizeof(path));
