@@ -286,6 +286,15 @@ static int find(const char *dir, const char *name, char ret_name[MSG_NAME_BYTES]
     return fd == -ENOENT ? ERR_REPORT_NOT_FOUND : fd;
 }
 
+int report_find(const char *dir, const char *name, char ret_name[MSG_NAME_BYTES])
+{
+    int fd = find(dir, name, ret_name);
+    if (fd >= 0) {
+        close(fd);
+    }
+    return MIN(fd, 0);
+}
+
 int report_show(const char *dir, const char *name, struct buf *ret)
 {
     static const char *const texts[] = {"stderr", "kernel", "process", "system", "config"};

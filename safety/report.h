@@ -29,6 +29,9 @@ void report_prune(int crashes_fd, size_t n_max, uint64_t bytes_max);
 MUST_CHECK int report_list(const char *dir, struct buf *ret);
 MUST_CHECK int report_show(const char *dir, const char *name, struct buf *ret);
 
+/* Which report a name means: "" is the newest. 0, or errors as report_show. */
+MUST_CHECK int report_find(const char *dir, const char *name, char ret_name[MSG_NAME_BYTES]);
+
 /* Writes a tar archive of the report to out_fd. "" is the newest; ret_name says which it was.
  * Errors as report_show. */
 MUST_CHECK int report_pack(const char *dir, const char *name, int out_fd,

@@ -429,26 +429,35 @@ static int list(const char *dir)
     return EXIT_OK;
 }
 
+/* The user's own file is touched only for a report that exists, and never removed. Ours has a name
+ * that nobody has prepared for us. */
 static int pack(const char *dir, const char *name, const char *out)
 {
     char part[256], found[MSG_NAME_BYTES], target[MSG_NAME_BYTES + 8];
+    const char *wanted = strcmp(name, "last") == 0 ? "" : name;
+    int rc = report_find(dir, wanted, found);
+    if (rc != 0) {
+        return complain(dir, wanted, rc);
+    }
     snprintf(part, sizeof(part), ".rocmforge-report-%d.part", (int)getpid());
+    snprintf(target, sizeof(target), "%s.tar", found);
     bool to_stdout = out && strcmp(out, "-") == 0;
     const char *file = out ? out : part;
-    int fd = to_stdout ? STDOUT_FILENO : open(file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    int flags = O_WRONLY | O_CREAT | O_CLOEXEC | (out ? O_TRUNC : O_EXCL | O_NOFOLLOW);
+    int fd = to_stdout ? STDOUT_FILENO : open(file, flags, 0600);
     if (fd < 0) {
         fprintf(stderr, "rocmforge report: %s: %s\n", file, strerror(errno));
         return EXIT_GENERAL;
     }
-    int rc = report_pack(dir, strcmp(name, "last") == 0 ? "" : name, fd, found);
+    char packed[MSG_NAME_BYTES];
+    rc = report_pack(dir, found, fd, packed);
     rc = !to_stdout && close(fd) != 0 && rc == 0 ? -errno : rc;
-    snprintf(target, sizeof(target), "%s.tar", found);
     rc = rc == 0 && !out && rename(part, target) != 0 ? -errno : rc;
     if (rc != 0) {
-        if (!to_stdout) {
-            (void)unlink(file);
+        if (!out) {
+            (void)unlink(part);
         }
-        return complain(dir, strcmp(name, "last") == 0 ? "" : name, rc);
+        return complain(dir, wanted, rc);
     }
     if (!to_stdout) {
         printf("%s\n", out ? out : target);

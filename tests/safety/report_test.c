@@ -2,6 +2,7 @@
  * made-up machine, with what hangs or is missing. */
 #include "safety/evidence.h"
 #include "safety/report.h"
+#include "safety/reporter.h"
 #include "safety/state.h"
 #include "shared/clock.h"
 #include "tests/test.h"
@@ -239,12 +240,36 @@ static void test_state_dir(void)
     CHECK_STR(got, "");
 }
 
+/* What the user named to write into stays as it was when there is nothing to write. */
+static void test_command(void)
+{
+    char state[128], out[128], text[16] = "", word_out[] = "--out", last[] = "last";
+    char unknown[] = "20260101T000000.000Z-worker-1";
+    char *names[] = {last, unknown};
+    snprintf(out, sizeof(out), "%s/kept", dir);
+    write_text("kept", "precious");
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        snprintf(state, sizeof(state), "%s/%s", dir, i == 0 ? "nowhere" : "tar");
+        char *argv[] = {names[i], word_out, out};
+        CHECK_INT(reporter_command(state, 3, argv), EXIT_GENERAL);
+        CHECK_INT(reporter_command(state, 1, argv), EXIT_GENERAL);
+    }
+    FILE *f = fopen(out, "r");
+    CHECK(f && fgets(text, sizeof(text), f) && fclose(f) == 0);
+    CHECK_STR(text, "precious");
+    char *argv[] = {last, word_out, out};
+    CHECK_INT(reporter_command(state, 3, argv), EXIT_OK);
+    struct stat st;
+    CHECK(stat(out, &st) == 0 && st.st_size >= 1024);
+}
+
 int main(void)
 {
     char command[64];
     CHECK(mkdtemp(dir));
     test_names_and_bounds();
     test_archive();
+    test_command();
     test_evidence();
     test_deadline();
     test_state_dir();
