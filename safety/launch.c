@@ -246,10 +246,22 @@ int launch_probe(struct supervisor *s, uint32_t device, uint64_t now_ms)
     return rc;
 }
 
+/* One that hangs is enough: what it waits for would hold the next one, too, until no room were left
+ * for a gateway or a worker. */
+static bool is_helper_stuck(const struct supervisor *s, const struct child *c)
+{
+    for (size_t i = 0; i < SUPERVISOR_MAX_STUCK; i++) {
+        if (s->stuck[i].state != CHILD_NONE && strcmp(s->stuck[i].name, c->name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 int launch_helper(struct supervisor *s, struct child *c, const char *role, const char *arg,
                   const char *more, uint64_t now_ms)
 {
-    if (!may_start(s)) {
+    if (!may_start(s) || is_helper_stuck(s, c)) {
         return -EBUSY;
     }
     char path[SUPERVISOR_PATH_BYTES], copy[SUPERVISOR_PATH_BYTES], flag[16], text[128];
