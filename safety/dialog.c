@@ -354,10 +354,14 @@ static void handle(struct supervisor *s, struct child *c, struct channel_msg *m,
         on_stage(m);
         break;
     case MSG_SLEEP:
-        monitor_slept(s, m, now_ms);
+        if (c == &s->monitor) {
+            monitor_slept(s, m, now_ms);
+        }
         break;
     case MSG_VRAM:
-        monitor_saw(s, m, now_ms);
+        if (c == &s->monitor) {
+            monitor_saw(s, m, now_ms);
+        }
         break;
     case MSG_VERDICT:
         if (c == &s->probe) {
@@ -365,13 +369,17 @@ static void handle(struct supervisor *s, struct child *c, struct channel_msg *m,
         }
         break;
     case MSG_CRASHED:
-        crash_said(s, m, now_ms);
+        if (c == &s->reporter) {
+            crash_said(s, m, now_ms);
+        }
         break;
     case MSG_ASK:
         crash_ask(s, m, now_ms);
         break;
     case MSG_TOLD:
-        crash_told(s, m, now_ms);
+        if (c == &s->clerk) {
+            crash_told(s, m, now_ms);
+        }
         break;
     case MSG_STORE:
     case MSG_DROP:
