@@ -10,6 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* As many as the supervisor keeps. More would only fill its channel, and the gateway's news with it. */
+enum { OPEN_ASKS = 8 };
+
 struct crashes {
     struct exchange *x; /* borrowed */
     uint64_t ask;
@@ -58,6 +61,7 @@ void crashes_told(void *server, const struct msg_told *m, int fd)
 {
     struct server *s = server;
     struct crashes *a = s->asks;
+    s->n_asks_open -= s->n_asks_open > 0;
     while (a && a->ask != m->ask) {
         a = a->next;
     }
@@ -83,19 +87,22 @@ void crashes_told(void *server, const struct msg_told *m, int fd)
 static void ask(struct exchange *x, const char *name, size_t n)
 {
     struct server *s = x->server;
-    struct crashes *a = calloc(1, sizeof(*a));
-    struct msg_ask m = {.ask = ++s->n_asks};
-    struct err e;
-    if (!a || n >= sizeof(m.name)) {
-        err_set(&e, a ? ERR_REPORT_NOT_FOUND : ERR_NO_MEMORY, "GET %s", x->route->path);
+    struct msg_ask m = {.ask = s->n_asks + 1};
+    bool is_busy = s->n_asks_open == OPEN_ASKS, is_name = n < sizeof(m.name);
+    struct crashes *a = is_busy || !is_name ? NULL : calloc(1, sizeof(*a));
+    if (!a) {
+        struct err e;
+        err_set(&e, !is_name ? ERR_REPORT_NOT_FOUND : is_busy ? ERR_BUSY : ERR_NO_MEMORY, "GET %s",
+                x->route->path);
         exchange_error(x, &e, NULL);
-        free(a);
         return;
     }
     memcpy(m.name, name, n);
     *a = (struct crashes){.x = x, .ask = m.ask, .next = s->asks};
     memcpy(a->name, name, n);
     s->asks = a;
+    s->n_asks++;
+    s->n_asks_open++;
     exchange_leave_work(x, &work_ops, a);
     notice_send(&s->link->notice, MSG_ASK, s->link->epoch, &m, sizeof(m));
 }

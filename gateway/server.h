@@ -34,6 +34,7 @@ struct server {
     bool is_draining, is_drained;
     struct crashes *asks; /* questions that the supervisor has not answered (crashes.c) */
     uint64_t n_asks;
+    uint32_t n_asks_open; /* answers that are to come, of those that left, too */
     char read_buffer[SERVER_READ_BYTES];
 };
 

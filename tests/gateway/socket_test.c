@@ -216,6 +216,42 @@ static void too_many(void)
     rig_stop(&r);
 }
 
+/* The supervisor is asked no more at once than it keeps, whether the askers stay or leave. */
+static void crash_questions(struct rig *r)
+{
+    enum { OPEN = 8 };
+    static struct channel_msg m;
+    struct msg_ask asks[OPEN];
+    struct client c[OPEN], one;
+    struct response res;
+    for (int i = 0; i < OPEN; i++) {
+        client_open_unix(&c[i], r);
+        client_request(&c[i], i % 2 ? "GET /crashes" : "GET /crashes/x", NULL, NULL);
+        CHECK(rig_expect(r, MSG_ASK, &m));
+        memcpy(&asks[i], m.payload, sizeof(asks[i]));
+        CHECK_STR(asks[i].name, i % 2 ? "" : "x");
+    }
+    client_close(&c[0]);
+    client_open_unix(&one, r);
+    client_request(&one, "GET /crashes", NULL, NULL);
+    client_read(&one, &res, false);
+    CHECK_INT(res.status, err_http(ERR_BUSY));
+    response_finish(&res);
+    for (int i = 0; i < OPEN; i++) {
+        struct msg_told told = {.ask = asks[i].ask, .err = ERR_REPORT_NOT_FOUND};
+        CHECK_INT(channel_send(&r->channel, MSG_TOLD, r->epoch, &told, sizeof(told), NULL, 0), 0);
+        if (i > 0) {
+            client_read(&c[i], &res, false);
+            CHECK_INT(res.status, 404);
+            response_finish(&res);
+            client_close(&c[i]);
+        }
+    }
+    client_request(&one, "GET /crashes", NULL, NULL);
+    CHECK(rig_expect(r, MSG_ASK, &m));
+    client_close(&one);
+}
+
 int main(void)
 {
     struct rig r;
@@ -227,6 +263,7 @@ int main(void)
     refused_while_sending(&r);
     http_1_0(&r);
     unix_socket(&r);
+    crash_questions(&r);
     rig_stop(&r);
     too_many();
     return 0;
