@@ -364,7 +364,7 @@ static bool parse_range(const char *text, struct range *ret)
     const char *dash = strchr(text, '-');
     snprintf(lo, sizeof(lo), "%.*s", (int)(dash ? dash - text : 31), text);
     return num_parse_u64(lo, &ret->lo) && num_parse_u64(dash ? dash + 1 : lo, &ret->hi) &&
-           ret->lo >= 1 && ret->lo <= ret->hi;
+           ret->lo >= 1 && ret->lo <= ret->hi && ret->hi <= INT32_MAX;
 }
 
 /* "http://HOST:PORT" or without the scheme, the port or a path. */
