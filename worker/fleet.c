@@ -216,11 +216,15 @@ static void finish_load(struct fleet *f, struct request *live, bool may_unload)
         events_model(f->events, f->models, (uint32_t)i);
     } else if (result != ERR_NO_MEMORY && result != ERR_NO_VRAM) {
         fail_waiting(f, i, live, &e);
-    } else if (!stores_drop_idle(f->models->options.stores) &&
-               !unload_one(f, may_unload)) { /* else it is tried again */
-        struct err why;
-        err_set(&why, ERR_MODEL_ROOM, "%s", e.detail);
-        fail_waiting(f, i, live, &why);
+    } else {
+        /* What this load kept is no room: dropped, it would be made again, and that for ever. */
+        models_drop_stores(f->models, v, false);
+        if (!stores_drop_idle(f->models->options.stores) &&
+            !unload_one(f, may_unload)) { /* else it is tried again */
+            struct err why;
+            err_set(&why, ERR_MODEL_ROOM, "%s", e.detail);
+            fail_waiting(f, i, live, &why);
+        }
     }
 }
 
