@@ -144,19 +144,7 @@ static void on_fail(void *work, const struct err *e)
     exchange_error(x, e, NULL);
 }
 
-static void on_pressure(void *work, bool is_full)
-{
-    (void)work;
-    (void)is_full;
-}
-
-static void on_silence(void *work)
-{
-    (void)work;
-}
-
-static const struct exchange_work job_ops = {
-    .gone = on_gone, .fail = on_fail, .pressure = on_pressure, .silence = on_silence};
+static const struct exchange_work job_ops = {.gone = on_gone, .fail = on_fail};
 
 void ask(struct exchange *x, enum request_api api, ask_fn *then, const void *arg)
 {

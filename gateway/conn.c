@@ -156,13 +156,15 @@ static void update_pressure(struct conn *c)
     if (!c->x.is_stream || !c->x.ops) {
         return;
     }
-    if (!c->is_full && n > LIMIT_STREAM_BUFFER_BYTES) {
+    bool was_full = c->is_full;
+    if (!was_full && n > LIMIT_STREAM_BUFFER_BYTES) {
         c->is_full = true;
         metrics_add(METRIC_PAUSES, 0, 1);
-        c->x.ops->pressure(c->x.work, true);
-    } else if (c->is_full && n < LIMIT_STREAM_BUFFER_BYTES / 2) {
+    } else if (was_full && n < LIMIT_STREAM_BUFFER_BYTES / 2) {
         c->is_full = false;
-        c->x.ops->pressure(c->x.work, false);
+    }
+    if (c->is_full != was_full && c->x.ops->pressure) {
+        c->x.ops->pressure(c->x.work, c->is_full);
     }
 }
 

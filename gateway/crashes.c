@@ -42,20 +42,7 @@ static void on_fail(void *work, const struct err *e)
     forget(a);
 }
 
-/* Answered in one piece, soon: back-pressure and silence say nothing here. */
-static void on_pressure(void *work, bool is_full)
-{
-    (void)work;
-    (void)is_full;
-}
-
-static void on_silence(void *work)
-{
-    (void)work;
-}
-
-static const struct exchange_work work_ops = {
-    .gone = on_gone, .fail = on_fail, .pressure = on_pressure, .silence = on_silence};
+static const struct exchange_work work_ops = {.gone = on_gone, .fail = on_fail};
 
 void crashes_told(void *server, const struct msg_told *m, int fd)
 {

@@ -185,7 +185,9 @@ void exchange_run(struct exchange *x)
 static void on_silence(uv_timer_t *t)
 {
     struct exchange *x = t->data;
-    x->ops->silence(x->work);
+    if (x->ops->silence) {
+        x->ops->silence(x->work);
+    }
 }
 
 void exchange_leave_work(struct exchange *x, const struct exchange_work *ops, void *work)

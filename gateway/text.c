@@ -136,20 +136,7 @@ static void on_fail(void *work, const struct err *e)
     fail(work, e);
 }
 
-/* Not streamed: back-pressure and silence say nothing here. */
-static void on_pressure(void *work, bool is_full)
-{
-    (void)work;
-    (void)is_full;
-}
-
-static void on_silence(void *work)
-{
-    (void)work;
-}
-
-static const struct exchange_work work_ops = {
-    .gone = on_gone, .fail = on_fail, .pressure = on_pressure, .silence = on_silence};
+static const struct exchange_work work_ops = {.gone = on_gone, .fail = on_fail};
 
 /* Sends the payload (finished here) and leaves the exchange waiting for what comes. */
 static void submit(struct exchange *x, enum msg_text_op op, bool is_stream,

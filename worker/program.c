@@ -134,6 +134,26 @@ void program_visit(struct op *op, program_visit_fn *fn, void *arg)
     }
 }
 
+struct redirection {
+    int32_t from, to;
+};
+
+static void redirect_input(void *arg, struct op_rows *r, bool is_out)
+{
+    const struct redirection *d = arg;
+    if (!is_out && r->buf == d->from) {
+        r->buf = d->to;
+    }
+}
+
+void program_redirect(struct program *p, size_t first, int32_t from, int32_t to)
+{
+    struct redirection d = {from, to};
+    for (size_t i = first; i < p->n_ops; i++) {
+        program_visit(&p->ops[i], redirect_input, &d);
+    }
+}
+
 /* --- matrices --------------------------------------------------------------------------------------*/
 
 static uint64_t weights_bytes(const struct program_weights *w)

@@ -66,6 +66,8 @@ struct op_rows program_rows(const struct program *p, int buf);
 /* Calls fn for every rows argument of an op. */
 typedef void program_visit_fn(void *arg, struct op_rows *r, bool is_out);
 void program_visit(struct op *op, program_visit_fn *fn, void *arg);
+/* From op `first` on, what read buffer `from` reads buffer `to`. */
+void program_redirect(struct program *p, size_t first, int32_t from, int32_t to);
 
 /* Describes the matrices for the instruction set; their packed form is for worker/weights.h. Errors:
  * -ENOTSUP, e names the tensor. */

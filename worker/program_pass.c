@@ -140,18 +140,6 @@ static void gather_input(void *arg, struct op_rows *r, bool is_out)
     r->buf = g->copy_of[r->buf];
 }
 
-struct renaming {
-    int32_t from, to;
-};
-
-static void rename_input(void *arg, struct op_rows *r, bool is_out)
-{
-    const struct renaming *n = arg;
-    if (!is_out && r->buf == n->from) {
-        r->buf = n->to;
-    }
-}
-
 /* The builder gathers the rows that want logits before the last norm; moved up to the last op that
  * needs all rows, the network of the last layer is computed for the wanted rows only. */
 static int hoist_gather(struct program *p)
@@ -167,10 +155,7 @@ static int hoist_gather(struct program *p)
     }
     for (size_t i = 0; i < n_old; i++) { /* the builder's gather goes */
         if (old[i].code == OP_gather) {
-            struct renaming n = {old[i].u.gather.y.buf, old[i].u.gather.x.buf};
-            for (size_t k = i + 1; k < n_old; k++) {
-                program_visit(&old[k], rename_input, &n);
-            }
+            program_redirect(p, i + 1, old[i].u.gather.y.buf, old[i].u.gather.x.buf);
             memmove(&old[i], &old[i + 1], (n_old - i - 1) * sizeof *old);
             p->n_ops = --n_old;
             break;

@@ -14,7 +14,8 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'e2e'))
-from server import DEMO, Server, chat, check, check_equal, fds_of, rss_kib  # noqa: E402,F401
+from server import (DEMO, Server, chat, check, check_equal, fds_of, raw_exchange,  # noqa: E402,F401
+                    rss_kib)
 
 STORY = chat('Tell me a story about a brave mouse.', max_tokens=400, logit_bias={'2047': -100})
 MARK = 'ROCMFORGE_FAULT_MARK'
@@ -283,22 +284,6 @@ def expect_whole(stream, text):
     stream.end()
     check_equal((stream.ends, stream.error, stream.cut), (['done'], None, None), 'the end')
     check_equal(stream.text, text, 'the answer')
-
-
-def raw(port, data, seconds=15):
-    """Bytes out, bytes back until the other side closes."""
-    with socket.create_connection(('127.0.0.1', port), seconds) as s:
-        s.settimeout(seconds)
-        s.sendall(data)
-        out = b''
-        try:
-            while True:
-                part = s.recv(65536)
-                if not part:
-                    return out
-                out += part
-        except (socket.timeout, ConnectionResetError):
-            return out
 
 
 def percentile(values, p):

@@ -3,7 +3,7 @@ import json
 import time
 
 from matrix import row, tested
-from rig import Rig, check, check_equal, raw
+from rig import Rig, check, check_equal, raw_exchange
 
 
 @row('51', 'JSON made to hurt', 'depth 1e5, 1e6 keys, 1e6 digits, bad UTF-8, equal keys', 0.5)
@@ -28,12 +28,12 @@ def large_bodies(bin_dir):
     with Rig(bin_dir) as s:
         at = time.monotonic()
         head = b'POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n'
-        got = raw(s.port, head + b'Content-Length: 1073741824\r\n\r\n')
+        got = raw_exchange(s.port, head + b'Content-Length: 1073741824\r\n\r\n')
         check(got.startswith(b'HTTP/1.1 413'), f'{got[:100]}')
         chunks = b'10000\r\n' + b' ' * 0x10000 + b'\r\n'
         got = b''
         try:
-            got = raw(s.port, head + b'Transfer-Encoding: chunked\r\n\r\n' + chunks * 300)
+            got = raw_exchange(s.port, head + b'Transfer-Encoding: chunked\r\n\r\n' + chunks * 300)
         except (BrokenPipeError, ConnectionResetError):
             pass
         check(got == b'' or got.startswith(b'HTTP/1.1 413'), f'{got[:100]}')

@@ -10,7 +10,7 @@ import threading
 import time
 
 from matrix import row, tested
-from rig import (STORY, Rig, Skip, Stream, chat, check, check_equal, expect_whole, raw)
+from rig import (STORY, Rig, Skip, Stream, chat, check, check_equal, expect_whole)
 
 
 @row('20', 'a second server on the same port', 'started beside the first', 1)

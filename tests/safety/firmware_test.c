@@ -1,8 +1,7 @@
 /* Which firmware is warned of. */
 #include "safety/firmware.h"
+#include "tests/safety/tree.h"
 #include "tests/test.h"
-
-#include <sys/stat.h>
 
 static char root[] = "/tmp/rocmforge-firmware-XXXXXX";
 
@@ -24,23 +23,8 @@ int main(void)
     unsigned version = 0;
     CHECK(mkdtemp(root));
     CHECK(!firmware_check(root, &g, &version)); /* a driver that does not tell */
-    static const char *const parts[] = {"/sys",        "/class",  "/drm",
-                                        "/renderD128", "/device", "/fw_version"};
-    char path[256];
-    snprintf(path, sizeof(path), "%s", root);
-    for (size_t i = 0; i < COUNT_OF(parts); i++) {
-        strcat(path, parts[i]);
-        CHECK(mkdir(path, 0755) == 0);
-    }
-    strcat(path, "/mes_fw_version");
-    FILE *f = fopen(path, "w");
-    CHECK(f && fputs("0x00000083\n", f) >= 0 && fclose(f) == 0);
+    tree_put(root, "/sys/class/drm/renderD128/device/fw_version/mes_fw_version", "0x00000083\n");
     CHECK(firmware_check(root, &g, &version) && version == 0x83);
-    CHECK(unlink(path) == 0);
-    for (size_t i = 0; i < COUNT_OF(parts); i++) {
-        *strrchr(path, '/') = '\0';
-        CHECK(rmdir(path) == 0);
-    }
-    CHECK(rmdir(root) == 0);
+    tree_remove(root);
     return 0;
 }

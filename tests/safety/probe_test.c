@@ -2,11 +2,11 @@
  * HIP by a double. The trees are written here after what amdgpu shows on real machines. */
 #include "safety/lock.h"
 #include "shared/clock.h"
+#include "tests/safety/tree.h"
 #include "tests/test.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <grp.h>
 #include <linux/capability.h>
 #include <signal.h>
@@ -21,62 +21,35 @@ static char output[65536];
 
 /* ---- the machine ---- */
 
-static void put(const char *path, const char *text)
-{
-    char full[512];
-    snprintf(full, sizeof(full), "%s%s", root, path);
-    for (char *p = strchr(full + 5, '/'); p; p = strchr(p + 1, '/')) {
-        *p = '\0';
-        CHECK(mkdir(full, 0755) == 0 || errno == EEXIST);
-        *p = '/';
-    }
-    int fd = open(full, O_CREAT | O_TRUNC | O_WRONLY, 0666);
-    CHECK(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
-    close(fd);
-}
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    (void)st;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
-
-static void remove_root(void)
-{
-    CHECK(nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS) == 0);
-}
-
 static void put_node(int node, const char *properties)
 {
     char path[128];
     snprintf(path, sizeof(path), "/sys/class/kfd/kfd/topology/nodes/%d/properties", node);
-    put(path, properties);
+    tree_put(root, path, properties);
 }
 
 /* A desktop with a processor, its own graphics and an RX 7900 XT. */
 static void put_machine(void)
 {
-    remove_root();
+    tree_remove(root);
     CHECK(mkdir(root, 0755) == 0);
-    put("/proc/meminfo",
+    tree_put(root, "/proc/meminfo",
         "MemTotal:       32768000 kB\nMemFree: 1 kB\nMemAvailable:   16384000 kB\n");
-    put("/sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n");
+    tree_put(root, "/sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n");
     put_node(0, "cpu_cores_count 16\nsimd_count 0\ngfx_target_version 0\n");
     put_node(1, "cpu_cores_count 0\nsimd_count 4\nsimd_per_cu 2\ngfx_target_version 100306\n"
                 "vendor_id 4098\nlocation_id 3584\ndomain 0\ndrm_render_minor 129\n");
     put_node(2, "cpu_cores_count 0\nsimd_count 168\nsimd_per_cu 2\ngfx_target_version 110000\n"
                 "vendor_id 4098\nlocation_id 768\ndomain 0\ndrm_render_minor 128\n");
-    put("/sys/class/drm/renderD128/device/mem_info_vram_total", "21458059264\n");
-    put("/sys/class/drm/renderD128/device/mem_info_vram_used", "2147483648\n");
-    put("/sys/class/drm/renderD129/device/mem_info_vram_total", "536870912\n");
-    put("/sys/class/drm/renderD129/device/mem_info_vram_used", "0\n");
-    put("/dev/kfd", "");
-    put("/dev/dri/renderD128", "");
-    put("/dev/dri/renderD129", "");
-    put("/run/lock/keep", "");
-    put("/kernels/rocmforge-gfx1100.co", "the double does not read it\n");
+    tree_put(root, "/sys/class/drm/renderD128/device/mem_info_vram_total", "21458059264\n");
+    tree_put(root, "/sys/class/drm/renderD128/device/mem_info_vram_used", "2147483648\n");
+    tree_put(root, "/sys/class/drm/renderD129/device/mem_info_vram_total", "536870912\n");
+    tree_put(root, "/sys/class/drm/renderD129/device/mem_info_vram_used", "0\n");
+    tree_put(root, "/dev/kfd", "");
+    tree_put(root, "/dev/dri/renderD128", "");
+    tree_put(root, "/dev/dri/renderD129", "");
+    tree_put(root, "/run/lock/keep", "");
+    tree_put(root, "/kernels/rocmforge-gfx1100.co", "the double does not read it\n");
     snprintf(kernel_dir, sizeof(kernel_dir), "%s/kernels", root);
     setenv("ROCMFORGE_KERNEL_DIR", kernel_dir, 1);
     setenv("HIP_DOUBLE", "", 1);
@@ -159,16 +132,16 @@ static void test_healthy(void)
 static void test_no_gpu(void)
 {
     put_machine();
-    remove_root();
+    tree_remove(root);
     CHECK(mkdir(root, 0755) == 0);
     CHECK_INT(doctor("--json", NULL), 0);
     check_stage("card", "skipped", "no AMD GPU");
     check_stage("copy", "skipped", "no AMD GPU");
     /* An AMD card that nothing drives. */
-    put("/sys/bus/pci/devices/0000:03:00.0/vendor", "0x1002\n");
-    put("/sys/bus/pci/devices/0000:03:00.0/class", "0x030000\n");
-    put("/sys/bus/pci/devices/0000:03:00.1/vendor", "0x1002\n");
-    put("/sys/bus/pci/devices/0000:03:00.1/class", "0x040300\n");
+    tree_put(root, "/sys/bus/pci/devices/0000:03:00.0/vendor", "0x1002\n");
+    tree_put(root, "/sys/bus/pci/devices/0000:03:00.0/class", "0x030000\n");
+    tree_put(root, "/sys/bus/pci/devices/0000:03:00.1/vendor", "0x1002\n");
+    tree_put(root, "/sys/bus/pci/devices/0000:03:00.1/class", "0x040300\n");
     CHECK_INT(doctor("--json", NULL), EXIT_GPU_DEVICE);
     check_stage("card", "FAILED", "the AMD GPU at 0000:03:00.0 has no compute driver");
     check_absent("lock");
@@ -254,15 +227,15 @@ static void test_access(void)
 static void test_leftover_process(void)
 {
     put_machine();
-    put("/sys/class/kfd/kfd/proc/4242/pasid", "32769\n");
-    put("/proc/4242/comm", "game\n");
+    tree_put(root, "/sys/class/kfd/kfd/proc/4242/pasid", "32769\n");
+    tree_put(root, "/proc/4242/comm", "game\n");
     CHECK_INT(doctor("--json", NULL), 0);
     check_stage("quiet", "ok", "1 other compute processes");
-    put("/sys/class/kfd/kfd/proc/4343/pasid", "32770\n");
+    tree_put(root, "/sys/class/kfd/kfd/proc/4343/pasid", "32770\n");
     CHECK_INT(doctor("--json", NULL), EXIT_GPU_DEVICE);
     check_stage("quiet", "FAILED", "process 4343 has ended");
-    put("/sys/class/drm/renderD128/device/mem_info_vram_used", "20458059264\n");
-    put("/proc/4343/comm", "compositor\n");
+    tree_put(root, "/sys/class/drm/renderD128/device/mem_info_vram_used", "20458059264\n");
+    tree_put(root, "/proc/4343/comm", "compositor\n");
     CHECK_INT(doctor("--json", NULL), 0);
     check_stage("quiet", "ok", "the desktop stutters");
 }
@@ -322,6 +295,6 @@ int main(int argc, char **argv)
     test_leftover_process();
     test_hip();
     test_usage();
-    remove_root();
+    tree_remove(root);
     return 0;
 }

@@ -1,37 +1,15 @@
 /* The arithmetic of the card's memory, and the measuring of it on a made-up sysfs. */
 #include "safety/probe_vram.h"
+#include "tests/safety/tree.h"
 #include "tests/test.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <sys/stat.h>
 
 #define MIB ((uint64_t)1 << 20)
 
 static char root[] = "/tmp/rocmforge-vram-XXXXXX";
-
-static void put(const char *path, const char *text)
-{
-    char full[256];
-    snprintf(full, sizeof(full), "%s%s", root, path);
-    for (char *p = strchr(full + 5, '/'); p; p = strchr(p + 1, '/')) {
-        *p = '\0';
-        (void)mkdir(full, 0755);
-        *p = '/';
-    }
-    int fd = open(full, O_CREAT | O_TRUNC | O_WRONLY, 0600);
-    CHECK(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
-    close(fd);
-}
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    (void)st;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
 
 static void the_ceiling_leaves_the_desktop_its_share(void)
 {
@@ -114,30 +92,30 @@ static void a_look(void)
     struct gpu g = {.pci = "0000:03:00.0", .render_minor = 128};
     struct vram_sample s;
     CHECK(probe_vram_read(root, &g, 7, &s) == -ENOENT);
-    put("/sys/class/drm/renderD128/device/mem_info_vram_total", "21474836480\n");
+    tree_put(root, "/sys/class/drm/renderD128/device/mem_info_vram_total", "21474836480\n");
     CHECK(probe_vram_read(root, &g, 7, &s) == -ENOENT);
-    put("/sys/class/drm/renderD128/device/mem_info_vram_used", "nonsense\n");
+    tree_put(root, "/sys/class/drm/renderD128/device/mem_info_vram_used", "nonsense\n");
     CHECK(probe_vram_read(root, &g, 7, &s) == -EINVAL);
-    put("/sys/class/drm/renderD128/device/mem_info_vram_used", "8589934592\n");
+    tree_put(root, "/sys/class/drm/renderD128/device/mem_info_vram_used", "8589934592\n");
     CHECK_INT(probe_vram_read(root, &g, 7, &s), 0);
     CHECK(s.total_bytes == 20480 * MIB && s.used_bytes == 8192 * MIB && s.ours_bytes == 0);
     CHECK_INT(s.n_displays, 0);
-    put("/sys/class/drm/card0/device/drm/renderD129/dev", "226:129\n");
-    put("/sys/class/drm/card0-DP-1/status", "connected\n");
-    put("/sys/class/drm/card1/device/drm/renderD128/dev", "226:128\n");
-    put("/sys/class/drm/card1-DP-1/status", "connected\n");
-    put("/sys/class/drm/card1-HDMI-A-1/status", "disconnected\n");
-    put("/sys/class/drm/card1-DP-2/status", "connected\n");
-    put("/sys/class/drm/card10-DP-2/status", "connected\n");
-    put("/proc/7/fdinfo/0", "pos:\t0\n");
-    put("/proc/7/fdinfo/5", "drm-driver:\tamdgpu\ndrm-client-id:\t12\ndrm-pdev:\t0000:03:00.0\n"
+    tree_put(root, "/sys/class/drm/card0/device/drm/renderD129/dev", "226:129\n");
+    tree_put(root, "/sys/class/drm/card0-DP-1/status", "connected\n");
+    tree_put(root, "/sys/class/drm/card1/device/drm/renderD128/dev", "226:128\n");
+    tree_put(root, "/sys/class/drm/card1-DP-1/status", "connected\n");
+    tree_put(root, "/sys/class/drm/card1-HDMI-A-1/status", "disconnected\n");
+    tree_put(root, "/sys/class/drm/card1-DP-2/status", "connected\n");
+    tree_put(root, "/sys/class/drm/card10-DP-2/status", "connected\n");
+    tree_put(root, "/proc/7/fdinfo/0", "pos:\t0\n");
+    tree_put(root, "/proc/7/fdinfo/5", "drm-driver:\tamdgpu\ndrm-client-id:\t12\ndrm-pdev:\t0000:03:00.0\n"
                             "drm-memory-vram:\t3145728 KiB\ndrm-memory-gtt: \t2048 KiB\n"
                             "amd-evicted-vram:\t0 KiB\n");
-    put("/proc/7/fdinfo/6", "drm-client-id:\t12\ndrm-pdev:\t0000:03:00.0\n"
+    tree_put(root, "/proc/7/fdinfo/6", "drm-client-id:\t12\ndrm-pdev:\t0000:03:00.0\n"
                             "drm-memory-vram:\t3145728 KiB\n"); /* the same client once more */
-    put("/proc/7/fdinfo/7", "drm-client-id:\t13\ndrm-pdev:\t0000:03:00.0\n"
+    tree_put(root, "/proc/7/fdinfo/7", "drm-client-id:\t13\ndrm-pdev:\t0000:03:00.0\n"
                             "drm-memory-vram:\t1 MiB\namd-evicted-vram:\t512 KiB\n");
-    put("/proc/7/fdinfo/8", "drm-client-id:\t14\ndrm-pdev:\t0000:0e:00.0\n"
+    tree_put(root, "/proc/7/fdinfo/8", "drm-client-id:\t14\ndrm-pdev:\t0000:0e:00.0\n"
                             "drm-memory-vram:\t999 MiB\n"); /* another card */
     CHECK_INT(probe_vram_read(root, &g, 7, &s), 0);
     CHECK_INT(s.ours_bytes / MIB, 3073);
@@ -154,6 +132,6 @@ int main(void)
     it_falls_at_once_and_rises_when_it_is_calm();
     the_ladder();
     a_look();
-    CHECK(nftw(root, remove_one, 8, FTW_DEPTH | FTW_PHYS) == 0);
+    tree_remove(root);
     return 0;
 }

@@ -80,18 +80,6 @@ static void set_act(struct matmul_weight *w, int64_t n)
     }
 }
 
-struct renaming {
-    int32_t from, to;
-};
-
-static void rename_input(void *arg, struct op_rows *r, bool is_out)
-{
-    const struct renaming *n = arg;
-    if (!is_out && r->buf == n->from) {
-        r->buf = n->to;
-    }
-}
-
 /* Kernels of experts find their rows themselves, and leave results where the slots are: nothing is sorted. */
 static void drop_dispatches(struct program *p)
 {
@@ -102,10 +90,7 @@ static void drop_dispatches(struct program *p)
             p->ops[n++] = p->ops[i];
             continue;
         }
-        struct renaming r = {o->y.buf, o->x.buf};
-        for (size_t k = i + 1; k < p->n_ops; k++) {
-            program_visit(&p->ops[k], rename_input, &r);
-        }
+        program_redirect(p, i + 1, o->y.buf, o->x.buf);
     }
     p->n_ops = n;
 }
