@@ -237,7 +237,7 @@ static int allocate(struct engine *en, struct err *e)
     en->max_blocks = blocks_of(en->info.n_ctx);
     en->memory_bytes = o->door ? 0 : p->memory_bytes;
     en->scratch_bytes = o->door ? 0 : p->scratch_bytes;
-    en->states_bytes = states_bytes(p, o, 0);
+    en->states_bytes = o->door ? 0 : states_bytes(p, o, 0);
     en->memory = memory_map(en->memory_bytes);
     en->scratch = memory_map(en->scratch_bytes);
     en->states = memory_map(en->states_bytes);
@@ -253,7 +253,7 @@ static int allocate(struct engine *en, struct err *e)
         return err_set(e, ERR_NO_MEMORY, "buffers of %zu bytes", en->memory_bytes);
     }
     float *state = en->states;
-    for (size_t i = 0; i < p->n_states; i++) {
+    for (size_t i = 0; i < p->n_states && !o->door; i++) {
         p->states[i].data = state;
         state += p->states[i].slot_floats * o->n_seqs;
     }

@@ -44,6 +44,7 @@ int engine_gpu_open(struct engine *en, struct err *e)
     struct engine_info *i = &en->info;
     struct gpu_engine_options g = options_of(&en->options, i->n_ctx);
     g.n_blocks = i->n_blocks;
+    g.n_snapshots = i->n_snapshots;
     g.pool = en->pool;
     int err = gpu_engine_create(en->options.door, &en->program, &g, &en->gpu, e);
     if (err < 0) {
@@ -51,6 +52,8 @@ int engine_gpu_open(struct engine *en, struct err *e)
     }
     en->kv.copy = gpu_engine_copy_block;
     en->kv.copy_arg = en->gpu;
+    en->device_states.zero = gpu_engine_zero_state;
+    en->device_states.copy = gpu_engine_copy_state;
     gguf_let_go(&en->gguf);
     const struct gpu_arena *a = gpu_engine_memory(en->gpu);
     snprintf(i->memory, sizeof i->memory, "%.1f MB of VRAM", (double)a->used / 1e6);

@@ -11,6 +11,18 @@ static float *state_of(const struct engine *en, size_t layer, int32_t slot)
     return s->data + slot * s->slot_floats;
 }
 
+static void zero_states(struct engine *en, int32_t slot)
+{
+    if (en->device_states.zero) {
+        en->device_states.zero(en->gpu, slot);
+        return;
+    }
+    for (size_t i = 0; i < en->program.n_states; i++) {
+        size_t floats = (size_t)en->program.states[i].slot_floats;
+        memset(state_of(en, i, slot), 0, floats * sizeof(float));
+    }
+}
+
 static struct engine_seq *free_slot(struct engine *en)
 {
     for (int64_t i = 0; i < en->options.n_seqs; i++) {
@@ -31,10 +43,7 @@ int engine_seq_create(struct engine *en, struct engine_seq **ret)
     s->is_spoiled = false;
     s->decoded = KV_NONE;
     s->n_tokens = s->n_blocks = 0;
-    for (size_t i = 0; i < en->program.n_states; i++) {
-        size_t floats = (size_t)en->program.states[i].slot_floats;
-        memset(state_of(en, i, s->slot), 0, floats * sizeof(float));
-    }
+    zero_states(en, s->slot);
     *ret = s;
     return 0;
 }
@@ -55,7 +64,10 @@ int engine_seq_fork(struct engine *en, const struct engine_seq *from, struct eng
         s->blocks[i] = from->blocks[i];
         kv_ref(&en->kv, s->blocks[i]);
     }
-    for (size_t i = 0; i < en->program.n_states; i++) {
+    if (en->device_states.copy) {
+        en->device_states.copy(en->gpu, from->slot, s->slot);
+    }
+    for (size_t i = 0; i < en->program.n_states && !en->device_states.copy; i++) {
         size_t floats = (size_t)en->program.states[i].slot_floats;
         memcpy(state_of(en, i, s->slot), state_of(en, i, from->slot), floats * sizeof(float));
     }
@@ -145,6 +157,11 @@ struct engine_cache engine_cache(const struct engine *en)
 static void copy_states(struct engine *en, const struct engine_seq *s, int32_t snapshot,
                         bool is_restored)
 {
+    if (en->device_states.copy) {
+        int64_t kept = en->options.n_seqs + snapshot;
+        en->device_states.copy(en->gpu, is_restored ? kept : s->slot, is_restored ? s->slot : kept);
+        return;
+    }
     float *kept = en->snapshots + snapshot * en->snapshot_floats;
     for (size_t i = 0; i < en->program.n_states; i++) {
         size_t floats = (size_t)en->program.states[i].slot_floats;

@@ -46,6 +46,10 @@ struct engine {
     size_t states_bytes;
     int64_t snapshot_floats; /* of one, all layers */
     float *snapshots;        /* part of the KV pool's memory */
+    struct { /* of states on a device, set by its owner (engine_gpu.c); NULL: they are here */
+        void (*zero)(struct gpu_engine *g, int64_t slot);
+        void (*copy)(struct gpu_engine *g, int64_t from, int64_t to); /* slots, then snapshots */
+    } device_states;
     /* of the running step; owned */
     int32_t *tokens, *positions, *out_rows;
     struct op_run *runs;

@@ -398,6 +398,84 @@ static void emit_combine(const struct gpu_emit *t, const struct op_combine *o)
     door_launch(t->door, TABLE_combine, &a);
 }
 
+/* --- heads ---------------------------------------------------------------------------------------------- */
+
+static bool is_float(const struct matmul_weight *w)
+{
+    return w->act == MATMUL_ACT_F32;
+}
+
+static size_t order_bytes(int64_t n_rows, int64_t n_heads)
+{
+    return num_pad((size_t)(1 + n_heads + n_rows * n_heads) * sizeof(int32_t), 16);
+}
+
+size_t gpu_emit_heads_bytes(const struct program *p, int64_t n_rows, int32_t *ret_n_heads)
+{
+    size_t most = 0;
+    *ret_n_heads = 0;
+    for (size_t i = 0; i < p->n_ops; i++) {
+        if (p->ops[i].code == OP_heads) {
+            const struct op_heads *o = &p->ops[i].u.heads;
+            size_t act = is_float(o->w) ? 0 : (size_t)(n_rows * o->n_groups * args_act_bytes(o->w->n_cols));
+            most = MAX(most, order_bytes(n_rows, o->n_groups) + act);
+            *ret_n_heads = MAX(*ret_n_heads, o->n_groups);
+        }
+    }
+    return most;
+}
+
+/* Experts that every row chooses alike: head h of each row goes through matrix h. */
+static void emit_heads(const struct gpu_emit *t, const struct op *op)
+{
+    const struct op_heads *o = &op->u.heads;
+    const struct matmul_weight *w = o->w;
+    int64_t n_rows = rows_of(t, &o->y), n_slots = n_rows * o->n_groups;
+    int32_t *order = t->heads_scratch;
+    int8_t *act = (int8_t *)t->heads_scratch + order_bytes(n_rows, o->n_groups);
+    if (!is_float(w)) {
+        struct quantize_args q = {
+            .x = o->x.data,
+            .act = act,
+            .x_stride = o->x_group,
+            .act_stride = args_act_bytes(w->n_cols),
+            .n_rows = (int32_t)n_slots,
+            .n = (int32_t)w->n_cols,
+        };
+        door_launch(t->door, TABLE_quantize, &q);
+    }
+    enum table_id gemm = table_gemm(w->type);
+    bool by_order = n_rows > GPU_EMIT_GEMV_ROWS && gemm != TABLE_COUNT;
+    if (by_order) {
+        struct order_args a = {
+            .ids = t->heads,
+            .y = order,
+            .n_rows = (int32_t)n_rows,
+            .n_expert = o->n_groups,
+            .n_used = o->n_groups,
+        };
+        door_launch(t->door, TABLE_order, &a);
+    }
+    struct matmul_args a = {
+        .w = {*gpu_weights_of(t->weights, t->p, op)},
+        .y = {o->y.data},
+        .x = is_float(w) ? (const void *)o->x.data : act,
+        .ids = t->heads,
+        .order = by_order ? order : NULL,
+        .y_stride = {w->n_rows},
+        .x_bytes = is_float(w) ? o->x_group * (int64_t)sizeof(float) : args_act_bytes(w->n_cols),
+        .type = (int32_t)w->type,
+        .n_cols = (int32_t)w->n_cols,
+        .n_w = 1,
+        .n_tokens = (int32_t)n_slots,
+        .n_expert = o->n_groups,
+        .n_used = o->n_groups,
+        .x_per_slot = 1,
+        .glu = MATMUL_NO_GLU,
+    };
+    door_launch(t->door, by_order ? gemm : table_gemv(w->type), &a);
+}
+
 /* --- attention ------------------------------------------------------------------------------------------ */
 
 /* kv_write, with the rotations of queries and keys before it where they were joined. */
@@ -611,6 +689,14 @@ void gpu_emit(const struct gpu_emit *t, size_t i)
     }
     case OP_concat:
         emit_concat(t, &op->u.concat);
+        break;
+    case OP_heads:
+        emit_heads(t, op);
+        break;
+    case OP_conv:
+    case OP_ssm:
+    case OP_delta:
+        gpu_emit_recurrent(t, op);
         break;
     default: /* refused at load */
         ASSERT(!"an op without a kernel");

@@ -21,6 +21,8 @@ struct gpu_piece {
 /* What the host gives to a step: copied to the device at once. Addresses on the device. */
 struct gpu_inputs {
     const int32_t *tokens, *positions, *row_table, *out_rows;
+    const struct args_run *runs; /* of recurrent ops */
+    int32_t n_runs;
     const float *rope[GPU_EMIT_MAX_TABLES]; /* by number of the rope_table op */
     const int32_t *tiles[GPU_EMIT_MAX_TABLES]; /* for the number of rows in tile_rows */
     int32_t n_tiles[GPU_EMIT_MAX_TABLES];
@@ -43,10 +45,19 @@ struct gpu_emit {
     float *part; /* of attention */
     size_t part_bytes;
     int32_t n_splits;
+    int64_t state_floats; /* of a sequence's slot: the states of all layers */
+    const int32_t *heads; /* 0, 1, 2 ... */
+    void *heads_scratch;  /* gpu_emit_heads_bytes */
 };
 
 /* Launches everything that the group of ops at index i does (op.n_joined). */
 void gpu_emit(const struct gpu_emit *t, size_t i);
+
+/* Ops with a state: conv, ssm, delta (gpu_emit_recurrent.c). */
+void gpu_emit_recurrent(const struct gpu_emit *t, const struct op *op);
+
+/* Memory that op heads wants for so many rows, and the largest number of heads; 0: there is none. */
+size_t gpu_emit_heads_bytes(const struct program *p, int64_t n_rows, int32_t *ret_n_heads);
 
 /* Rows of a tile of this op; 0: its heads are too large for tiles. */
 int32_t gpu_emit_tile_rows(const struct program *p, const struct op_attention *o);

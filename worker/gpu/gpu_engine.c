@@ -36,6 +36,10 @@ struct gpu_engine {
     int32_t *tables, *tables_device;
     float *part;
     size_t part_bytes;
+    float *states; /* of every slot, on the device; NULL: the program has none */
+    float *spare;  /* one slot: a step that is checked is computed twice */
+    int32_t *heads;
+    void *heads_scratch;
     float *logits; /* owned */
     struct gpu_graphs graphs;
     bool has_tiles; /* in the running step */
@@ -53,6 +57,7 @@ static size_t aligned(size_t n)
 static size_t inputs_bytes(const struct program *p, const struct gpu_engine_options *o)
 {
     size_t rows = (size_t)o->max_rows, n = 4 * aligned(rows * sizeof(int32_t));
+    n += aligned(rows * sizeof(struct args_run));
     n += GPU_EMIT_MAX_TABLES * aligned(2 * rows * sizeof(int32_t)); /* tiles */
     for (size_t i = 0; i < p->n_ops; i++) {
         if (p->ops[i].code == OP_rope_table) {
@@ -72,7 +77,16 @@ static int64_t splits_of(int64_t n_positions)
     return (n_positions + ATTENTION_SPLIT - 1) / ATTENTION_SPLIT;
 }
 
-/* Takes everything but the KV cache from the arena. */
+static int64_t state_floats(const struct program *p)
+{
+    int64_t n = 0;
+    for (size_t i = 0; i < p->n_states; i++) {
+        n += p->states[i].slot_floats;
+    }
+    return n;
+}
+
+/* Takes everything but the KV cache and the sequences' states from the arena. */
 static int take(struct gpu_engine *g, struct program *p, const struct gpu_engine_options *o,
                 struct gpu_arena *a)
 {
@@ -86,6 +100,11 @@ static int take(struct gpu_engine *g, struct program *p, const struct gpu_engine
     g->inputs_device = gpu_arena_take(a, GPU_LABEL_INPUTS, inputs_bytes(p, o));
     size_t tables = (size_t)(o->n_seqs * blocks_of(o->n_ctx)) * sizeof(int32_t);
     g->tables_device = gpu_arena_take(a, GPU_LABEL_INPUTS, tables);
+    int32_t n_heads;
+    size_t heads = gpu_emit_heads_bytes(p, o->max_rows, &n_heads);
+    g->heads = gpu_arena_take(a, GPU_LABEL_INPUTS, (size_t)n_heads * sizeof *g->heads);
+    g->heads_scratch = gpu_arena_take(a, GPU_LABEL_SCRATCH, heads);
+    g->spare = gpu_arena_take(a, GPU_LABEL_STATES, (size_t)state_floats(p) * sizeof *g->spare);
     if (a->base) {
         program_place(p, buffers);
     }
@@ -111,6 +130,36 @@ static void take_kv(struct door *d, struct program *p, int64_t n_blocks, struct 
             door_zero(d, data, bytes); /* attention loads whole blocks, and drops what nobody wrote */
         }
     }
+}
+
+static void take_states(struct gpu_engine *g, struct program *p, const struct gpu_engine_options *o,
+                        struct gpu_arena *a)
+{
+    int64_t of_slot = state_floats(p), n_slots = o->n_seqs + o->n_snapshots;
+    g->states = gpu_arena_take(a, GPU_LABEL_STATES, (size_t)(of_slot * n_slots) * sizeof(float));
+    float *of_layer = g->states;
+    for (size_t i = 0; i < p->n_states && a->base; i++) {
+        p->states[i].data = of_layer;
+        of_layer += p->states[i].slot_floats;
+    }
+}
+
+static int upload_heads(struct gpu_engine *g)
+{
+    int32_t n;
+    (void)gpu_emit_heads_bytes(g->p, 1, &n);
+    int32_t *ids = malloc(((size_t)n + 1) * sizeof *ids);
+    if (!ids) {
+        return -ENOMEM;
+    }
+    for (int32_t i = 0; i < n; i++) {
+        ids[i] = i;
+    }
+    if (n > 0) {
+        door_upload_now(g->door, g->heads, ids, (size_t)n * sizeof *ids);
+    }
+    free(ids);
+    return 0;
 }
 
 static void note_tile_rows(struct gpu_engine *g, int32_t n)
@@ -186,14 +235,17 @@ int gpu_engine_create(struct door *d, struct program *p, const struct gpu_engine
     struct gpu_arena plan;
     int err = gpu_engine_plan(p, o, &plan);
     take_kv(d, p, o->n_blocks, &plan);
+    take_states(g, p, o, &plan);
     err = err < 0 ? err : look_at_buffers(g);
     err = err < 0 ? err : door_allocate(d, plan.used, &g->memory, e);
     if (err == 0) {
         g->arena.base = g->memory;
         err = take(g, p, o, &g->arena);
         take_kv(d, p, o->n_blocks, &g->arena);
+        take_states(g, p, o, &g->arena);
     }
     err = err < 0 ? err : take_host(g, e);
+    err = err < 0 ? err : upload_heads(g);
     err = err < 0 ? err
                   : gpu_weights_upload(&g->weights, p, d, o->pool, o->progress, o->progress_arg);
     if (err < 0) {
@@ -209,6 +261,9 @@ int gpu_engine_create(struct door *d, struct program *p, const struct gpu_engine
     g->emit.max_blocks = blocks_of(o->n_ctx);
     g->emit.part = g->part;
     g->emit.part_bytes = g->part_bytes;
+    g->emit.state_floats = state_floats(p);
+    g->emit.heads = g->heads;
+    g->emit.heads_scratch = g->heads_scratch;
     gpu_graphs_init(&g->graphs, d);
     *ret = g;
     return 0;
@@ -337,6 +392,14 @@ static void upload_inputs(struct gpu_engine *g, const struct op_step *s, int64_t
             slots[s->runs[i].first + k] = s->runs[i].state;
         }
     }
+    struct args_run *runs = place(&f, (size_t)s->n_rows * sizeof *runs, &device);
+    g->emit.in.runs = device;
+    g->emit.in.n_runs = (int32_t)s->n_runs;
+    for (int64_t i = 0; i < s->n_runs; i++) {
+        runs[i] = (struct args_run){.first = (int32_t)s->runs[i].first,
+                                    .n = (int32_t)s->runs[i].n,
+                                    .state = s->runs[i].state};
+    }
     g->emit.in.out_rows = place_ids(&f, s->out_rows, n_out);
     for (int32_t i = 0; i < g->n_ropes; i++) {
         g->emit.in.rope[i] = place_rope(&f, g->ropes[i], s);
@@ -414,8 +477,9 @@ static int64_t last_position(const struct op_step *s)
 
 static void compute(struct gpu_engine *g, const struct op_step *s, int64_t n_out)
 {
-    struct gpu_graph_key key = {(int32_t)s->n_rows, (int32_t)n_out, g->emit.n_splits};
-    bool may_replay = s->n_rows <= GRAPH_ROWS && !g->has_tiles && !g->o.is_safe && g->p->n_states == 0;
+    struct gpu_graph_key key = {(int32_t)s->n_rows, (int32_t)n_out, g->emit.n_splits,
+                                g->p->n_states > 0 ? (int32_t)s->n_runs : 0};
+    bool may_replay = s->n_rows <= GRAPH_ROWS && !g->has_tiles && !g->o.is_safe;
     enum gpu_graph_way way = may_replay ? gpu_graphs_way(&g->graphs, &key) : GPU_GRAPH_PLAIN;
     if (way == GPU_GRAPH_REPLAY && gpu_graphs_replay(&g->graphs, &key) == 0) {
         return;
@@ -427,6 +491,16 @@ static void compute(struct gpu_engine *g, const struct op_step *s, int64_t n_out
         }
     }
     emit_all(g);
+}
+
+static float *slot_at(const struct gpu_engine *g, int64_t slot)
+{
+    return g->states + slot * g->emit.state_floats;
+}
+
+static void copy_slot(struct gpu_engine *g, const float *from, float *to)
+{
+    door_copy(g->door, to, from, (size_t)g->emit.state_floats * sizeof(float));
 }
 
 const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int64_t n_out)
@@ -442,6 +516,10 @@ const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int6
     g->emit.n_splits = round_splits(splits_of(last_position(s)));
     upload_inputs(g, s, n_out);
     upload_tables(g, s);
+    bool has_states = g->p->n_states > 0, may_check = !has_states || s->n_runs == 1;
+    if (has_states && may_check && gpu_graphs_checks_on(&g->graphs)) {
+        copy_slot(g, slot_at(g, s->runs[0].state), g->spare);
+    }
     compute(g, s, n_out);
     download_logits(g, n_out);
     if (is_decode && s->n_rows != g->decode_rows) {
@@ -454,12 +532,15 @@ const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int6
         uint64_t took = clock_ns() - start;
         g->decode_ns = g->decode_ns ? (7 * g->decode_ns + took) / 8 : took;
     }
-    if (gpu_graphs_wants_check(&g->graphs)) {
+    if (gpu_graphs_wants_check(&g->graphs) && may_check) {
         /* The plain path writes the same values to the same places. */
         size_t bytes = (size_t)(n_out * y->n) * sizeof(float);
         float *replayed = malloc(bytes + 1);
         if (replayed) {
             memcpy(replayed, g->logits, bytes);
+            if (has_states) {
+                copy_slot(g, g->spare, slot_at(g, s->runs[0].state));
+            }
             emit_all(g);
             download_logits(g, n_out);
             door_wait(g->door, 0);
@@ -478,5 +559,19 @@ void gpu_engine_copy_block(void *gpu_engine, int32_t from, int32_t to)
         const struct kv_layer *l = &g->p->kv[i];
         size_t bytes = kv_block_bytes(l);
         door_copy(g->door, l->data + (size_t)to * bytes, l->data + (size_t)from * bytes, bytes);
+    }
+}
+
+void gpu_engine_zero_state(struct gpu_engine *g, int64_t slot)
+{
+    if (g->emit.state_floats > 0) {
+        door_zero(g->door, slot_at(g, slot), (size_t)g->emit.state_floats * sizeof(float));
+    }
+}
+
+void gpu_engine_copy_state(struct gpu_engine *g, int64_t from, int64_t to)
+{
+    if (g->emit.state_floats > 0) {
+        copy_slot(g, slot_at(g, from), slot_at(g, to));
     }
 }

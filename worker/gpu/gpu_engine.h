@@ -13,6 +13,7 @@ struct gpu_engine;
 struct gpu_engine_options {
     int64_t max_rows, max_logits, n_seqs, n_ctx;
     int64_t n_blocks;    /* of the KV cache */
+    int64_t n_snapshots; /* of recurrent states */
     bool is_safe;        /* no graphs, every launch marked: slow, and last words are exact */
     struct pool *pool;   /* for packing */
     void (*progress)(void *arg, uint64_t done, uint64_t total); /* may be NULL */
@@ -34,5 +35,9 @@ const struct gpu_arena *gpu_engine_memory(const struct gpu_engine *g);
 const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int64_t n_out);
 /* Copies a block of the KV cache in all layers; done before whatever is computed next. */
 void gpu_engine_copy_block(void *gpu_engine, int32_t from, int32_t to);
+/* The recurrent states of all layers stand in slots: those of the n_seqs sequences (op_run.state), then those of the
+ * n_snapshots. In order with the steps, as above. */
+void gpu_engine_zero_state(struct gpu_engine *g, int64_t slot);
+void gpu_engine_copy_state(struct gpu_engine *g, int64_t from, int64_t to);
 
 #endif

@@ -97,6 +97,11 @@ int gpu_graphs_replay(struct gpu_graphs *g, const struct gpu_graph_key *key)
     return err;
 }
 
+bool gpu_graphs_checks_on(const struct gpu_graphs *g)
+{
+    return !g->is_off && g->n_checks > 0;
+}
+
 bool gpu_graphs_wants_check(const struct gpu_graphs *g)
 {
     return g->wants_check;

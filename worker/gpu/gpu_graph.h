@@ -10,6 +10,7 @@ enum { GPU_GRAPH_MAX = 64 };
 
 struct gpu_graph_key {
     int32_t n_rows, n_out, n_splits;
+    int32_t n_runs; /* of a program with recurrent states; 0: it has none */
 };
 
 struct gpu_graphs {
@@ -36,6 +37,8 @@ enum gpu_graph_way gpu_graphs_way(struct gpu_graphs *g, const struct gpu_graph_k
 MUST_CHECK int gpu_graphs_begin(struct gpu_graphs *g);
 MUST_CHECK int gpu_graphs_end(struct gpu_graphs *g, const struct gpu_graph_key *key);
 MUST_CHECK int gpu_graphs_replay(struct gpu_graphs *g, const struct gpu_graph_key *key);
+/* Replays are compared yet: a step may have to be computed twice. */
+bool gpu_graphs_checks_on(const struct gpu_graphs *g);
 /* The step that was replayed last is to be computed again, and whether it was the same is to be told. */
 bool gpu_graphs_wants_check(const struct gpu_graphs *g);
 void gpu_graphs_checked(struct gpu_graphs *g, bool is_same);

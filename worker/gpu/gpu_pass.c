@@ -38,6 +38,27 @@ static int check_attention(const struct program *p, const struct op *op, int kv,
     return 0;
 }
 
+/* Heads that stand side by side, on both sides. */
+static int check_heads(const struct program *p, const struct op *op, struct err *e)
+{
+    const struct op_heads *o = &op->u.heads;
+    if (o->n_groups * o->x_group != p->bufs[o->x.buf].n_cols ||
+        o->n_groups * o->w->n_rows != p->bufs[o->y.buf].n_cols) {
+        return refuse(op, "heads with gaps", e);
+    }
+    return check_matrix(op, o->w, e);
+}
+
+static int check_recurrent(const struct op *op, struct err *e)
+{
+    if (op->code == OP_conv) {
+        return op->u.conv.width > CONV_MAX_WIDTH ? refuse(op, "so wide a convolution", e) : 0;
+    }
+    int32_t n = op->code == OP_ssm ? op->u.ssm.n_state : op->u.delta.dim_k;
+    int32_t most = op->code == OP_ssm ? (int32_t)SSM_MAX_STATE : (int32_t)DELTA_MAX_DIM;
+    return n % 32 != 0 || n > most ? refuse(op, "states of this size", e) : 0;
+}
+
 static int check(const struct program *p, const struct op *op, struct err *e)
 {
     switch (op->code) {
@@ -51,6 +72,12 @@ static int check(const struct program *p, const struct op *op, struct err *e)
         return check_attention(p, op, op->u.kv_write.layer, e);
     case OP_attention:
         return check_attention(p, op, op->u.attention.layer, e);
+    case OP_heads:
+        return check_heads(p, op, e);
+    case OP_conv:
+    case OP_ssm:
+    case OP_delta:
+        return check_recurrent(op, e);
     case OP_route:
         return op->u.route.n_expert > ROUTE_MAX ? refuse(op, "so many experts", e) : 0;
     case OP_order:
