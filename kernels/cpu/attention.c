@@ -8,7 +8,13 @@
  * Work is cut into items: some rows of one run, times the query heads that share a KV head, so that
  * a tile of keys is converted once for all of them. Where there are too few items for the threads
  * (decode), the splits of an item are computed side by side, and whoever finishes an item's last
- * split folds it, in the same order. */
+ * split folds it, in the same order.
+ *
+ * For a query head and a position: 2 dim_k + 2 dim_v operations and one exponential. Bytes: a position
+ * of a KV head is (dim_k + dim_v) elements, read once for an item; decode waits for them, so each
+ * tile is asked for while the ones before it are used. Prefill waits for multiply-adds: where there
+ * are more rows than vec.few_rows, tiles are widened to floats, WIDE_TILES at a time, which stay in
+ * the first cache while all rows of the item meet them. */
 #include "kernels/cpu/ops_job.h"
 #include "kernels/cpu/vec.h"
 #include "shared/num.h"
@@ -20,7 +26,9 @@
 enum {
     SPLIT = 256, /* positions; part of the numeric profile */
     SPLIT_BLOCKS = SPLIT / KV_BLOCK,
-    ITEM_ROWS = 64,                /* (row, head) pairs of an item, at most */
+    ITEM_ROWS = 128,               /* (row, head) pairs of an item, at most */
+    STRIDE = SPLIT + KV_BLOCK,     /* of scores: rows a power of two apart would share cache sets */
+    WIDE_TILES = 2,                /* tiles that are widened before they are used */
     PARTS_BYTES = 16 * 1024 * 1024 /* for the results of splits computed side by side */
 };
 
@@ -42,7 +50,7 @@ struct shape {
 static struct shape shape_of(const struct op_attention *o, const struct kv_layer *l)
 {
     struct shape g = {.group = o->n_head / l->n_head, .dim_k = l->dim_k, .dim_v = l->dim_v};
-    g.item_heads = MIN(g.group, (int64_t)ITEM_ROWS / 2);
+    g.item_heads = MIN(g.group, (int64_t)ITEM_ROWS / 4);
     g.n_chunks = (g.group + g.item_heads - 1) / g.item_heads;
     g.item_rows = MAX((int64_t)1, ITEM_ROWS / g.item_heads);
     g.pad_v = (int64_t)num_pad((uint64_t)l->dim_v, VEC_PAD);
@@ -65,7 +73,7 @@ static struct part part_at(float *memory, int64_t n_rows)
     return (struct part){memory, memory + n_rows, memory + 2 * n_rows};
 }
 
-/* What a thread computes with: packed queries, a tile of keys and of values, scores, two parts. */
+/* What a thread computes with: packed queries, tiles of keys and of values, scores, two parts. */
 struct work {
     float *q, *kt, *v, *scores;
     struct part split, total;
@@ -73,8 +81,9 @@ struct work {
 
 static size_t work_floats(const struct shape *g)
 {
-    return (size_t)ITEM_ROWS * (size_t)g->dim_k + (size_t)KV_BLOCK * (size_t)(g->dim_k + g->pad_v) +
-           (size_t)ITEM_ROWS * SPLIT + 2 * part_floats(g, ITEM_ROWS);
+    return (size_t)ITEM_ROWS * (size_t)g->dim_k +
+           (size_t)(WIDE_TILES * KV_BLOCK) * (size_t)(g->dim_k + g->pad_v) +
+           (size_t)ITEM_ROWS * STRIDE + 2 * part_floats(g, ITEM_ROWS);
 }
 
 static struct work work_at(const struct shape *g, float *memory)
@@ -82,9 +91,9 @@ static struct work work_at(const struct shape *g, float *memory)
     struct work w;
     w.q = memory;
     w.kt = w.q + ITEM_ROWS * g->dim_k;
-    w.v = w.kt + KV_BLOCK * g->dim_k;
-    w.scores = w.v + KV_BLOCK * g->pad_v;
-    w.split = part_at(w.scores + ITEM_ROWS * SPLIT, ITEM_ROWS);
+    w.v = w.kt + WIDE_TILES * KV_BLOCK * g->dim_k;
+    w.scores = w.v + WIDE_TILES * KV_BLOCK * g->pad_v;
+    w.split = part_at(w.scores + ITEM_ROWS * STRIDE, ITEM_ROWS);
     w.total = part_at(w.split.max + part_floats(g, ITEM_ROWS), ITEM_ROWS);
     return w;
 }
@@ -95,6 +104,8 @@ struct job {
     const struct kv_layer *layer;
     const struct vec *vec;
     struct shape g;
+    size_t block_bytes, head_bytes, k_bytes, v_bytes; /* see kv.h */
+    bool is_direct_v; /* values may be used as they stand in the cache */
     float *work;           /* per thread */
     float *parts;          /* when splits run side by side: n_items * n_splits parts */
     _Atomic int32_t *done; /* per item: splits finished */
@@ -151,10 +162,10 @@ static struct item item_at(const struct job *j, int64_t index)
 
 static void pack_queries(const struct job *j, const struct item *it, float *q)
 {
+    int64_t n = it->n_heads * j->g.dim_k;
     for (int64_t r = 0; r < it->n_rows; r++) {
         const float *row = op_row(&j->o->q, it->run->first + it->row + r);
-        memcpy(q + r * it->n_heads * j->g.dim_k, row + it->head * j->g.dim_k,
-               (size_t)(it->n_heads * j->g.dim_k) * sizeof *q);
+        j->vec->affine(q + r * n, row + it->head * j->g.dim_k, 0, j->o->scale, NULL, NULL, n);
     }
 }
 
@@ -177,9 +188,7 @@ static void soften(const struct job *j, const struct item *it, int64_t r, int64_
     visible(j, it, r, base, &lo, &hi);
     float *x = scores + lo;
     if (o->softcap > 0) {
-        j->vec->softcap(x, x, o->scale, o->softcap, hi - lo);
-    } else {
-        j->vec->affine(x, x, 0, o->scale, NULL, NULL, hi - lo);
+        j->vec->softcap(x, x, 1, o->softcap, hi - lo);
     }
     if (o->alibi) {
         int64_t pos = it->first_pos + r;
@@ -192,97 +201,135 @@ static void soften(const struct job *j, const struct item *it, int64_t r, int64_
     memset(scores + hi, 0, (size_t)MAX(n - hi, (int64_t)0) * sizeof *scores);
 }
 
-/* A tile of the cache, or its copy in F32. */
-struct tile {
-    const void *data;
-    enum type type;
-};
-
-static struct tile key_tile(const struct job *j, const char *head, int64_t n_rows, int64_t dim,
-                            float *kt)
+/* A tile of keys as floats; what is in the cache's type stands at `tile`. */
+static void widen_keys(const struct job *j, const char *tile, float *kt)
 {
-    enum type type = j->layer->type;
-    if (type == TYPE_Q8_0) {
-        j->vec->keys_q8(kt, head, dim);
-        return (struct tile){kt, TYPE_F32};
+    if (j->layer->type == TYPE_Q8_0) {
+        j->vec->keys_q8(kt, tile, j->g.dim_k);
+    } else {
+        j->vec->widen(kt, tile, j->layer->type, KV_BLOCK * j->g.dim_k);
     }
-    if (type == TYPE_F32 || n_rows <= j->vec->few_rows) {
-        return (struct tile){head, type};
-    }
-    j->vec->widen(kt, head, type, KV_BLOCK * dim);
-    return (struct tile){kt, TYPE_F32};
 }
 
-/* The values of a block's first n tokens. (What stands behind them may be another sequence's
- * remains, even NaN, which a weight of 0 would not silence.) */
-static struct tile value_tile(const struct job *j, const char *head, int64_t n_rows, int64_t n,
-                              const struct work *w)
+/* The values of a tile's first n tokens as floats. (What stands behind them may be another
+ * sequence's remains, even NaN, which a weight of 0 would not silence.) */
+static void widen_values(const struct job *j, const char *tile, int64_t n, const struct work *w,
+                         float *v)
 {
     const struct kv_layer *l = j->layer;
     const struct shape *g = &j->g;
     size_t elem = type_info((uint32_t)l->type)->block_bytes;
     if (l->v_in_k) { /* turned, from the tile of keys */
-        const float *kt = (const float *)(const void *)head;
-        if (l->type == TYPE_Q8_0) {
-            j->vec->keys_q8(w->kt, head, g->dim_k);
-            kt = w->kt;
-        } else if (l->type != TYPE_F32) {
-            j->vec->widen(w->kt, head, l->type, KV_BLOCK * g->dim_v);
-            kt = w->kt;
-        }
+        widen_keys(j, tile, w->kt);
         for (int64_t t = 0; t < n; t++) {
             for (int64_t d = 0; d < g->dim_v; d++) {
-                w->v[t * g->pad_v + d] = kt[d * KV_BLOCK + t];
+                v[t * g->pad_v + d] = w->kt[d * KV_BLOCK + t];
             }
         }
     } else if (l->type == TYPE_Q8_0) {
-        j->vec->values_q8(w->v, g->pad_v, head + kv_tile_bytes(l->type, g->dim_k), n, g->dim_v);
+        j->vec->values_q8(v, g->pad_v, tile, n, g->dim_v);
+    } else if (g->pad_v == g->dim_v) {
+        j->vec->widen(v, tile, l->type, n * g->dim_v);
     } else {
-        const char *v = head + kv_tile_bytes(l->type, g->dim_k);
-        bool is_dense = g->pad_v == g->dim_v;
-        if (is_dense && (l->type == TYPE_F32 || n_rows <= j->vec->few_rows)) {
-            return (struct tile){v, l->type};
-        }
         for (int64_t t = 0; t < n; t++) {
-            j->vec->widen(w->v + t * g->pad_v, v + (size_t)(t * g->dim_v) * elem, l->type,
+            j->vec->widen(v + t * g->pad_v, tile + (size_t)(t * g->dim_v) * elem, l->type,
                           g->dim_v);
         }
     }
     for (int64_t t = 0; t < n && g->pad_v > g->dim_v; t++) {
-        memset(w->v + t * g->pad_v + g->dim_v, 0, (size_t)(g->pad_v - g->dim_v) * sizeof *w->v);
+        memset(v + t * g->pad_v + g->dim_v, 0, (size_t)(g->pad_v - g->dim_v) * sizeof *v);
     }
-    return (struct tile){w->v, TYPE_F32};
+}
+
+/* The tiles a split reads, in the order of reading, and the first of the next split's. */
+struct tiles {
+    const void *at[2 * SPLIT_BLOCKS + VEC_TILES_AHEAD];
+    int64_t n;      /* tiles of keys, and of values */
+    int64_t n_next; /* tiles behind those */
+};
+
+static void list_tiles(const struct job *j, const struct item *it, int64_t first, int64_t end,
+                       struct tiles *ret)
+{
+    int64_t n = end - first, n_blocks = (it->first_pos + it->n_rows - 1) / KV_BLOCK + 1;
+    const char *heads = j->layer->data + (size_t)it->kv_head * j->head_bytes;
+    ret->n = n;
+    ret->n_next = MIN(n_blocks - end, (int64_t)VEC_TILES_AHEAD);
+    for (int64_t i = 0; i < n + ret->n_next; i++) {
+        const char *head = heads + (size_t)it->run->blocks[first + i] * j->block_bytes;
+        ret->at[i < n ? i : n + i] = head;
+        if (i < n) {
+            ret->at[n + i] = j->layer->v_in_k ? head : head + j->k_bytes;
+        }
+    }
+}
+
+static void split_scores(const struct job *j, const struct tiles *tiles, const struct work *w,
+                         int64_t n, float *scores)
+{
+    enum type type = j->layer->type;
+    int64_t dim = j->g.dim_k;
+    if (type == TYPE_F32 || (type != TYPE_Q8_0 && n <= j->vec->few_rows)) {
+        struct vec_tiles k = {tiles->at, tiles->n, tiles->n, j->k_bytes, type};
+        j->vec->scores(scores, STRIDE, w->q, n, &k, dim);
+        return;
+    }
+    const void *wide[WIDE_TILES];
+    for (int64_t i = 0; i < tiles->n; i += WIDE_TILES) {
+        int64_t n_tiles = MIN(tiles->n - i, (int64_t)WIDE_TILES);
+        for (int64_t t = 0; t < n_tiles; t++) {
+            wide[t] = w->kt + t * KV_BLOCK * dim;
+            widen_keys(j, tiles->at[i + t], w->kt + t * KV_BLOCK * dim);
+        }
+        struct vec_tiles k = {wide, n_tiles, 0, kv_tile_bytes(TYPE_F32, dim), TYPE_F32};
+        j->vec->scores(scores + i * KV_BLOCK, STRIDE, w->q, n, &k, dim);
+    }
+}
+
+static void split_values(const struct job *j, const struct tiles *tiles, const struct work *w,
+                         int64_t n, const float *scores, int64_t n_tokens, float *acc)
+{
+    enum type type = j->layer->type;
+    int64_t dim = j->g.pad_v;
+    const void *const *at = tiles->at + tiles->n;
+    if (j->is_direct_v && (type == TYPE_F32 || n <= j->vec->few_rows)) {
+        struct vec_tiles v = {at, tiles->n, tiles->n_next, j->v_bytes, type};
+        j->vec->values(acc, scores, STRIDE, n, &v, n_tokens, dim);
+        return;
+    }
+    const void *wide[WIDE_TILES];
+    for (int64_t i = 0; i < tiles->n; i += WIDE_TILES) {
+        int64_t n_tiles = MIN(tiles->n - i, (int64_t)WIDE_TILES);
+        int64_t rest = MIN(n_tokens - i * KV_BLOCK, n_tiles * KV_BLOCK);
+        for (int64_t t = 0; t < n_tiles; t++) {
+            float *v = w->v + t * KV_BLOCK * dim;
+            wide[t] = v;
+            widen_values(j, at[i + t], MIN(rest - t * KV_BLOCK, (int64_t)KV_BLOCK), w, v);
+        }
+        struct vec_tiles v = {wide, n_tiles, 0, kv_tile_bytes(TYPE_F32, dim), TYPE_F32};
+        j->vec->values(acc, scores + i * KV_BLOCK, STRIDE, n, &v, rest, dim);
+    }
 }
 
 static void compute_split(const struct job *j, const struct item *it, int64_t split,
                           const struct work *w, const struct part *ret)
 {
-    const struct kv_layer *l = j->layer;
-    const struct shape *g = &j->g;
     int64_t n = it->n_rows * it->n_heads, base = split * SPLIT;
     int64_t last_pos = it->first_pos + it->n_rows - 1;
     int64_t lowest = j->o->window > 0 ? MAX((int64_t)0, it->first_pos - j->o->window + 1) : 0;
     int64_t first = MAX(lowest - base, (int64_t)0) / KV_BLOCK;
     int64_t end = MIN((last_pos - base) / KV_BLOCK + 1, (int64_t)SPLIT_BLOCKS);
-    const int32_t *blocks = it->run->blocks + base / KV_BLOCK;
-
-    for (int64_t b = first; b < end; b++) {
-        const char *head = kv_head(l, blocks[b], it->kv_head);
-        struct tile k = key_tile(j, head, n, g->dim_k, w->kt);
-        j->vec->scores(w->scores + b * KV_BLOCK, SPLIT, w->q, n, k.data, k.type, g->dim_k);
-    }
+    float *scores = w->scores + first * KV_BLOCK;
+    struct tiles tiles;
+    list_tiles(j, it, base / KV_BLOCK + first, base / KV_BLOCK + end, &tiles);
+    split_scores(j, &tiles, w, n, scores);
     for (int64_t i = 0; i < n; i++) {
         soften(j, it, i / it->n_heads, it->head + i % it->n_heads, base, end * KV_BLOCK,
-               w->scores + i * SPLIT, &ret->max[i], &ret->sum[i]);
+               w->scores + i * STRIDE, &ret->max[i], &ret->sum[i]);
     }
-    memset(ret->acc, 0, (size_t)(n * g->pad_v) * sizeof *ret->acc);
-    for (int64_t b = first; b < end; b++) {
-        const char *head = kv_head(l, blocks[b], it->kv_head);
-        int64_t n_tokens = MIN((int64_t)KV_BLOCK, last_pos + 1 - base - b * KV_BLOCK);
-        struct tile v = value_tile(j, head, n, n_tokens, w);
-        j->vec->values(ret->acc, w->scores + b * KV_BLOCK, SPLIT, n, v.data, v.type, n_tokens,
-                       g->pad_v);
-    }
+    memset(ret->acc, 0, (size_t)(n * j->g.pad_v) * sizeof *ret->acc);
+    split_values(j, &tiles, w, n, scores, MIN(end * KV_BLOCK, last_pos + 1 - base) - first * KV_BLOCK,
+                 ret->acc);
 }
 
 /* --- folding
@@ -303,12 +350,12 @@ static void part_fold(const struct job *j, const struct part *total, const struc
 {
     int64_t dim = j->g.pad_v;
     for (int64_t i = 0; i < n; i++) {
-        float max = fmaxf(total->max[i], p->max[i]);
-        float a = expf(total->max[i] - max), b = expf(p->max[i] - max);
+        float more = p->max[i] - total->max[i];
+        float a = more > 0 ? expf(-more) : 1, b = more > 0 ? 1 : expf(more);
         float *acc = total->acc + i * dim;
         total->sum[i] = total->sum[i] * a + p->sum[i] * b;
         j->vec->add(acc, acc, a, p->acc + i * dim, b, dim);
-        total->max[i] = max;
+        total->max[i] = fmaxf(total->max[i], p->max[i]);
     }
 }
 
@@ -398,6 +445,12 @@ void op_attention_run(const struct op_attention *o, const struct op_step *s, int
     int n_threads = pool_threads(s->pool);
     struct job j = {.o = o, .s = s, .layer = &s->kv[o->layer], .vec = vec_get(s->isa)};
     j.g = shape_of(o, j.layer);
+    j.head_bytes = kv_head_bytes(j.layer);
+    j.block_bytes = kv_block_bytes(j.layer);
+    j.k_bytes = kv_tile_bytes(j.layer->type, j.g.dim_k);
+    j.v_bytes = kv_tile_bytes(j.layer->type, j.g.dim_v);
+    j.is_direct_v =
+        !j.layer->v_in_k && j.layer->type != TYPE_Q8_0 && j.g.pad_v == j.g.dim_v;
     j.work = s->scratch;
     float *after = j.work + work_floats(&j.g) * (size_t)n_threads;
     j.done = (_Atomic int32_t *)(void *)after;

@@ -171,14 +171,12 @@ static inline LANE lane_load_bf16(const uint16_t *p)
 
 #endif
 
-/* e^x to 2 units in the last place for -87 <= x <= 88; 0 below, infinity from 88.73 on; e^0 is 1. The interval
- * is reduced to |r| <= ln 2 / 2; the polynomial was fitted there (error 1e-8). */
-static inline LANE lane_exp(LANE x)
+/* e^x for -88 <= x <= 89. The interval is reduced to |r| <= ln 2 / 2; the polynomial was fitted
+ * there (error 1e-8). */
+static inline LANE lane_exp_inside(LANE x)
 {
-    /* min and max give their second operand where one is NaN: so NaN stays. */
-    LANE clamped = lane_min(lane_set(89.0f), lane_max(lane_set(-88.0f), x));
-    LANE n = lane_round(lane_mul(clamped, lane_set(1.44269504088896341f)));
-    LANE r = lane_fma(n, lane_set(-0.693359375f), clamped);
+    LANE n = lane_round(lane_mul(x, lane_set(1.44269504088896341f)));
+    LANE r = lane_fma(n, lane_set(-0.693359375f), x);
     r = lane_fma(n, lane_set(2.12194440e-4f), r);
     LANE p = lane_set(1.392617612e-3f);
     p = lane_fma(p, r, lane_set(8.363173075e-3f));
@@ -186,8 +184,21 @@ static inline LANE lane_exp(LANE x)
     p = lane_fma(p, r, lane_set(1.666657703e-1f));
     p = lane_fma(p, r, lane_set(0.5f));
     p = lane_fma(p, lane_mul(r, r), lane_add(r, lane_set(1.0f)));
-    LANE y = lane_scale_2(p, n);
-    y = lane_less(x, lane_set(-87.0f), lane_zero(), y);
+    return lane_scale_2(p, n);
+}
+
+/* e^x to 2 units in the last place for x <= 0; 0 below -87; e^0 is 1. (max and min give their
+ * second operand where one is NaN: so NaN stays.) */
+static inline LANE lane_exp_down(LANE x)
+{
+    LANE y = lane_exp_inside(lane_max(lane_set(-88.0f), x));
+    return lane_less(x, lane_set(-87.0f), lane_zero(), y);
+}
+
+/* The same for every x: infinity from 88.73 on. */
+static inline LANE lane_exp(LANE x)
+{
+    LANE y = lane_exp_down(lane_min(lane_set(89.0f), x));
     return lane_less(lane_set(88.72f), x, lane_set(INFINITY), y);
 }
 

@@ -11,6 +11,16 @@
 
 enum { VEC_PAD = 16 }; /* tiles that primitives share are padded to this many floats */
 
+/* Tiles of KV_BLOCK keys or values, in order of positions. */
+struct vec_tiles {
+    const void *const *at;
+    int64_t n;
+    int64_t n_next; /* so many more stand behind in `at`: they will be wanted soon after */
+    size_t bytes;   /* of a tile */
+    enum type type;
+};
+enum { VEC_TILES_AHEAD = 4 }; /* memory is asked for a tile while the one so far before it is used */
+
 struct vec {
     float (*sum)(const float *x, int64_t n);
     /* sum of (x - shift)^2 */
@@ -40,15 +50,16 @@ struct vec {
     /* Attention reads tiles of the cache's type as they are for so many rows; for more it is
      * quicker to widen a tile once, and above 0 rows there is no other way where this is 0. */
     int64_t few_rows;
-    /* scores[r][0..KV_BLOCK) = q[r][dim] . kt[dim][KV_BLOCK]; q dense. */
-    void (*scores)(float *scores, int64_t stride, const float *q, int64_t n_rows, const void *kt,
-                   enum type type, int64_t dim);
+    /* scores[r][0..n * KV_BLOCK) = q[r][dim] . tiles kt[dim][KV_BLOCK], each one chain of additions
+     * over the dimensions; q dense. */
+    void (*scores)(float *scores, int64_t stride, const float *q, int64_t n_rows,
+                   const struct vec_tiles *k, int64_t dim);
     /* x = exp(x - max) for max = the largest (at least floor); returns the sum. */
     float (*softmax)(float *x, int64_t n, float floor, float *ret_max);
-    /* acc[r][dim] += sum over t < n of p[r][t] * v[t][dim], in order of t. dim is a multiple of
-     * VEC_PAD; acc and v dense. */
-    void (*values)(float *acc, const float *p, int64_t p_stride, int64_t n_rows, const void *v,
-                   enum type type, int64_t n, int64_t dim);
+    /* acc[r][dim] += sum over t < n_tokens of p[r][t] * v[t][dim], in order of t. dim is a multiple
+     * of VEC_PAD; acc and tiles dense. */
+    void (*values)(float *acc, const float *p, int64_t p_stride, int64_t n_rows,
+                   const struct vec_tiles *v, int64_t n_tokens, int64_t dim);
 
     /* One token of a short convolution over n channels: past is [width - 1][n], oldest first, and moves on.
      * weight [width][n]. */

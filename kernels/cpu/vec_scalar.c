@@ -149,19 +149,21 @@ static void narrow(void *y, const float *x, enum type type, int64_t n)
     }
 }
 
-static void scores(float *s, int64_t stride, const float *q, int64_t n_rows, const void *tile,
-                   enum type type, int64_t dim)
+static void scores(float *s, int64_t stride, const float *q, int64_t n_rows,
+                   const struct vec_tiles *k, int64_t dim)
 {
-    const float *kt = tile;
-    ASSERT(type == TYPE_F32);
+    ASSERT(k->type == TYPE_F32);
     for (int64_t r = 0; r < n_rows; r++) {
-        float acc[KV_BLOCK] = {0};
-        for (int64_t d = 0; d < dim; d++) {
-            for (int t = 0; t < KV_BLOCK; t++) {
-                acc[t] += q[r * dim + d] * kt[d * KV_BLOCK + t];
+        for (int64_t i = 0; i < k->n; i++) {
+            const float *kt = k->at[i];
+            float acc[KV_BLOCK] = {0};
+            for (int64_t d = 0; d < dim; d++) {
+                for (int t = 0; t < KV_BLOCK; t++) {
+                    acc[t] += q[r * dim + d] * kt[d * KV_BLOCK + t];
+                }
             }
+            memcpy(s + r * stride + i * KV_BLOCK, acc, sizeof acc);
         }
-        memcpy(s + r * stride, acc, sizeof acc);
     }
 }
 
@@ -180,16 +182,16 @@ static float softmax(float *x, int64_t n, float floor, float *ret_max)
     return (float)s;
 }
 
-static void values(float *acc, const float *p, int64_t p_stride, int64_t n_rows, const void *tile,
-                   enum type type, int64_t n, int64_t dim)
+static void values(float *acc, const float *p, int64_t p_stride, int64_t n_rows,
+                   const struct vec_tiles *v, int64_t n_tokens, int64_t dim)
 {
-    const float *v = tile;
-    ASSERT(type == TYPE_F32);
+    ASSERT(v->type == TYPE_F32);
     for (int64_t r = 0; r < n_rows; r++) {
-        for (int64_t t = 0; t < n; t++) {
+        for (int64_t t = 0; t < n_tokens; t++) {
+            const float *row = (const float *)v->at[t / KV_BLOCK] + t % KV_BLOCK * dim;
             float w = p[r * p_stride + t];
             for (int64_t d = 0; d < dim; d++) {
-                acc[r * dim + d] += w * v[t * dim + d];
+                acc[r * dim + d] += w * row[d];
             }
         }
     }

@@ -239,37 +239,64 @@ __attribute__((always_inline)) static inline LANE load_as(const void *p, int64_t
                               : lane_load_bf16((const uint16_t *)p + at);
 }
 
-enum { FEW_ROWS = LANES == 16 ? 8 : 4 }; /* rows computed together: their sums stay in registers */
+enum {
+    FEW_ROWS = LANES == 16 ? 8 : 6,  /* rows computed together: with two vectors of keys or values */
+    TILE_VECS = 2,                   /* their sums fill the registers and hide the latency */
+    SCORE_TILES = TILE_VECS * LANES / KV_BLOCK,
+    VALUE_TILES = 2 /* sums return to memory after so many */
+};
 
-/* Even and odd dimensions are summed apart: two chains hide the latency of the multiply-add. The chains of
- * a row are the same however many rows go together. */
-__attribute__((always_inline)) static inline void score_rows(float *s, int64_t stride,
-                                                             const float *q, const void *kt,
-                                                             const enum type type, int64_t dim,
-                                                             const int rows)
+/* The tile that will be wanted when tile i is done, or one that is there already. */
+static inline const char *tile_ahead(const struct vec_tiles *k, int64_t i)
 {
-    for (int64_t v = 0; v < KV_BLOCK; v += LANES) {
-        LANE even[FEW_ROWS], odd[FEW_ROWS];
-        for (int r = 0; r < rows; r++) {
-            even[r] = odd[r] = lane_zero();
+    return k->at[i + VEC_TILES_AHEAD < k->n + k->n_next ? i + VEC_TILES_AHEAD : i];
+}
+
+/* Tiles [i, i + tiles) and `rows` rows: a load of q serves all tiles, one of a key all rows. */
+__attribute__((always_inline)) static inline void
+score_rows(float *s, int64_t stride, const float *q, const struct vec_tiles *k, int64_t i,
+           const enum type type, int64_t dim, const int tiles, const int rows)
+{
+    enum { TILE = KV_BLOCK / LANES };
+    const size_t step = k->bytes / (size_t)dim;
+    const void *kt[SCORE_TILES];
+    const char *ask[SCORE_TILES];
+    LANE acc[FEW_ROWS][TILE_VECS];
+    for (int t = 0; t < tiles; t++) {
+        kt[t] = k->at[i + t];
+        ask[t] = tile_ahead(k, i + t);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+#pragma GCC unroll 2
+        for (int v = 0; v < tiles * TILE; v++) {
+            acc[r][v] = lane_zero();
         }
-        int64_t d = 0;
-        for (; d + 2 <= dim; d += 2) {
-            LANE k0 = load_as(kt, d * KV_BLOCK + v, type);
-            LANE k1 = load_as(kt, (d + 1) * KV_BLOCK + v, type);
-            for (int r = 0; r < rows; r++) {
-                even[r] = lane_fma(lane_set(q[r * dim + d]), k0, even[r]);
-                odd[r] = lane_fma(lane_set(q[r * dim + d + 1]), k1, odd[r]);
+    }
+    for (int64_t d = 0; d < dim; d++) {
+        LANE row[TILE_VECS];
+#pragma GCC unroll 2
+        for (int v = 0; v < tiles * TILE; v++) {
+            row[v] = load_as(kt[v / TILE], d * KV_BLOCK + v % TILE * LANES, type);
+        }
+#pragma GCC unroll 2
+        for (int t = 0; t < tiles; t++) {
+            _mm_prefetch(ask[t] + (size_t)d * step, _MM_HINT_T0);
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            LANE x = lane_set(q[r * dim + d]);
+#pragma GCC unroll 2
+            for (int v = 0; v < tiles * TILE; v++) {
+                acc[r][v] = lane_fma(x, row[v], acc[r][v]);
             }
         }
-        if (d < dim) {
-            LANE k0 = load_as(kt, d * KV_BLOCK + v, type);
-            for (int r = 0; r < rows; r++) {
-                even[r] = lane_fma(lane_set(q[r * dim + d]), k0, even[r]);
-            }
-        }
-        for (int r = 0; r < rows; r++) {
-            lane_store(s + r * stride + v, lane_add(even[r], odd[r]));
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+#pragma GCC unroll 2
+        for (int v = 0; v < tiles * TILE; v++) {
+            lane_store(s + r * stride + v * LANES, acc[r][v]);
         }
     }
 }
@@ -305,81 +332,105 @@ __attribute__((always_inline)) static inline void score_rows(float *s, int64_t s
 
 __attribute__((always_inline)) static inline void scores_as(float *s, int64_t stride,
                                                             const float *q, int64_t n_rows,
-                                                            const void *kt, const enum type type,
-                                                            int64_t dim)
+                                                            const struct vec_tiles *k,
+                                                            const enum type type, int64_t dim)
 {
-    for (int64_t r = 0; r < n_rows; r += FEW_ROWS) {
-        FOR_ROWS(MIN(n_rows - r, (int64_t)FEW_ROWS), score_rows, s + r * stride, stride,
-                 q + r * dim, kt, type, dim)
+    for (int64_t i = 0; i < k->n; i += SCORE_TILES, s += SCORE_TILES * KV_BLOCK) {
+        for (int64_t r = 0; r < n_rows; r += FEW_ROWS) {
+            int64_t rows = MIN(n_rows - r, (int64_t)FEW_ROWS);
+            float *to = s + r * stride;
+            if (i + SCORE_TILES <= k->n) {
+                FOR_ROWS(rows, score_rows, to, stride, q + r * dim, k, i, type, dim, SCORE_TILES)
+            } else {
+                FOR_ROWS(rows, score_rows, to, stride, q + r * dim, k, i, type, dim, 1)
+            }
+        }
     }
 }
 
-static void scores(float *s, int64_t stride, const float *q, int64_t n_rows, const void *kt,
-                   enum type type, int64_t dim)
+static void scores(float *s, int64_t stride, const float *q, int64_t n_rows,
+                   const struct vec_tiles *k, int64_t dim)
 {
-    if (type == TYPE_F16) {
-        scores_as(s, stride, q, n_rows, kt, TYPE_F16, dim);
-    } else if (type == TYPE_BF16) {
-        scores_as(s, stride, q, n_rows, kt, TYPE_BF16, dim);
+    if (k->type == TYPE_F16) {
+        scores_as(s, stride, q, n_rows, k, TYPE_F16, dim);
+    } else if (k->type == TYPE_BF16) {
+        scores_as(s, stride, q, n_rows, k, TYPE_BF16, dim);
     } else {
-        scores_as(s, stride, q, n_rows, kt, TYPE_F32, dim);
+        scores_as(s, stride, q, n_rows, k, TYPE_F32, dim);
     }
 }
 
 static float softmax(float *x, int64_t n, float floor, float *ret_max)
 {
-    LANE m = lane_set(floor), s = lane_zero();
+    LANE m = lane_set(floor), m2 = m, s = lane_zero(), s2 = s;
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
         m = lane_max(lane_load(x + i), m);
+        m2 = lane_max(lane_load(x + i + LANES), m2);
     }
-    if (i < n) {
-        m = lane_max(lane_load_n(x + i, n - i, floor), m);
+    for (; i < n; i += LANES) {
+        m = lane_max(lane_load_n(x + i, MIN(n - i, (int64_t)LANES), floor), m);
     }
-    float max = lane_greatest(m);
+    float max = lane_greatest(lane_max(m, m2));
     m = lane_set(max);
-    for (i = 0; i + LANES <= n; i += LANES) {
-        LANE e = lane_exp(lane_sub(lane_load(x + i), m));
+    for (i = 0; i + 2 * LANES <= n; i += 2 * LANES) {
+        LANE e = lane_exp_down(lane_sub(lane_load(x + i), m));
+        LANE f = lane_exp_down(lane_sub(lane_load(x + i + LANES), m));
         lane_store(x + i, e);
+        lane_store(x + i + LANES, f);
         s = lane_add(s, e);
+        s2 = lane_add(s2, f);
     }
-    if (i < n) {
-        LANE e = lane_exp(lane_sub(lane_load_n(x + i, n - i, -INFINITY), m));
-        lane_store_n(x + i, e, n - i);
+    for (; i < n; i += LANES) {
+        int64_t rest = MIN(n - i, (int64_t)LANES);
+        LANE e = lane_exp_down(lane_sub(lane_load_n(x + i, rest, -INFINITY), m));
+        lane_store_n(x + i, e, rest);
         s = lane_add(s, e);
     }
     *ret_max = max;
-    return lane_sum(s);
+    return lane_sum(lane_add(s, s2));
 }
 
-enum { VALUE_LANES = 2 }; /* vectors of a row of values that are summed together */
-
-__attribute__((always_inline)) static inline void value_tile(float *acc, const float *p,
-                                                             int64_t p_stride, const void *v,
-                                                             int64_t at, const enum type type,
-                                                             int64_t n, int64_t dim,
-                                                             const int lanes, const int rows)
+/* acc[rows][vecs vectors from column `at`] += the first n tokens of tiles from i on. */
+__attribute__((always_inline)) static inline void
+value_rows(float *acc, const float *p, int64_t p_stride, const struct vec_tiles *v, int64_t i,
+           int64_t at, const enum type type, int64_t n, int64_t dim, const int vecs, const int rows)
 {
-    LANE a[FEW_ROWS][VALUE_LANES];
+    const size_t step = v->bytes / KV_BLOCK;
+    LANE a[FEW_ROWS][TILE_VECS];
+#pragma GCC unroll 8
     for (int r = 0; r < rows; r++) {
-        for (int k = 0; k < lanes; k++) {
+#pragma GCC unroll 2
+        for (int k = 0; k < vecs; k++) {
             a[r][k] = lane_load(acc + r * dim + at + k * LANES);
         }
     }
-    for (int64_t t = 0; t < n; t++) {
-        LANE row[VALUE_LANES];
-        for (int k = 0; k < lanes; k++) {
-            row[k] = load_as(v, t * dim + at + k * LANES, type);
-        }
-        for (int r = 0; r < rows; r++) {
-            LANE w = lane_set(p[r * p_stride + t]);
-            for (int k = 0; k < lanes; k++) {
-                a[r][k] = lane_fma(w, row[k], a[r][k]);
+    for (int64_t first = 0; first < n; first += KV_BLOCK, i++) {
+        const void *tile = v->at[i];
+        const char *ask = tile_ahead(v, i);
+        for (int64_t t = 0; t < MIN(n - first, (int64_t)KV_BLOCK); t++) {
+            LANE row[TILE_VECS];
+#pragma GCC unroll 2
+            for (int k = 0; k < vecs; k++) {
+                row[k] = load_as(tile, t * dim + at + k * LANES, type);
+            }
+            for (size_t o = 0; at == 0 && o < step; o += 64) {
+                _mm_prefetch(ask + (size_t)t * step + o, _MM_HINT_T0);
+            }
+#pragma GCC unroll 8
+            for (int r = 0; r < rows; r++) {
+                LANE w = lane_set(p[r * p_stride + first + t]);
+#pragma GCC unroll 2
+                for (int k = 0; k < vecs; k++) {
+                    a[r][k] = lane_fma(w, row[k], a[r][k]);
+                }
             }
         }
     }
+#pragma GCC unroll 8
     for (int r = 0; r < rows; r++) {
-        for (int k = 0; k < lanes; k++) {
+#pragma GCC unroll 2
+        for (int k = 0; k < vecs; k++) {
             lane_store(acc + r * dim + at + k * LANES, a[r][k]);
         }
     }
@@ -387,31 +438,36 @@ __attribute__((always_inline)) static inline void value_tile(float *acc, const f
 
 __attribute__((always_inline)) static inline void values_as(float *acc, const float *p,
                                                             int64_t p_stride, int64_t n_rows,
-                                                            const void *v, const enum type type,
-                                                            int64_t n, int64_t dim)
+                                                            const struct vec_tiles *v,
+                                                            const enum type type, int64_t n_tokens,
+                                                            int64_t dim)
 {
-    for (int64_t r = 0; r < n_rows; r += FEW_ROWS) {
-        int64_t rows = MIN(n_rows - r, (int64_t)FEW_ROWS), at = 0;
-        float *to = acc + r * dim;
-        const float *weights = p + r * p_stride;
-        for (; at + VALUE_LANES * LANES <= dim; at += VALUE_LANES * LANES) {
-            FOR_ROWS(rows, value_tile, to, weights, p_stride, v, at, type, n, dim, VALUE_LANES)
-        }
-        for (; at < dim; at += LANES) {
-            FOR_ROWS(rows, value_tile, to, weights, p_stride, v, at, type, n, dim, 1)
+    for (int64_t i = 0; i < v->n; i += VALUE_TILES, p += VALUE_TILES * KV_BLOCK) {
+        int64_t n = MIN(n_tokens - i * KV_BLOCK, (int64_t)VALUE_TILES * KV_BLOCK);
+        for (int64_t r = 0; r < n_rows; r += FEW_ROWS) {
+            int64_t rows = MIN(n_rows - r, (int64_t)FEW_ROWS), at = 0;
+            float *to = acc + r * dim;
+            const float *weights = p + r * p_stride;
+            for (; at + TILE_VECS * LANES <= dim; at += TILE_VECS * LANES) {
+                FOR_ROWS(rows, value_rows, to, weights, p_stride, v, i, at, type, n, dim,
+                         TILE_VECS)
+            }
+            for (; at < dim; at += LANES) {
+                FOR_ROWS(rows, value_rows, to, weights, p_stride, v, i, at, type, n, dim, 1)
+            }
         }
     }
 }
 
-static void values(float *acc, const float *p, int64_t p_stride, int64_t n_rows, const void *v,
-                   enum type type, int64_t n, int64_t dim)
+static void values(float *acc, const float *p, int64_t p_stride, int64_t n_rows,
+                   const struct vec_tiles *v, int64_t n_tokens, int64_t dim)
 {
-    if (type == TYPE_F16) {
-        values_as(acc, p, p_stride, n_rows, v, TYPE_F16, n, dim);
-    } else if (type == TYPE_BF16) {
-        values_as(acc, p, p_stride, n_rows, v, TYPE_BF16, n, dim);
+    if (v->type == TYPE_F16) {
+        values_as(acc, p, p_stride, n_rows, v, TYPE_F16, n_tokens, dim);
+    } else if (v->type == TYPE_BF16) {
+        values_as(acc, p, p_stride, n_rows, v, TYPE_BF16, n_tokens, dim);
     } else {
-        values_as(acc, p, p_stride, n_rows, v, TYPE_F32, n, dim);
+        values_as(acc, p, p_stride, n_rows, v, TYPE_F32, n_tokens, dim);
     }
 }
 
