@@ -79,9 +79,11 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument('bin')
     parser.add_argument('--deaths', type=int, default=300)
-    parser.add_argument('--own', type=int, default=500)
+    parser.add_argument('--own', type=int)
     parser.add_argument('--model')
     args = parser.parse_args()
+    # Few of its own: the restart policy rightly waits longer after each.
+    own_every = args.own or max(100, args.deaths // 8)
     question = chat('What is 17 + 25?', max_tokens=16)
     # The ring of crash reports and the log are part of what must not grow.
     with Server(args.bin, '--ctx-size', '256', '--crash-reports', '3', '--kv-memory', '4',
@@ -91,7 +93,7 @@ def main():
         pid = log.ready_pid(20)
         start, times, first, shared = time.monotonic(), [], None, None
         for i in range(1, args.deaths + 1):
-            own = args.own and i % args.own == 0
+            own = i % own_every == 0
             t = time.monotonic()
             os.kill(pid, signal.SIGSEGV if own else signal.SIGKILL)
             pid = log.ready_pid(120)

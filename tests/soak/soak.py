@@ -11,6 +11,7 @@ whose answer nobody can foretell the text is compared with that of the same requ
     soak.py BIN --context 4000 --model NAME=PATH [--kills N]
 """
 import argparse
+import bisect
 import json
 import os
 import random
@@ -108,7 +109,7 @@ class Client:
     def __init__(self, port, works, rng):
         self.port, self.works, self.rng = port, works, rng
         self.sock, self.raw, self.work = None, b'', None
-        self.times = []
+        self.times, self.marks = [], []  # of all its events; of each request's own
 
     def start(self, selector, work):
         path, body = self.works[work]
@@ -119,6 +120,7 @@ class Client:
                           (path.encode(), len(data)) + data)
         self.sock.setblocking(False)
         self.raw, self.work = b'', work
+        self.marks.append([])
         selector.register(self.sock, selectors.EVENT_READ, self)
 
     def read(self, selector):
@@ -128,6 +130,7 @@ class Client:
             self.raw += part
             if b'data: ' in part:
                 self.times.append(time.monotonic())
+                self.marks[-1].append(self.times[-1])
             return False
         selector.unregister(self.sock)
         self.sock.close()
@@ -159,15 +162,23 @@ def worker_of(pid):
     return None
 
 
-def resumed_after(kill_time, next_kill, times, longest):
-    """From the kill to the end of the silence that it caused; None: there was no next token."""
-    before = [t for t in times if t <= kill_time][-1:]
-    after = [t for t in times if kill_time < t < next_kill]
-    if not before or not after:
+def resumed_after(kill_time, times, longest=0.01):
+    """From the kill to the end of the silence that it caused among these tokens; None: it fell before
+    the first or after the last. What was on its way to the client still comes for a moment; a silence
+    that a second kill drew out counts whole."""
+    first = bisect.bisect_right(times, kill_time)
+    near = times[max(0, first - 1):bisect.bisect_left(times, kill_time + longest) + 1]
+    if first == 0 or first == len(times):
         return None
-    marks = before + after
-    gap, end = max((b - a, b) for a, b in zip(marks, marks[1:]) if a < kill_time + longest)
-    return end - kill_time
+    return max((b - a, b) for a, b in zip(near, near[1:]))[1] - kill_time
+
+
+def interrupted(clients, kill_time):
+    """The tokens' times of each request that was streaming when the worker was killed."""
+    for c in clients:
+        at = bisect.bisect_right(c.marks, kill_time, key=lambda marks: marks[0])
+        if at:
+            yield c.marks[at - 1]
 
 
 def percentile(values, p):
@@ -263,12 +274,11 @@ def main():
                 next_kill = now + (rng.uniform(0, 0.03) if quick else rng.uniform(0.05, 0.4))
                 if len(kills) == warm_up:
                     settled = memory(pids)
-        streams, firsts = [], []
         merged = sorted(t for c in clients for t in c.times)
-        for k, t in enumerate(kills):
-            end = kills[k + 1] if k + 1 < len(kills) else t + 10
-            firsts.append(resumed_after(t, end, merged, 0.01))
-            streams += [resumed_after(t, end, c.times, 0.01) for c in clients]
+        firsts = [resumed_after(t, merged) for t in kills]
+        for c in clients:
+            c.marks = [marks for marks in c.marks if marks]
+        streams = [resumed_after(t, marks) for t in kills for marks in interrupted(clients, t)]
         firsts = [x for x in firsts if x is not None]
         streams = [x for x in streams if x is not None]
         time.sleep(0.3)
