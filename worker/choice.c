@@ -121,12 +121,48 @@ static int32_t best_allowed(const float *logits, int64_t n)
     return (int32_t)best;
 }
 
+static const float *all_of(struct choice_logits *x)
+{
+    x->all = x->all ? x->all : engine_logits(x->engine, x->at);
+    return x->all;
+}
+
+static uint32_t n_reported(const struct request *r)
+{
+    if (!(r->generate.flags & MSG_LOGPROBS)) {
+        return 0;
+    }
+    return 1 + (uint32_t)MIN((int64_t)r->generate.top_logprobs, r->model->n_vocab);
+}
+
+int32_t choice_n_top(const struct choice *c)
+{
+    const struct request *r = c->request;
+    bool reports = n_reported(r) > 0 || (r->generate.flags & MSG_RANK);
+    return r->constraint || reports ? 0 : sampler_n_top(c->sampler);
+}
+
+/* From the largest logits, where the others are elsewhere; -1: these do not decide it. */
+static int32_t draw_top(struct choice *c, const struct choice_logits *x, int64_t position)
+{
+    if (x->all || choice_n_top(c) == 0) {
+        return -1;
+    }
+    struct engine_top top = engine_top(x->engine, x->at);
+    const struct sampler_top largest = {top.values, top.ids, top.n};
+    return sampler_draw_top(c->sampler, &largest, (uint32_t)position);
+}
+
 /* Draws the id at this position, before which all are accepted; -1: nothing may follow. */
-static int draw(struct choice *c, const float *logits, int64_t position, uint32_t n_top,
+static int draw(struct choice *c, struct choice_logits *x, int64_t position, uint32_t n_top,
                 struct msg_logprob *top, int32_t *ret, struct err *e)
 {
     const struct request *r = c->request;
-    const float *allowed = logits;
+    *ret = n_top == 0 ? draw_top(c, x, position) : -1;
+    if (*ret >= 0) {
+        return 0;
+    }
+    const float *logits = all_of(x), *allowed = logits;
     if (!r->constraint) {
         *ret = sampler_draw(c->sampler, logits, (uint32_t)position, n_top, top);
         return 0;
@@ -152,7 +188,7 @@ bool choice_wants_check(const struct choice *c, int64_t position)
            position < c->n_replayed;
 }
 
-int choice_check(struct choice *c, int64_t position, const float *logits, struct err *e)
+int choice_check(struct choice *c, int64_t position, struct choice_logits *logits, struct err *e)
 {
     const struct msg_generate *g = &c->request->generate;
     int32_t id = c->ids[position];
@@ -162,7 +198,7 @@ int choice_check(struct choice *c, int64_t position, const float *logits, struct
     }
     if (g->flags & MSG_RANK) {
         struct msg_logprob own;
-        sampler_report(logits, c->request->model->n_vocab, c->ids[position], 1, &own);
+        sampler_report(all_of(logits), c->request->model->n_vocab, c->ids[position], 1, &own);
         c->logprob_sum += (double)own.logprob;
     }
     if (g->flags & MSG_VERIFY) {
@@ -184,15 +220,7 @@ static bool is_end(const struct request *r, int32_t id)
            id < tokenizer_size(r->model->tokenizer) && tokenizer_is_end(r->model->tokenizer, id);
 }
 
-static uint32_t n_reported(const struct request *r)
-{
-    if (!(r->generate.flags & MSG_LOGPROBS)) {
-        return 0;
-    }
-    return 1 + (uint32_t)MIN((int64_t)r->generate.top_logprobs, r->model->n_vocab);
-}
-
-int choice_draw(struct choice *c, const float *logits, struct events *ev, struct err *e)
+int choice_draw(struct choice *c, struct choice_logits *logits, struct events *ev, struct err *e)
 {
     struct request *r = c->request;
     if (c->n_max == 0) {
@@ -237,7 +265,7 @@ void choice_send_finish(struct choice *c, struct events *ev)
     events_finish_choice(ev, c);
 }
 
-int choice_echo(struct request *r, const float *logits, struct events *ev, struct err *e)
+int choice_echo(struct request *r, struct choice_logits *logits, struct events *ev, struct err *e)
 {
     struct msg_logprob top[LIMIT_TOP_LOGPROBS + 1];
     int32_t id = r->prompt[r->n_echoed];
@@ -251,7 +279,7 @@ int choice_echo(struct request *r, const float *logits, struct events *ev, struc
         return err_set(e, err, "the text of prompt token %d", id);
     }
     if (n_top > 0) {
-        sampler_report(logits, r->model->n_vocab, id, n_top, top);
+        sampler_report(all_of(logits), r->model->n_vocab, id, n_top, top);
     }
     if (r->n_echoed == r->n_prompt - 1) {
         detokenizer_end(r->echo, &ev->text);

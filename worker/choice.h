@@ -7,6 +7,13 @@
 #include "worker/grammar/constraint.h"
 #include "worker/request.h"
 
+/* Logits of one row of a step; on a device they may have stayed there but for the largest (worker/engine.h). */
+struct choice_logits {
+    struct engine *engine; /* borrowed */
+    int64_t at;            /* the row's place among those of the step that wanted logits */
+    const float *all;      /* borrowed; NULL: not fetched */
+};
+
 struct choice {
     struct request *request; /* borrowed */
     uint32_t number;         /* in messages and random keys */
@@ -80,17 +87,21 @@ MUST_CHECK int choice_replay(struct choice *c, const int32_t *ids, size_t n,
 bool choice_wants_check(const struct choice *c, int64_t position);
 /* With MSG_VERIFY draws it again; with MSG_RANK adds it to the sum. ERR_REPLAY_DIVERGENCE: another
  * one was drawn. */
-MUST_CHECK int choice_check(struct choice *c, int64_t position, const float *logits, struct err *e);
+MUST_CHECK int choice_check(struct choice *c, int64_t position, struct choice_logits *logits,
+                            struct err *e);
 
+/* How many of the largest logits may do for drawing and checking; 0: all are needed. */
+int32_t choice_n_top(const struct choice *c);
 /* Draws the next id from these logits and sends it; sets reason when the answer ends there. */
-MUST_CHECK int choice_draw(struct choice *c, const float *logits, struct events *ev, struct err *e);
+MUST_CHECK int choice_draw(struct choice *c, struct choice_logits *logits, struct events *ev,
+                           struct err *e);
 
 /* Sends FINISH with the text that was held back. */
 void choice_send_finish(struct choice *c, struct events *ev);
 
 /* Reports the next prompt token of a request with MSG_ECHO, to every choice. logits: of the row
  * before it; NULL: without logprobs. */
-MUST_CHECK int choice_echo(struct request *r, const float *logits, struct events *ev,
+MUST_CHECK int choice_echo(struct request *r, struct choice_logits *logits, struct events *ev,
                            struct err *e);
 
 #endif

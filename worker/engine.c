@@ -248,8 +248,9 @@ static int allocate(struct engine *en, struct err *e)
     en->positions = calloc(n_rows, sizeof *en->positions);
     en->out_rows = calloc(n_rows, sizeof *en->out_rows);
     en->runs = calloc(n_rows, sizeof *en->runs);
+    en->travels = calloc(n_rows, sizeof *en->travels);
     if (!en->memory || !en->scratch || !en->states || !en->tables || !en->seqs || !en->tokens ||
-        !en->positions || !en->out_rows || !en->runs) {
+        !en->positions || !en->out_rows || !en->runs || !en->travels) {
         return err_set(e, ERR_NO_MEMORY, "buffers of %zu bytes", en->memory_bytes);
     }
     float *state = en->states;
@@ -369,6 +370,7 @@ void engine_close(struct engine **at)
     free(en->positions);
     free(en->out_rows);
     free(en->runs);
+    free(en->travels);
     free(en->name);
     profile_finish(&en->profile);
     program_finish(&en->program);

@@ -115,13 +115,26 @@ struct engine_row {
     struct engine_seq *seq;
     int32_t token;
     bool want_logits; /* at most max_logits rows of a step */
+    int32_t n_top;    /* > 0: so many of the largest (ENGINE_TOP at most) may do */
 };
+enum { ENGINE_TOP = 64 };
 
 /* Computes n rows (1..max_rows), appends them to their sequences, and writes for each row with
- * want_logits, in order, a pointer to n_vocab floats, valid until the next step. Results of a row
- * depend on its sequence's tokens only (design: invariance).
+ * want_logits, in order, a pointer to n_vocab floats, valid until the next step, or NULL (see
+ * engine_top). Results of a row depend on its sequence's tokens only (design: invariance).
  * Errors: ERR_NUMERIC (logits not finite; e says which row), ERR_BAD_TOKEN. */
 MUST_CHECK int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
                            const float **ret_logits, struct err *e);
+
+/* Logits that a row with n_top left on a device, for which engine_step wrote NULL; i: its place among the rows with
+ * want_logits. Until the next step. engine_top: the n_top largest of them or more, or all there are, in order, lower
+ * ids first among equals. engine_logits fetches them all. */
+struct engine_top {
+    const float *values;
+    const int32_t *ids;
+    int64_t n;
+};
+struct engine_top engine_top(const struct engine *en, int64_t i);
+const float *engine_logits(struct engine *en, int64_t i);
 
 #endif

@@ -52,6 +52,7 @@ struct engine {
     } device_states;
     /* of the running step; owned */
     int32_t *tokens, *positions, *out_rows;
+    bool *travels; /* by output: its logits come from the device whole */
     struct op_run *runs;
 };
 

@@ -32,6 +32,37 @@ static bool is_finite(const float *x, int64_t n)
     return bad == 0;
 }
 
+/* How many of the largest logits the device picks out, and which rows' logits travel whole. */
+static int32_t choose_top(struct engine *en, const struct engine_row *rows, int64_t n)
+{
+    int32_t n_top = 0;
+    int64_t out = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (rows[i].want_logits) {
+            ASSERT(rows[i].n_top <= ENGINE_TOP);
+            n_top = MAX(n_top, rows[i].n_top);
+            en->travels[out++] = rows[i].n_top == 0;
+        }
+    }
+    n_top = en->gpu ? gpu_engine_top_size(en->gpu, n_top) : 0;
+    for (int64_t i = 0; i < out && n_top == 0; i++) {
+        en->travels[i] = true;
+    }
+    return n_top;
+}
+
+struct engine_top engine_top(const struct engine *en, int64_t i)
+{
+    ASSERT(en->gpu);
+    return gpu_engine_top(en->gpu, i);
+}
+
+const float *engine_logits(struct engine *en, int64_t i)
+{
+    ASSERT(en->gpu);
+    return gpu_engine_logits(en->gpu, i);
+}
+
 int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
                 const float **ret_logits, struct err *e)
 {
@@ -69,8 +100,9 @@ int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
     const struct op_rows *result = &en->program.result;
     const float *logits = result->data;
     int64_t stride = result->stride;
+    int32_t n_top = choose_top(en, rows, n);
     if (en->gpu) {
-        logits = gpu_engine_step(en->gpu, &step, n_out);
+        logits = gpu_engine_step(en->gpu, &step, n_out, n_top, en->travels);
         stride = result->n;
     } else if (en->options.profile_every > 0 &&
                en->n_steps++ % (uint64_t)en->options.profile_every == 0) {
@@ -80,8 +112,10 @@ int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
     }
     int err = 0;
     for (int64_t i = 0; i < n_out && err == 0; i++) {
-        ret_logits[i] = logits + i * stride;
-        if (!is_finite(ret_logits[i], en->info.n_vocab)) {
+        ret_logits[i] = en->travels[i] ? logits + i * stride : NULL;
+        bool is_sound = en->travels[i] ? is_finite(ret_logits[i], en->info.n_vocab)
+                                       : gpu_engine_is_finite(en->gpu, i);
+        if (!is_sound) {
             err = err_set(e, ERR_NUMERIC, "row %d of the step", en->out_rows[i]);
         }
     }

@@ -68,6 +68,26 @@ const float *penalty_apply(const struct penalty *p, const float *x, int64_t bloc
     return copy;
 }
 
+float penalty_of(const struct penalty *p, int32_t id, float logit)
+{
+    for (int32_t i = p->first[id / SCAN_BLOCK]; i >= 0; i = p->ids[i].next) {
+        if (p->ids[i].id == id) {
+            return apply(p, &p->ids[i], logit);
+        }
+    }
+    return logit;
+}
+
+int64_t penalty_n_ids(const struct penalty *p)
+{
+    return p->n_ids;
+}
+
+bool penalty_only_lowers(const struct penalty *p)
+{
+    return p->only_lowers;
+}
+
 int penalty_init(struct penalty *p, const struct msg_generate *params,
                  const struct msg_logit_bias *bias, size_t n_bias, int64_t n_vocab)
 {
@@ -95,8 +115,10 @@ int penalty_init(struct penalty *p, const struct msg_generate *params,
     for (size_t i = 0; i < n_blocks; i++) {
         p->first[i] = -1;
     }
+    p->only_lowers = p->repeat >= 1 && p->frequency >= 0 && p->presence >= 0;
     for (size_t i = 0; i < n_bias; i++) {
         find(p, bias[i].id)->bias += bias[i].bias;
+        p->only_lowers = p->only_lowers && bias[i].bias <= 0;
     }
     return 0;
 }

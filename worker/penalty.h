@@ -18,6 +18,7 @@ struct penalty {
     float repeat, frequency, presence;
     int32_t last_n; /* negative: everything */
     bool keeps_counts;
+    bool only_lowers; /* no logit is ever raised */
     int64_t n_vocab;
     struct penalty_id *ids; /* owned */
     int32_t n_ids;
@@ -36,5 +37,10 @@ void penalty_accept(struct penalty *p, int32_t id, bool is_prompt);
 /* Logits x of a block (n of them) with everything applied: x itself where nothing is, else copy. */
 const float *penalty_apply(const struct penalty *p, const float *x, int64_t block, int64_t n,
                            float copy[SCAN_BLOCK]);
+
+/* What becomes of one logit. */
+float penalty_of(const struct penalty *p, int32_t id, float logit);
+int64_t penalty_n_ids(const struct penalty *p); /* of no others is a logit changed */
+bool penalty_only_lowers(const struct penalty *p); /* no logit is ever raised */
 
 #endif

@@ -5,9 +5,9 @@
  * made. Without top-k, typical and top-p, nothing is gathered at all; otherwise the survivors stand
  * in `pool`, always by rising id. All memory is taken at creation; the kernel backs only what is
  * used. */
-#include "worker/sampler.h"
+#include "worker/sampler_state.h"
+
 #include "shared/philox.h"
-#include "worker/penalty.h"
 #include "worker/scan.h"
 
 #include <errno.h>
@@ -17,25 +17,7 @@
 
 enum {
     RADIX_BITS = 11,
-    RADIX_BINS = 1 << RADIX_BITS,
-};
-
-struct candidate {
-    int32_t id;
-    float logit;
-    float weight; /* e^(logit - max) */
-    float key;    /* what the filter at work orders by, best first */
-};
-
-struct sampler {
-    struct msg_generate params;
-    int64_t n_vocab;
-    uint32_t choice;
-    struct penalty penalty;
-    struct candidate *pool; /* owned; NULL when no filter needs it */
-    int64_t n_pool, pool_max;
-    double *block_mass; /* owned */
-    double bins[RADIX_BINS];
+    RADIX_BINS = SAMPLER_BINS,
 };
 
 /* ---- reading logits ---- */
@@ -207,7 +189,7 @@ static void keep_mass(struct sampler *s, double mass)
     s->n_pool = n;
 }
 
-static double pool_mass(const struct sampler *s)
+double sampler_pool_mass(const struct sampler *s)
 {
     double sum = 0;
     for (int64_t i = 0; i < s->n_pool; i++) {
@@ -218,7 +200,7 @@ static double pool_mass(const struct sampler *s)
 
 static void filter_typical(struct sampler *s, float max)
 {
-    double total = pool_mass(s), log_total = log(total), entropy = 0;
+    double total = sampler_pool_mass(s), log_total = log(total), entropy = 0;
     for (int64_t i = 0; i < s->n_pool; i++) {
         const struct candidate *c = &s->pool[i];
         double surprise = log_total - ((double)c->logit - (double)max);
@@ -323,6 +305,18 @@ static int32_t draw_from_pool(struct sampler *s, uint32_t position)
     return chosen;
 }
 
+int32_t sampler_draw_pool(struct sampler *s, float max, double total, uint32_t position)
+{
+    if (s->params.typical_p < 1) {
+        filter_typical(s, max);
+        total = sampler_pool_mass(s);
+    }
+    if (s->params.top_p < 1) {
+        filter_top_p(s, total);
+    }
+    return draw_from_pool(s, position);
+}
+
 static int32_t draw(struct sampler *s, const float *logits, uint32_t position)
 {
     const struct msg_generate *p = &s->params;
@@ -340,7 +334,7 @@ static int32_t draw(struct sampler *s, const float *logits, uint32_t position)
     if (p->top_k > 0 && p->top_k < s->n_vocab) {
         best_k(&r, s->pool, p->top_k);
         gather(s, &r, max, s->pool[0].logit, s->pool[0].id);
-        total = pool_mass(s);
+        total = sampler_pool_mass(s);
     } else {
         total = 0;
         for (int64_t b = 0; b < r.n_blocks; b++) {
@@ -356,14 +350,7 @@ static int32_t draw(struct sampler *s, const float *logits, uint32_t position)
     if (s->n_pool == 0) {
         return best_id; /* nothing compares: not one number among the logits */
     }
-    if (p->typical_p < 1) {
-        filter_typical(s, max);
-        total = pool_mass(s);
-    }
-    if (p->top_p < 1) {
-        filter_top_p(s, total);
-    }
-    return draw_from_pool(s, position);
+    return sampler_draw_pool(s, max, total, position);
 }
 
 void sampler_report(const float *logits, int64_t n_vocab, int32_t id, uint32_t n_ret,

@@ -37,6 +37,19 @@ void sampler_accept(struct sampler *s, int32_t id, bool is_prompt);
 int32_t sampler_draw(struct sampler *s, const float *logits, uint32_t position, uint32_t n_ret,
                      struct msg_logprob *ret);
 
+/* Logits need not all be here: how many of the largest might be enough for the next draw. 0: all are needed. At most
+ * SAMPLER_TOP. */
+enum { SAMPLER_TOP = 64 };
+int32_t sampler_n_top(const struct sampler *s);
+/* The largest logits in order, lower ids first among equals; every one of them a number. */
+struct sampler_top {
+    const float *values;
+    const int32_t *ids;
+    int64_t n;
+};
+/* sampler_draw from these; -1: they do not decide it. */
+int32_t sampler_draw_top(struct sampler *s, const struct sampler_top *top, uint32_t position);
+
 /* Log-probabilities in the distribution that the model gave, before penalties and filters: first of
  * `id`, then of the n_ret - 1 most probable ids (piece_bytes 0). n_ret <= LIMIT_TOP_LOGPROBS + 1
  * and n_ret - 1 <= n_vocab. */

@@ -38,15 +38,18 @@ static int64_t add_slice(struct scheduler *s, struct choice *c, int64_t most)
         most = end / ENGINE_BLOCK_TOKENS * ENGINE_BLOCK_TOKENS - first;
     }
     struct scheduler_slice slice = {.choice = c, .first = first};
+    int32_t n_top = choice_n_top(c);
     for (int64_t i = first; i < end && slice.n < most; i++) {
+        bool is_echoed = wants_prompt_logits(r) && i + 1 < r->n_prompt && i + 1 >= r->n_echoed;
         bool want = i == choice_n_known(c) - 1 || (choice_is_bearer(c) && i == r->n_prompt - 1) ||
-                    choice_wants_check(c, i + 1 - r->n_prompt) ||
-                    (wants_prompt_logits(r) && i + 1 < r->n_prompt && i + 1 >= r->n_echoed);
+                    choice_wants_check(c, i + 1 - r->n_prompt) || is_echoed;
         if (want && s->n_logits == s->max_logits) {
             break;
         }
-        s->rows[s->n_rows++] =
-            (struct engine_row){.seq = c->seq, .token = choice_known(c, i), .want_logits = want};
+        s->rows[s->n_rows++] = (struct engine_row){.seq = c->seq,
+                                                   .token = choice_known(c, i),
+                                                   .want_logits = want,
+                                                   .n_top = want && !is_echoed ? n_top : 0};
         s->n_logits += want;
         slice.n_logits += want;
         slice.n++;
@@ -180,7 +183,7 @@ void scheduler_run(struct scheduler *s)
         return;
     }
     const struct engine_row *rows = s->rows;
-    const float *const *logits = s->logits;
+    int64_t logits = 0;
     for (int i = 0; i < s->n_slices; i++) {
         struct scheduler_slice *slice = &s->slices[i];
         if (slice->choice->request->stage == REQUEST_ACTIVE) { /* a sibling's failure ended it */

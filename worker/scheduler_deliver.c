@@ -3,7 +3,7 @@
 #include "worker/scheduler_state.h"
 
 /* Of an id that an earlier epoch drew. 0, or the request has failed. */
-static int check(struct scheduler *s, struct choice *c, int64_t position, const float *logits)
+static int check(struct scheduler *s, struct choice *c, int64_t position, struct choice_logits *logits)
 {
     struct err e;
     int err = choice_wants_check(c, position) ? choice_check(c, position, logits, &e) : 0;
@@ -14,7 +14,7 @@ static int check(struct scheduler *s, struct choice *c, int64_t position, const 
 }
 
 /* 0, or the request has failed. */
-static int draw(struct scheduler *s, struct choice *c, const float *logits)
+static int draw(struct scheduler *s, struct choice *c, struct choice_logits *logits)
 {
     struct err e;
     int err = choice_draw(c, logits, s->events, &e);
@@ -26,7 +26,7 @@ static int draw(struct scheduler *s, struct choice *c, const float *logits)
 
 /* The prompt stands: the other choices begin. Those that find no slot or blocks wait in the queue.
  */
-static int bear(struct scheduler *s, struct choice *bearer, const float *logits)
+static int bear(struct scheduler *s, struct choice *bearer, struct choice_logits *logits)
 {
     struct request *r = bearer->request;
     r->bearer = NULL;
@@ -55,7 +55,7 @@ static int bear(struct scheduler *s, struct choice *bearer, const float *logits)
 }
 
 /* Prompt tokens whose report became possible with the row at i (its logits tell of token i + 1). */
-static int echo(struct scheduler *s, struct request *r, int64_t i, const float *logits)
+static int echo(struct scheduler *s, struct request *r, int64_t i, struct choice_logits *logits)
 {
     struct err e;
     int err = 0;
@@ -72,14 +72,19 @@ static int echo(struct scheduler *s, struct request *r, int64_t i, const float *
 }
 
 void scheduler_deliver(struct scheduler *s, const struct scheduler_slice *slice,
-                       const struct engine_row *rows, const float *const *logits)
+                       const struct engine_row *rows, int64_t first_logits)
 {
     struct choice *c = slice->choice;
     struct request *r = c->request;
     int64_t n_before = choice_n_known(c);
     for (int64_t k = 0; k < slice->n; k++) {
         int64_t i = slice->first + k;
-        const float *x = rows[k].want_logits ? *logits++ : NULL;
+        struct choice_logits here, *x = NULL;
+        if (rows[k].want_logits) {
+            here = (struct choice_logits){s->engine, first_logits, s->logits[first_logits]};
+            first_logits++;
+            x = &here;
+        }
         if (r->echo && echo(s, r, i, x) < 0) {
             return;
         }

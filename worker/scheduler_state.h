@@ -30,7 +30,7 @@ struct scheduler {
     int n_slices;
     struct engine_row *rows; /* owned */
     int64_t n_rows, n_logits;
-    const float **logits; /* owned */
+    const float **logits; /* owned; NULL: they stayed on a device */
     int32_t *ids;         /* owned; scratch: the known tokens of a choice */
 };
 
@@ -60,8 +60,8 @@ void scheduler_admit_reserve(struct scheduler *s);
 
 /* ---- scheduler_deliver.c ---- */
 
-/* The rows of one choice were computed; logits: of those that wanted them. */
+/* The rows of one choice were computed; first_logits: of those that wanted any, in s->logits. */
 void scheduler_deliver(struct scheduler *s, const struct scheduler_slice *slice,
-                       const struct engine_row *rows, const float *const *logits);
+                       const struct engine_row *rows, int64_t first_logits);
 
 #endif

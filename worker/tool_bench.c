@@ -131,8 +131,9 @@ static int decode(struct bench *b, size_t n_seqs, int64_t n, struct err *e)
             if (err < 0) {
                 return err;
             }
+            /* As for a greedy request. */
             b->rows[s] = (struct engine_row){
-                .seq = b->seqs[s], .token = random_token(b), .want_logits = true};
+                .seq = b->seqs[s], .token = random_token(b), .want_logits = true, .n_top = 1};
         }
         int err = engine_step(b->engine, b->rows, (int64_t)n_seqs, logits, e);
         if (err < 0) {

@@ -51,9 +51,10 @@ class Machine:
         os.rename(self.faults + '.new', self.faults)
 
     def calls(self, name):
-        """How often the double was asked to 'malloc', 'free', 'load', 'capture', 'instantiate', 'graph'."""
+        """How often the double was asked to 'malloc', 'free', 'load', 'capture', 'instantiate', 'graph', 'fetch'; or
+        to 'fetch 8192', so many bytes."""
         try:
             with open(self.log) as f:
-                return sum(line.split()[0] == name for line in f)
+                return sum((line.split()[0], line.strip()).count(name) for line in f)
         except FileNotFoundError:
             return 0

@@ -301,6 +301,9 @@ int hipMemcpyAsync(void *to, const void *from, size_t bytes, int kind, void *str
         *record() = (struct node){.kind = NODE_COPY, .to = to, .from = from, .bytes = bytes, .value = kind};
     } else if (!sticky && !is_hung) {
         copy(to, from, bytes, kind, f && f->kind == HIP_DOUBLE_CORRUPT);
+        if (kind == 2 && bytes >= PAGE) {
+            note("fetch", bytes);
+        }
     }
     pthread_mutex_unlock(&lock);
     return sticky;

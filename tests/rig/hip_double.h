@@ -16,7 +16,8 @@
  *   HIP_DOUBLE_VRAM   MiB of device memory in all, instead of 20480
  *   HIP_DOUBLE_USED   MiB of it that others use, instead of 5120
  *   HIP_DOUBLE_LOG    a file to which a line is added for each "malloc BYTES", "free BYTES", "load" (of a module),
- *                     "capture", "instantiate", "graph" (a launch of one)
+ *                     "capture", "instantiate", "graph" (a launch of one), "fetch BYTES" (a copy of a page or more to
+ *                     the host)
  * A rule is FAULT[@PLACE][:N][*M]: at the N-th (1 without it) time that PLACE is reached, and the M - 1 times after it
  * (M = 1 without it; *0: always). PLACE is a kernel's name, or that of a function without "hip" (Malloc, GraphLaunch);
  * without it any kernel. Faults:

@@ -48,7 +48,7 @@ static void compute(const char *path, enum isa isa, int64_t chunk, float *ret)
         int64_t n = MIN(chunk, N_TOKENS - first);
         const float *logits = NULL;
         for (int64_t i = 0; i < n; i++) {
-            rows[i] = (struct engine_row){s, token_at(first + i), first + i == N_TOKENS - 1};
+            rows[i] = (struct engine_row){s, token_at(first + i), first + i == N_TOKENS - 1, 0};
         }
         if (engine_step(en, rows, n, &logits, &e) < 0) {
             TEST_FAIL("%s", e.detail);

@@ -144,7 +144,7 @@ static void check_steps(const char *model)
     struct err e = {0};
     CHECK(engine_seq_create(en, &a) == 0 && engine_seq_create(en, &b) == 0);
     CHECK(engine_seq_reserve(en, a, 40) == 0 && engine_seq_reserve(en, b, 40) == 0);
-    rows[0] = (struct engine_row){a, TINY_VOCAB, true};
+    rows[0] = (struct engine_row){a, TINY_VOCAB, true, 0};
     CHECK_INT(engine_step(en, rows, 1, logits, &e), ERR_BAD_TOKEN);
     rows[0].token = -1;
     CHECK_INT(engine_step(en, rows, 1, logits, &e), ERR_BAD_TOKEN);
@@ -152,14 +152,14 @@ static void check_steps(const char *model)
 
     is_counting = true;
     for (int i = 0; i < 20; i++) {
-        rows[i] = (struct engine_row){i < 12 ? a : b, i, i == 3 || i == 19};
+        rows[i] = (struct engine_row){i < 12 ? a : b, i, i == 3 || i == 19, 0};
     }
     CHECK(engine_step(en, rows, 20, logits, &e) == 0); /* two sequences, two rows with logits */
     float third = logits[0][0];
     CHECK_INT(logits[1] - logits[0], TINY_VOCAB);
     for (int i = 0; i < 20; i++) {
-        rows[0] = (struct engine_row){a, i, true};
-        rows[1] = (struct engine_row){b, i, i % 2 == 0};
+        rows[0] = (struct engine_row){a, i, true, 0};
+        rows[1] = (struct engine_row){b, i, i % 2 == 0, 0};
         CHECK(engine_step(en, rows, 2, logits, &e) == 0);
     }
     rows[0].want_logits = false;
@@ -172,7 +172,7 @@ static void check_steps(const char *model)
     engine_seq_destroy(en, &a); /* a fresh sequence knows nothing of an old one */
     CHECK(engine_seq_create(en, &a) == 0 && engine_seq_reserve(en, a, 4) == 0);
     for (int i = 0; i < 4; i++) {
-        rows[i] = (struct engine_row){a, i, i == 3};
+        rows[i] = (struct engine_row){a, i, i == 3, 0};
     }
     CHECK(engine_step(en, rows, 4, logits, &e) == 0);
     CHECK(logits[0][0] == third);
@@ -198,13 +198,13 @@ static void check_nan(void)
     CHECK(f && fseeko(f, at, SEEK_SET) == 0 && fwrite(&nan, 4, 1, f) == 1 && fclose(f) == 0);
     CHECK(engine_open(path, &o, &en, &e) == 0);
     CHECK(engine_seq_create(en, &s) == 0 && engine_seq_reserve(en, s, 4) == 0);
-    struct engine_row rows[] = {{s, 4, true}, {s, 5, true}};
+    struct engine_row rows[] = {{s, 4, true, 0}, {s, 5, true, 0}};
     const float *logits[2];
     CHECK_INT(engine_step(en, rows, 2, logits, &e), ERR_NUMERIC);
     CHECK(strstr(e.detail, "row "));
     engine_seq_destroy(en, &s);
     CHECK(engine_seq_create(en, &s) == 0 && engine_seq_reserve(en, s, 4) == 0);
-    rows[0] = (struct engine_row){s, 4, true};
+    rows[0] = (struct engine_row){s, 4, true, 0};
     CHECK(engine_step(en, rows, 1, logits, &e) == 0);
     engine_close(&en);
 }

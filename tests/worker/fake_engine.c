@@ -4,13 +4,14 @@
 #include "worker/engine_state.h"
 #include "worker/kv_tree.h"
 
-enum { MAX_CTX = 8192, STATE_FLOATS = 2 };
+enum { MAX_CTX = 8192, STATE_FLOATS = 2, MAX_LOGITS = 1024 };
 
 struct fake {
     struct engine en; /* first: a struct engine is a struct fake */
     struct kv_layer layer;
     struct op_state state;
     float *logits;
+    int32_t n_top[MAX_LOGITS]; /* of the last step */
     struct fake_stats stats;
 };
 
@@ -144,14 +145,15 @@ int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
             int64_t pos = s->n_tokens + end - first;
             compute_row(f, &rows[end], pos);
             if (rows[end].want_logits) {
-                CHECK(n_out < en->options.max_logits);
+                CHECK(n_out < en->options.max_logits && n_out < MAX_LOGITS);
                 float *x = f->logits + n_out * FAKE_VOCAB;
                 const int32_t *tokens = read_tokens(en, s, pos + 1);
                 if (en->program.n_states > 0) {
                     check_state(f, s, tokens, pos + 1);
                 }
                 fake_logits(tokens, pos + 1, x);
-                ret_logits[n_out++] = x;
+                f->n_top[n_out] = rows[end].n_top;
+                ret_logits[n_out++] = rows[end].n_top > 0 ? NULL : x;
             }
         }
         s->is_spoiled = s->is_spoiled || is_poisoned;
@@ -161,6 +163,34 @@ int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
     f->stats.n_rows += n;
     f->stats.max_rows = MAX(f->stats.max_rows, n);
     return is_poisoned ? err_set(e, ERR_NUMERIC, "a poisoned row") : 0;
+}
+
+/* As on a device: who asked for the largest gets these, and the others when they are fetched. */
+struct engine_top engine_top(const struct engine *en, int64_t i)
+{
+    static float values[ENGINE_TOP];
+    static int32_t ids[ENGINE_TOP];
+    const struct fake *f = (const struct fake *)(const void *)en;
+    const float *x = f->logits + i * FAKE_VOCAB;
+    struct engine_top top = {.values = values, .ids = ids};
+    CHECK(f->n_top[i] > 0 && f->n_top[i] <= ENGINE_TOP);
+    for (; top.n < MIN(f->n_top[i], FAKE_VOCAB); top.n++) {
+        int32_t best = -1;
+        for (int32_t k = 0; k < FAKE_VOCAB; k++) {
+            bool is_after = top.n == 0 || x[k] < values[top.n - 1] ||
+                            (x[k] == values[top.n - 1] && k > ids[top.n - 1]);
+            best = is_after && (best < 0 || x[k] > x[best]) ? k : best;
+        }
+        values[top.n] = x[best];
+        ids[top.n] = best;
+    }
+    return top;
+}
+
+const float *engine_logits(struct engine *en, int64_t i)
+{
+    CHECK(fake_of(en)->n_top[i] > 0);
+    return fake_of(en)->logits + i * FAKE_VOCAB;
 }
 
 struct fake_stats fake_stats(const struct engine *en)

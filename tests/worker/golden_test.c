@@ -104,7 +104,7 @@ static int compute(const char *path, enum isa isa, const struct golden *g, float
         const float *logits[64];
         int64_t n = MIN(o.max_rows, g->n_rows - first);
         for (int64_t i = 0; i < n; i++) {
-            rows[i] = (struct engine_row){seq, g->ids[first + i], true};
+            rows[i] = (struct engine_row){seq, g->ids[first + i], true, 0};
         }
         err = engine_step(en, rows, n, logits, e);
         if (err < 0) {

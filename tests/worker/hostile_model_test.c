@@ -36,7 +36,7 @@ static void try_model(const struct tiny_model *m)
         struct engine_row rows[4];
         const float *logits[4];
         for (int i = 0; i < 4; i++) {
-            rows[i] = (struct engine_row){s, 4 * step + i, true};
+            rows[i] = (struct engine_row){s, 4 * step + i, true, 0};
         }
         err = engine_step(en, rows, 4, logits, &e);
         CHECK(err == 0 || err == ERR_NUMERIC);

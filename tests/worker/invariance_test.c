@@ -46,7 +46,7 @@ struct feed { /* a sequence and where it is in its text */
 static int64_t add_rows(struct feed *f, int64_t n, struct engine_row *rows)
 {
     for (int64_t i = 0; i < n; i++) {
-        rows[i] = (struct engine_row){f->seq, token_at(f->at + i, f->seed), true};
+        rows[i] = (struct engine_row){f->seq, token_at(f->at + i, f->seed), true, 0};
     }
     return n;
 }

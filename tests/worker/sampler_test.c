@@ -247,6 +247,67 @@ static void draws_follow_the_distribution(void)
     }
 }
 
+/* The largest k of n in order, lower ids first among equals. */
+static int64_t largest(const float *x, int n, int k, float *values, int32_t *ids)
+{
+    int64_t found = 0;
+    for (; found < k && found < n; found++) {
+        int best = -1;
+        for (int i = 0; i < n; i++) {
+            bool is_after = found == 0 || x[i] < values[found - 1] ||
+                            (x[i] == values[found - 1] && i > ids[found - 1]);
+            best = is_after && (best < 0 || x[i] > x[best]) ? i : best;
+        }
+        values[found] = x[best];
+        ids[found] = best;
+    }
+    return found;
+}
+
+static void the_largest_alone_give_the_same_ids(void)
+{
+    enum { V = 1500 };
+    static float x[V], values[SAMPLER_TOP];
+    static int32_t ids[SAMPLER_TOP];
+    uint64_t rng = 21;
+    int n_asked = 0, n_decided = 0, n_draws = 0;
+    for (int round = 0; round < 600; round++) {
+        int n = round % 9 == 0 ? 30 : V;
+        fill(x, n, round % 4, &rng);
+        struct msg_generate p = plain();
+        p.seed = test_random(&rng);
+        p.temperature = round % 3 ? 0.8f : 0;
+        p.top_k = (int32_t)(test_random(&rng) % 80);
+        p.top_p = round % 4 ? 0.9f : 1;
+        p.typical_p = round % 6 ? 1 : 0.9f;
+        p.min_p = round % 5 ? 0 : 0.05f;
+        p.repeat_penalty = round % 2 ? 1 : 1.2f;
+        p.presence_penalty = round % 7 ? 0 : 0.3f;
+        p.frequency_penalty = round % 8 ? 0 : round % 16 ? 0.2f : -0.2f;
+        struct msg_logit_bias bias[] = {{(int32_t)(test_random(&rng) % (uint64_t)n), -INFINITY},
+                                        {7, round % 11 ? -2.0f : 2.0f}};
+        struct sampler *s;
+        CHECK_INT(sampler_create(&p, bias, (size_t)(round % 3), 0, n, &s, NULL), 0);
+        /* Often what is about to be drawn: then the largest are those that are penalized. */
+        int64_t n_seen = largest(x, n, 40, values, ids);
+        for (int64_t i = 0; i < n_seen && round % 10 < 5; i += 2) {
+            sampler_accept(s, ids[i], i % 4 == 0);
+        }
+        int32_t n_top = sampler_n_top(s);
+        CHECK(n_top >= 0 && n_top <= SAMPLER_TOP);
+        struct sampler_top top = {values, ids, largest(x, n, n_top, values, ids)};
+        for (uint32_t pos = 0; pos < 10 && n_top > 0; pos++) {
+            int32_t id = sampler_draw_top(s, &top, pos);
+            CHECK(id == -1 || id == sampler_draw(s, x, pos, 0, NULL));
+            n_draws++;
+            n_decided += id >= 0;
+        }
+        n_asked += n_top > 0;
+        sampler_destroy(&s);
+    }
+    CHECK(n_asked > 200 && n_decided * 10 > n_draws * 7 && n_decided < n_draws);
+}
+
 static void greedy_takes_the_lowest_id_of_the_best(void)
 {
     static float x[3000];
@@ -469,6 +530,7 @@ static void exp_is_near_exact(void)
 int main(void)
 {
     exp_is_near_exact();
+    the_largest_alone_give_the_same_ids();
     greedy_takes_the_lowest_id_of_the_best();
     survivors_equal_brute_force();
     draws_follow_the_distribution();

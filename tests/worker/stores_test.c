@@ -136,7 +136,7 @@ static int64_t run(struct engine *en, float logits[TINY_VOCAB])
     for (int64_t at = reused; at < N_IDS;) {
         int64_t n = 0;
         do {
-            rows[n++] = (struct engine_row){s, ids[at], at == N_IDS - 1};
+            rows[n++] = (struct engine_row){s, ids[at], at == N_IDS - 1, 0};
             at++;
         } while (at < N_IDS && at % ENGINE_BLOCK_TOKENS != 0);
         CHECK_INT(engine_step(en, rows, n, out, &e), 0);

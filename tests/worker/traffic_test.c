@@ -191,7 +191,7 @@ static void step(void)
         for (int64_t k = 0; k < more; k++) {
             int64_t at = t.live[i].text.n + k;
             int32_t id = some_id(at);
-            rows[n++] = (struct engine_row){t.live[i].seq, id, k == more - 1};
+            rows[n++] = (struct engine_row){t.live[i].seq, id, k == more - 1, 0};
         }
     }
     if (n == 0) {

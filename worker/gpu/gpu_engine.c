@@ -7,6 +7,7 @@
 #include "shared/num.h"
 #include "worker/gpu/gpu_emit.h"
 #include "worker/gpu/gpu_graph.h"
+#include "worker/gpu/gpu_top.h"
 #include "worker/program_use.h"
 
 #include <errno.h>
@@ -41,6 +42,8 @@ struct gpu_engine {
     int32_t *heads;
     void *heads_scratch;
     float *logits; /* owned */
+    struct gpu_top top;
+    int32_t n_top; /* in the running step */
     struct gpu_graphs graphs;
     bool has_tiles; /* in the running step */
     uint64_t n_steps, decode_ns; /* what a step of decode_rows rows takes by experience */
@@ -105,6 +108,7 @@ static int take(struct gpu_engine *g, struct program *p, const struct gpu_engine
     g->heads = gpu_arena_take(a, GPU_LABEL_INPUTS, (size_t)n_heads * sizeof *g->heads);
     g->heads_scratch = gpu_arena_take(a, GPU_LABEL_SCRATCH, heads);
     g->spare = gpu_arena_take(a, GPU_LABEL_STATES, (size_t)state_floats(p) * sizeof *g->spare);
+    gpu_top_take(&g->top, a, o->max_logits, p->result.n);
     if (a->base) {
         program_place(p, buffers);
     }
@@ -214,7 +218,7 @@ static int take_host(struct gpu_engine *g, struct err *e)
     g->inputs = door_host_allocate(g->door, inputs_bytes(g->p, o));
     g->tables = door_host_allocate(g->door, tables);
     g->logits = door_host_allocate(g->door, logits);
-    if (!g->inputs || !g->tables || !g->logits) {
+    if (!g->inputs || !g->tables || !g->logits || !gpu_top_take_host(&g->top, g->door)) {
         return err_set(e, ERR_NO_MEMORY, "%.1f MiB of pinned memory",
                        (double)(logits + tables) / 1048576);
     }
@@ -281,6 +285,7 @@ void gpu_engine_destroy(struct gpu_engine **at)
     door_host_free(g->door, g->inputs);
     door_host_free(g->door, g->tables);
     door_host_free(g->door, g->logits);
+    gpu_top_finish(&g->top, g->door);
     door_free(g->door, g->memory);
     free(g->is_unread);
     free(g->rope_of);
@@ -441,19 +446,51 @@ static void emit_all(struct gpu_engine *g)
     for (size_t i = 0; i < p->n_ops; i += 1u + p->ops[i].n_joined) {
         gpu_emit(&g->emit, i);
     }
+    if (g->n_top > 0) {
+        gpu_top_emit(&g->top, g->door, &p->result, g->emit.n_out, g->n_top);
+    }
 }
 
-static void download_logits(struct gpu_engine *g, int64_t n_out)
+static void download_row(struct gpu_engine *g, int64_t i)
 {
     const struct op_rows *y = &g->p->result;
-    if (n_out > 0 && y->stride == y->n) {
+    door_download(g->door, g->logits + i * y->n, y->data + i * y->stride, (size_t)y->n * sizeof(float));
+}
+
+static void download_logits(struct gpu_engine *g, int64_t n_out, const bool *travels)
+{
+    const struct op_rows *y = &g->p->result;
+    if (!travels && n_out > 0 && y->stride == y->n) {
         door_download(g->door, g->logits, y->data, (size_t)(n_out * y->n) * sizeof(float));
         return;
     }
     for (int64_t i = 0; i < n_out; i++) {
-        door_download(g->door, g->logits + i * y->n, y->data + i * y->stride,
-                      (size_t)y->n * sizeof(float));
+        if (!travels || travels[i]) {
+            download_row(g, i);
+        }
     }
+}
+
+const float *gpu_engine_logits(struct gpu_engine *g, int64_t i)
+{
+    download_row(g, i);
+    door_wait(g->door, 0);
+    return g->logits + i * g->p->result.n;
+}
+
+int32_t gpu_engine_top_size(const struct gpu_engine *g, int32_t n_wanted)
+{
+    return gpu_top_round(&g->top, n_wanted);
+}
+
+struct engine_top gpu_engine_top(const struct gpu_engine *g, int64_t i)
+{
+    return gpu_top_of(&g->top, i);
+}
+
+bool gpu_engine_is_finite(const struct gpu_engine *g, int64_t i)
+{
+    return gpu_top_is_finite(&g->top, i);
 }
 
 /* A power of two, so that few graphs serve all lengths. */
@@ -477,7 +514,7 @@ static int64_t last_position(const struct op_step *s)
 
 static void compute(struct gpu_engine *g, const struct op_step *s, int64_t n_out)
 {
-    struct gpu_graph_key key = {(int32_t)s->n_rows, (int32_t)n_out, g->emit.n_splits,
+    struct gpu_graph_key key = {(int32_t)s->n_rows, (int32_t)n_out, g->emit.n_splits, g->n_top,
                                 g->p->n_states > 0 ? (int32_t)s->n_runs : 0};
     bool may_replay = s->n_rows <= GRAPH_ROWS && !g->has_tiles && !g->o.is_safe;
     enum gpu_graph_way way = may_replay ? gpu_graphs_way(&g->graphs, &key) : GPU_GRAPH_PLAIN;
@@ -503,9 +540,27 @@ static void copy_slot(struct gpu_engine *g, const float *from, float *to)
     door_copy(g->door, to, from, (size_t)g->emit.state_floats * sizeof(float));
 }
 
-const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int64_t n_out)
+/* A step that was replayed, once more on the plain path, which writes the same values to the same places. */
+static void check_replay(struct gpu_engine *g, const struct op_step *s, int64_t n_out)
 {
-    const struct op_rows *y = &g->p->result;
+    size_t bytes = (size_t)(n_out * g->p->result.n) * sizeof(float);
+    float *replayed = malloc(bytes + 1);
+    if (replayed) {
+        memcpy(replayed, g->logits, bytes);
+        if (g->p->n_states > 0) {
+            copy_slot(g, g->spare, slot_at(g, s->runs[0].state));
+        }
+        emit_all(g);
+        download_logits(g, n_out, NULL);
+        door_wait(g->door, 0);
+        gpu_graphs_checked(&g->graphs, memcmp(replayed, g->logits, bytes) == 0);
+    }
+    free(replayed);
+}
+
+const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int64_t n_out, int32_t n_top,
+                             const bool *travels)
+{
     bool is_decode = s->n_rows == s->n_runs;
     uint64_t start = clock_ns();
     door_note(g->door, g->o.is_safe || g->n_steps == 0, "step %llu, %s of %lld rows",
@@ -514,6 +569,7 @@ const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int6
     g->emit.n_rows = s->n_rows;
     g->emit.n_out = n_out;
     g->emit.n_splits = round_splits(splits_of(last_position(s)));
+    g->n_top = n_top;
     upload_inputs(g, s, n_out);
     upload_tables(g, s);
     bool has_states = g->p->n_states > 0, may_check = !has_states || s->n_runs == 1;
@@ -521,7 +577,11 @@ const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int6
         copy_slot(g, slot_at(g, s->runs[0].state), g->spare);
     }
     compute(g, s, n_out);
-    download_logits(g, n_out);
+    bool is_checked = gpu_graphs_wants_check(&g->graphs) && may_check;
+    download_logits(g, n_out, n_top > 0 && !is_checked ? travels : NULL);
+    if (g->n_top > 0) {
+        gpu_top_download(&g->top, g->door, n_out, g->n_top);
+    }
     if (is_decode && s->n_rows != g->decode_rows) {
         /* Slept through, a step of fewer rows would seem to take as long as one of more. */
         g->decode_rows = s->n_rows;
@@ -532,21 +592,8 @@ const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int6
         uint64_t took = clock_ns() - start;
         g->decode_ns = g->decode_ns ? (7 * g->decode_ns + took) / 8 : took;
     }
-    if (gpu_graphs_wants_check(&g->graphs) && may_check) {
-        /* The plain path writes the same values to the same places. */
-        size_t bytes = (size_t)(n_out * y->n) * sizeof(float);
-        float *replayed = malloc(bytes + 1);
-        if (replayed) {
-            memcpy(replayed, g->logits, bytes);
-            if (has_states) {
-                copy_slot(g, g->spare, slot_at(g, s->runs[0].state));
-            }
-            emit_all(g);
-            download_logits(g, n_out);
-            door_wait(g->door, 0);
-            gpu_graphs_checked(&g->graphs, memcmp(replayed, g->logits, bytes) == 0);
-        }
-        free(replayed);
+    if (is_checked) {
+        check_replay(g, s, n_out);
     }
     g->n_steps++;
     return g->logits;

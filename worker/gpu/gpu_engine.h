@@ -4,6 +4,7 @@
 #ifndef WORKER_GPU_GPU_ENGINE_H
 #define WORKER_GPU_GPU_ENGINE_H
 
+#include "worker/engine.h"
 #include "worker/gpu/door.h"
 #include "worker/gpu/gpu_arena.h"
 #include "worker/program.h"
@@ -31,8 +32,16 @@ MUST_CHECK int gpu_engine_create(struct door *d, struct program *p,
 void gpu_engine_destroy(struct gpu_engine **g);
 const struct gpu_arena *gpu_engine_memory(const struct gpu_engine *g);
 
-/* One step; see program_run. Returns the logits of its n_out rows, one after the other, valid until the next step. */
-const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int64_t n_out);
+/* One step; see program_run. Returns the logits of its n_out rows, one after the other, valid until the next step:
+ * with n_top > 0 of those rows only whose `travels` is set. With n_top the device has picked out the
+ * largest of every row (engine_top), and counted what is no finite number. */
+int32_t gpu_engine_top_size(const struct gpu_engine *g, int32_t n_wanted); /* n_top for it; 0: none */
+const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int64_t n_out, int32_t n_top,
+                             const bool *travels);
+struct engine_top gpu_engine_top(const struct gpu_engine *g, int64_t i);
+bool gpu_engine_is_finite(const struct gpu_engine *g, int64_t i);
+/* Fetches what did not travel. */
+const float *gpu_engine_logits(struct gpu_engine *g, int64_t i);
 /* Copies a block of the KV cache in all layers; done before whatever is computed next. */
 void gpu_engine_copy_block(void *gpu_engine, int32_t from, int32_t to);
 /* The recurrent states of all layers stand in slots: those of the n_seqs sequences (op_run.state), then those of the

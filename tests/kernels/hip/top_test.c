@@ -67,6 +67,8 @@ int main(void)
     test(257, 1, false, true);
     test(4097, 3, true, true);
     test(9000, 2, false, false);
+    test(9000, TOP_MAX, true, false);
+    test(40, TOP_MAX, false, true);
     test(4, 6, false, false); /* fewer than asked for */
     return 0;
 }
