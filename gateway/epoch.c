@@ -53,17 +53,20 @@ static void fail_all(struct link *l)
 {
     struct err e;
     err_set(&e, reason(l), "%s", l->why.detail);
-    for (size_t i = 0; i < LIMIT_LIVE_REQUESTS; i++) {
-        if (l->journal.entries[i].id) {
-            link_fail(l, &l->journal.entries[i], &e);
+    uint64_t ids[LIMIT_LIVE_REQUESTS];
+    size_t n = journal_ids(&l->journal, ids);
+    for (size_t i = 0; i < n; i++) {
+        struct journal_entry *en = journal_find(&l->journal, ids[i]);
+        if (en) {
+            link_fail(l, en, &e);
         }
     }
 }
 
-static void convict(struct link *l, struct journal_entry *en)
+/* Its digest is refused from now on, even if its own client has left. */
+static void refuse(struct link *l, const struct journal_entry *en)
 {
     uint8_t digest[HASH_SHA256_BYTES];
-    struct err e;
     journal_digest(en->type, &en->payload, digest);
     struct msg_poison m = {.since_unix_s = clock_unix_s(),
                            .left_ms = (uint64_t)LIMIT_POISON_S * 1000};
@@ -72,8 +75,6 @@ static void convict(struct link *l, struct journal_entry *en)
     notice_send(&l->notice, MSG_POISON, l->epoch, &m, sizeof(m));
     log_error("request %llu brought the worker down twice; it is refused for %d minutes",
               (unsigned long long)en->id, LIMIT_POISON_S / 60);
-    err_set(&e, ERR_POISON, "%s", l->why.detail);
-    link_fail(l, en, &e);
 }
 
 /* Has a request that no worker has waited long enough, for us or for its client? */
@@ -95,14 +96,20 @@ static void on_patience(uv_timer_t *t)
 {
     struct link *l = t->data;
     bool any = false;
-    for (size_t i = 0; i < LIMIT_LIVE_REQUESTS; i++) {
-        struct journal_entry *en = &l->journal.entries[i];
-        bool is_served = l->state == LINK_READY && en->is_sent;
+    uint64_t ids[LIMIT_LIVE_REQUESTS];
+    size_t n = journal_ids(&l->journal, ids);
+    for (size_t i = 0; i < n; i++) {
+        struct journal_entry *en = journal_find(&l->journal, ids[i]);
         struct err e;
-        if (en->id && en->waits_ms && !is_served && end_of_patience(l, en, &e) < 0) {
-            link_fail(l, en, &e);
+        if (!en || !en->waits_ms) {
+            continue;
         }
-        any = any || (en->id && en->waits_ms);
+        bool is_served = l->state == LINK_READY && en->is_sent;
+        if (!is_served && end_of_patience(l, en, &e) < 0) {
+            link_fail(l, en, &e);
+        } else {
+            any = true;
+        }
     }
     if (!any) {
         uv_timer_stop(t);
@@ -117,20 +124,27 @@ static void end_epoch(struct link *l, const struct msg_detach *why)
     l->n_models = 0;
     l->down_ms = l->down_ms ? l->down_ms : clock_ms();
     outbox_init(l);
-    struct journal_entry *convicted =
+    struct journal_entry *en =
         trial_death(&l->trial, &l->journal, why->is_counted, ring_is_read(&l->requests));
-    for (size_t i = 0; i < LIMIT_LIVE_REQUESTS; i++) {
-        struct journal_entry *en = &l->journal.entries[i];
+    uint64_t convicted = en ? en->id : 0;
+    if (en) {
+        refuse(l, en);
+    }
+    for (struct journal_entry *next = l->journal.oldest; (en = next);) {
+        next = en->newer;
         en->is_in_outbox = false;
-        if (en->id && en->wants_cancel) {
+        if (en->wants_cancel) {
             link_forget(l, en);
-        } else if (en->id) {
+        } else {
             journal_rewind(en);
             en->waits_ms = en->waits_ms ? en->waits_ms : clock_ms();
         }
     }
-    if (convicted && convicted->id) {
-        convict(l, convicted);
+    en = journal_find(&l->journal, convicted);
+    if (en) {
+        struct err e;
+        err_set(&e, ERR_POISON, "%s", why->detail);
+        link_fail(l, en, &e);
     }
     if (why->retry_after_ms == 0) {
         fail_all(l);
@@ -145,12 +159,14 @@ static void end_epoch(struct link *l, const struct msg_detach *why)
 /* A worker serves: it gets what the dead one left. */
 void epoch_resume(struct link *l)
 {
-    for (size_t i = 0; i < LIMIT_LIVE_REQUESTS; i++) {
-        struct journal_entry *en = &l->journal.entries[i];
-        if (!en->id) {
+    uint64_t ids[LIMIT_LIVE_REQUESTS];
+    size_t n = journal_ids(&l->journal, ids);
+    for (size_t i = 0; i < n; i++) {
+        struct journal_entry *en = journal_find(&l->journal, ids[i]);
+        struct err e;
+        if (!en) {
             continue;
         }
-        struct err e;
         const struct msg_model *m = link_model(l, en->model.name, strlen(en->model.name));
         int rc =
             m ? journal_replay(en, m, &e)

@@ -18,10 +18,8 @@ void journal_init(struct journal *j)
 
 void journal_finish(struct journal *j)
 {
-    for (size_t i = 0; i < LIMIT_LIVE_REQUESTS; i++) {
-        if (j->entries[i].id) {
-            journal_remove(j, &j->entries[i]);
-        }
+    while (j->oldest) {
+        journal_remove(j, j->oldest);
     }
     free(j->entries);
     j->entries = NULL;
@@ -33,8 +31,19 @@ struct journal_entry *journal_find(const struct journal *j, uint64_t id)
     return id && en->id == id ? en : NULL;
 }
 
+size_t journal_ids(const struct journal *j, uint64_t ret[LIMIT_LIVE_REQUESTS])
+{
+    size_t n = 0;
+    for (const struct journal_entry *en = j->oldest; en; en = en->newer) {
+        ret[n++] = en->id;
+    }
+    return n;
+}
+
 void journal_remove(struct journal *j, struct journal_entry *en)
 {
+    *(en->older ? &en->older->newer : &j->oldest) = en->newer;
+    *(en->newer ? &en->newer->older : &j->newest) = en->older;
     for (uint32_t c = 0; en->choices && c < en->n_choices; c++) {
         free(en->choices[c].ids);
     }
@@ -84,7 +93,10 @@ int journal_add(struct journal *j, uint32_t type, struct buf *payload,
     j->n_ever = id;
     j->n_live++;
     j->payload_bytes += new.payload.len;
+    new.older = j->newest;
     *en = new;
+    *(j->newest ? &j->newest->newer : &j->oldest) = en;
+    j->newest = en;
     *ret = en;
     return 0;
 }

@@ -54,12 +54,14 @@ struct journal_entry {
     bool wants_pause, is_paused;
     bool is_in_outbox;
     struct journal_entry *next_out;
+    struct journal_entry *older, *newer; /* among the live ones, kept by journal.c */
     void (*on_event)(void *owner, uint64_t id, const struct link_event *ev);
     void *owner; /* borrowed */
 };
 
 struct journal {
     struct journal_entry *entries; /* owned; LIMIT_LIVE_REQUESTS */
+    struct journal_entry *oldest, *newest;
     size_t n_live;
     size_t payload_bytes;
     uint64_t n_ever;
@@ -74,6 +76,9 @@ MUST_CHECK int journal_add(struct journal *j, uint32_t type, struct buf *payload
                            const struct msg_model *model, struct journal_entry **ret);
 void journal_remove(struct journal *j, struct journal_entry *en);
 struct journal_entry *journal_find(const struct journal *j, uint64_t id); /* NULL: not live */
+/* The ids of the live ones in order of arrival; returns their number. For walks on which requests
+ * may end, whoever's they are. */
+size_t journal_ids(const struct journal *j, uint64_t ret[LIMIT_LIVE_REQUESTS]);
 
 enum { JOURNAL_GOES_ON, JOURNAL_ENDS, JOURNAL_KNOWN };
 

@@ -79,17 +79,9 @@ void link_fail(struct link *l, struct journal_entry *en, const struct err *e)
 /* What may go now goes, in order of arrival. */
 void link_send_all(struct link *l)
 {
-    struct journal *j = &l->journal;
-    trial_arrange(&l->trial, j);
-    uint64_t first = UINT64_MAX;
-    for (size_t i = 0; i < LIMIT_LIVE_REQUESTS; i++) {
-        first = j->entries[i].id ? MIN(first, j->entries[i].id) : first;
-    }
-    for (uint64_t id = first; id <= j->n_ever; id++) {
-        struct journal_entry *en = journal_find(j, id);
-        if (en) {
-            outbox_add(l, en);
-        }
+    trial_arrange(&l->trial, &l->journal);
+    for (struct journal_entry *en = l->journal.oldest; en; en = en->newer) {
+        outbox_add(l, en);
     }
     link_kick(l);
 }
@@ -210,8 +202,8 @@ void link_status(const struct link *l, struct link_status *ret)
     *ret = (struct link_status){
         .state = l->state, .since_unix_s = l->since_unix_s, .epoch = l->epoch, .detail = ""};
     uint64_t in_state_ms = clock_ms() - l->since_ms;
-    for (size_t i = 0; i < LIMIT_LIVE_REQUESTS && l->journal.n_live > 0; i++) {
-        ret->n_waiting += l->journal.entries[i].id && l->journal.entries[i].waits_ms;
+    for (const struct journal_entry *en = l->journal.oldest; en; en = en->newer) {
+        ret->n_waiting += en->waits_ms > 0;
     }
     if (l->status && l->state != LINK_DOWN) {
         const struct status_page *s = l->status;

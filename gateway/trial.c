@@ -13,9 +13,8 @@ struct journal_entry *trial_death(struct trial *t, const struct journal *j, bool
     if (accused && accused->is_sent) { /* the others were held: theirs it was not */
         return had_read ? accused : NULL;
     }
-    for (size_t i = 0; i < LIMIT_LIVE_REQUESTS; i++) {
-        struct journal_entry *en = &j->entries[i];
-        if (en->id && en->is_sent && !en->is_suspect) {
+    for (struct journal_entry *en = j->oldest; en; en = en->newer) {
+        if (en->is_sent && !en->is_suspect) {
             en->is_suspect = true;
             t->n_suspects++;
         }
@@ -53,14 +52,11 @@ bool trial_note(struct trial *t, struct journal_entry *en, uint32_t type)
 
 static struct journal_entry *next_suspect(const struct journal *j)
 {
-    struct journal_entry *next = NULL;
-    for (size_t i = 0; i < LIMIT_LIVE_REQUESTS; i++) {
-        struct journal_entry *en = &j->entries[i];
-        if (en->id && en->is_suspect && (!next || en->id < next->id)) {
-            next = en;
-        }
+    struct journal_entry *en = j->oldest;
+    while (en && !en->is_suspect) {
+        en = en->newer;
     }
-    return next;
+    return en;
 }
 
 void trial_arrange(struct trial *t, const struct journal *j)
@@ -73,8 +69,7 @@ void trial_arrange(struct trial *t, const struct journal *j)
             next->choices[i].n_trial = next->choices[i].n;
         }
     }
-    for (size_t i = 0; i < LIMIT_LIVE_REQUESTS; i++) {
-        struct journal_entry *en = &j->entries[i];
-        en->is_held = en->id && t->id && en->id != t->id;
+    for (struct journal_entry *en = j->oldest; en; en = en->newer) {
+        en->is_held = t->id && en->id != t->id;
     }
 }
