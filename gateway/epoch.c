@@ -148,7 +148,8 @@ static void end_epoch(struct link *l, const struct msg_detach *why)
     }
     if (why->retry_after_ms == 0) {
         fail_all(l);
-    } else if (l->journal.n_live > 0) {
+    } else if (l->journal.n_live > 0 && !uv_is_active((uv_handle_t *)&l->patience)) {
+        /* Not begun anew by every death: with one every 200 ms it would never come. */
         uv_timer_start(&l->patience, on_patience, MIN(l->resume_ms, (uint64_t)PATIENCE_MS),
                        PATIENCE_MS);
     }

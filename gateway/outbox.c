@@ -25,7 +25,7 @@ static bool has_wishes(const struct journal_entry *en)
 
 void outbox_add(struct link *l, struct journal_entry *en)
 {
-    if (!en->is_in_outbox && has_wishes(en)) {
+    if (l->state == LINK_READY && !en->is_in_outbox && has_wishes(en)) {
         en->is_in_outbox = true;
         en->next_out = NULL;
         *l->outbox_end = en;

@@ -8,7 +8,8 @@
 #include "gateway/link.h"
 
 void outbox_init(struct link *l);
-/* If it has wishes and is not listed already. */
+/* If it has wishes and is not listed already. Only while a worker serves: the next one gets all
+ * with what they have (epoch_resume), and nothing before. */
 void outbox_add(struct link *l, struct journal_entry *en);
 void outbox_remove(struct link *l, struct journal_entry *en);
 /* Puts what it wishes into the ring. -EAGAIN: no room now; other errors: ring_put's, memfd's. */

@@ -10,9 +10,10 @@ struct journal_entry *trial_death(struct trial *t, const struct journal *j, bool
     if (!is_counted) {
         return NULL;
     }
-    if (accused && accused->is_sent) { /* the others were held: theirs it was not */
-        return had_read ? accused : NULL;
+    if (accused && accused->is_sent && had_read) { /* the others were held: theirs it was not */
+        return accused;
     }
+    /* One that has just got through may have killed it, before it read that it was to wait. */
     for (struct journal_entry *en = j->oldest; en; en = en->newer) {
         if (en->is_sent && !en->is_suspect) {
             en->is_suspect = true;
