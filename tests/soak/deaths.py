@@ -48,7 +48,7 @@ class Log:
 
     def __init__(self, path):
         self.file = open(path, 'rb')
-        self.path, self.rest = path, b''
+        self.path, self.rest, self.forgotten = path, b'', 0
 
     def ready_pid(self, seconds):
         """The pid of the next worker that says it is ready."""
@@ -58,10 +58,9 @@ class Log:
             m = re.search(rb'worker is ready: epoch \d+, pid (\d+)', part)
             if m:
                 self.rest = part[m.end():]
-                if self.file.tell() > 16 << 20:
-                    os.truncate(self.path, 0)
-                    self.file.seek(0)
-                    self.rest = b''
+                if self.file.tell() > self.forgotten + (16 << 20):
+                    os.truncate(self.path, 0)  # who writes it goes on where it was, behind a hole
+                    self.forgotten = self.file.tell()
                 return int(m.group(1))
             self.rest = part[-200:]
             time.sleep(0.001)
