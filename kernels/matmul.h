@@ -18,6 +18,7 @@ enum matmul_act {
     MATMUL_ACT_F32,   /* as they are */
     MATMUL_ACT_Q8,    /* 8 bits, a scale for 32 */
     MATMUL_ACT_Q8_16, /* 8 bits, a scale for 16: for types whose peers come close with 32 */
+    MATMUL_ACT_Q16,   /* 16 bits, a scale for 32: for F16 and BF16 weights */
     MATMUL_ACT_COUNT
 };
 
@@ -35,7 +36,7 @@ struct matmul_weight { /* a matrix ready to multiply */
 };
 
 /* Counts the forms that packed weights had: one that was packed by another form is packed anew. */
-enum { MATMUL_LAYOUT = 1 };
+enum { MATMUL_LAYOUT = 2 };
 
 /* Describes a weight for the ISA: all but packed. With a vector ISA packed_bytes is above 0: so much
  * memory, aligned to 64, is filled by matmul_pack once and is then given as packed. Errors: -ENOTSUP

@@ -46,8 +46,11 @@ static void pack_panels(void *arg, int64_t lo, int64_t hi, int thread)
     }
 }
 
-static enum matmul_act act_of(enum type type)
+static enum matmul_act act_of(enum type type, int64_t n_cols)
 {
+    if (panel_is_words(type, n_cols)) {
+        return MATMUL_ACT_Q16;
+    }
     switch (type) {
     case TYPE_F32:
     case TYPE_F16:
@@ -87,7 +90,7 @@ int matmul_describe(struct matmul_weight *w, enum type type, enum isa isa, int64
     };
     if (isa != ISA_SCALAR) {
         grid_words_make();
-        w->act = act_of(type);
+        w->act = act_of(type, n_cols);
         w->packed_bytes = panel_bytes(type, n_rows, n_cols);
     }
     return 0;
@@ -135,6 +138,10 @@ size_t matmul_act_bytes(enum matmul_act act, int64_t n_cols)
     }
     /* An odd number of cache lines: rows a power of two apart would share a few sets of the cache.
      */
+    if (act == MATMUL_ACT_Q16) {
+        size_t blocks = (size_t)panel_words_blocks(panel_words_units(n_cols));
+        return (blocks * sizeof(struct matmul_words) / 64 | 1) * 64;
+    }
     size_t units = (size_t)n_cols / PANEL_UNIT;
     return (units | 1) * sizeof(struct matmul_unit);
 }

@@ -445,8 +445,28 @@ static bool is_float(enum type t)
     return t == TYPE_F32 || t == TYPE_F16 || t == TYPE_BF16;
 }
 
+bool panel_is_words(enum type t, int64_t n_cols)
+{
+    return is_float(t) && t != TYPE_F32 && n_cols % PANEL_UNIT == 0;
+}
+
+int64_t panel_words_units(int64_t n_cols)
+{
+    return (n_cols + PANEL_WORDS_UNIT - 1) / PANEL_WORDS_UNIT;
+}
+
+int64_t panel_words_blocks(int64_t n_units)
+{
+    return (n_units + PANEL_WORDS_UNITS - 1) / PANEL_WORDS_UNITS;
+}
+
 size_t panel_stride(enum type t, int64_t n_cols)
 {
+    if (panel_is_words(t, n_cols)) {
+        const struct panel_words *b = NULL;
+        size_t units = (size_t)panel_words_units(n_cols);
+        return (size_t)panel_words_blocks((int64_t)units) * sizeof b->scale + units * sizeof b->q[0];
+    }
     if (is_float(t)) {
         return (size_t)n_cols * PANEL_ROWS * type_info(t)->block_bytes;
     }
@@ -459,26 +479,6 @@ size_t panel_bytes(enum type t, int64_t n_rows, int64_t n_cols)
     return (size_t)((n_rows + PANEL_ROWS - 1) / PANEL_ROWS) * panel_stride(t, n_cols);
 }
 
-/* Columns of 16 values; elem is a constant wherever this is inlined. */
-static inline void pack_floats(const size_t elem, const char *from, size_t row_bytes, int n_rows,
-                               int64_t n_cols, char *to)
-{
-    enum { COLS = 32 }; /* read from a row at a time: whole cache lines */
-    for (int64_t k = 0; k < n_cols; k += COLS) {
-        int64_t n = MIN(n_cols - k, COLS);
-        for (int r = 0; r < PANEL_ROWS; r++) {
-            for (int64_t i = 0; i < n; i++) {
-                char *at = to + ((size_t)(k + i) * PANEL_ROWS + (size_t)r) * elem;
-                if (r < n_rows) {
-                    memcpy(at, from + (size_t)r * row_bytes + (size_t)(k + i) * elem, elem);
-                } else {
-                    memset(at, 0, elem);
-                }
-            }
-        }
-    }
-}
-
 void panel_pack(enum type t, const void *data, int64_t n_rows, int64_t n_cols, int64_t p,
                 void *packed)
 {
@@ -488,12 +488,9 @@ void panel_pack(enum type t, const void *data, int64_t n_rows, int64_t n_cols, i
     const char *from = (const char *)data + (size_t)p * PANEL_ROWS * row_bytes;
     char *to = (char *)packed + (size_t)p * panel_stride(t, n_cols);
     int n = (int)MIN(n_rows - p * PANEL_ROWS, PANEL_ROWS);
-    if (t == TYPE_F32) {
-        pack_floats(4, from, row_bytes, n, n_cols, to);
-        return;
-    }
     if (is_float(t)) {
-        pack_floats(2, from, row_bytes, n, n_cols, to);
+        (panel_is_words(t, n_cols) ? panel_pack_words : panel_pack_columns)(t, from, row_bytes, n,
+                                                                            n_cols, to);
         return;
     }
     for (int64_t k = 0; k < n_cols; k += info->block_elems) {

@@ -184,6 +184,23 @@ struct __attribute__((packed)) panel_iq1_m {
     uint16_t scale[4][PANEL_ROWS];  /* the format's words, with d in their top bits */
 };
 
+/* F16 and BF16 of whole units: 256 columns of each row share a scale, w ~ scale * q. Here a unit has 64
+ * columns, the last of a row perhaps 32 and zeros: word 2 r + i of plane p, unit u is row r, column
+ * 64 u + 2 p + i (p = 0..31). A panel's last block ends with its last unit. The scale is the least
+ * that keeps every q within 15 bits and the length of each unit within MATMUL_WORDS_LENGTH: a weight
+ * is off by about 5e-5 of a typical one, a quarter of what rounding to F16 costs. */
+enum { PANEL_WORDS_UNIT = 64, PANEL_WORDS_UNITS = 4 };
+struct panel_words {
+    float scale[PANEL_ROWS];
+    int16_t q[PANEL_WORDS_UNITS][PANEL_WORDS_UNIT / 2][2 * PANEL_ROWS];
+};
+/* Whether a matrix of n_cols columns has panels of this kind. */
+bool panel_is_words(enum type t, int64_t n_cols);
+/* Units of a row of n_cols. */
+int64_t panel_words_units(int64_t n_cols);
+/* Blocks of so many units. */
+int64_t panel_words_blocks(int64_t n_units);
+
 struct panel_info {
     uint16_t block_units; /* units of a block; 0: the type has no panels of this kind */
     uint16_t block_bytes; /* of a panel block */
@@ -191,8 +208,9 @@ struct panel_info {
 /* Never NULL. */
 const struct panel_info *panel_info(enum type t);
 
-/* Bytes of a packed matrix; n_rows and n_cols as given to the loader. Also for F32, F16 and BF16,
- * whose panels are columns of sixteen values. 0: no panels for this type. */
+/* Bytes of a packed matrix; n_rows and n_cols as given to the loader. Also for F32, and for F16 and
+ * BF16 of other than whole units, whose panels are columns of sixteen values. 0: no panels for this
+ * type. */
 size_t panel_bytes(enum type t, int64_t n_rows, int64_t n_cols);
 /* Bytes from one panel to the next. */
 size_t panel_stride(enum type t, int64_t n_cols);

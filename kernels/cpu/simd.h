@@ -33,6 +33,14 @@ SIMD_INLINE int32_t simd_sum16(__m128i v) /* of 16 signed bytes */
     return _mm_cvtsi128_si32(s) + _mm_extract_epi16(s, 4) - 16 * 128;
 }
 
+/* The sum of eight, in the same order everywhere. */
+SIMD_INLINE float simd_sum8(__m256 v)
+{
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
 #if defined(__AVX512F__)
 
 enum { SIMD_ROWS = 16, SIMD_HALVES = 1, SIMD_HAS_WIDE_DOT = 1 };
@@ -225,9 +233,28 @@ SIMD_INLINE int32_t simd_quantize16(const float *x, float inverse, int8_t *q)
     return simd_sum16(bytes);
 }
 
+/* The sum of (x * inverse)^2 of 16. */
+SIMD_INLINE float simd_square16(const float *x, float inverse)
+{
+    __m512 v = _mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(inverse));
+    v = _mm512_mul_ps(v, v);
+    return simd_sum8(_mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1)));
+}
+/* q = x * inverse rounded to nearest even, saturated, of 16. */
+SIMD_INLINE void simd_quantize_words16(const float *x, float inverse, int16_t *q)
+{
+    __m512 v = _mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(inverse));
+    _mm256_storeu_si256((void *)q, _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(v)));
+}
+
 SIMD_INLINE simd_i simd_dot4(simd_i acc, simd_i w, simd_i x)
 {
     return _mm512_dpbusd_epi32(acc, w, x);
+}
+/* acc + w . x, two signed 16-bit numbers a row. */
+SIMD_INLINE simd_i simd_dot2(simd_i acc, simd_i w, simd_i x)
+{
+    return _mm512_dpwssd_epi32(acc, w, x);
 }
 /* sum[t * step] += n quads of w (unsigned codes of at most `limit`) times token t's x (signed, 4
  * bytes a quad; tokens x_stride apart). Quad by quad, since a chain of dot products waits for
@@ -431,7 +458,26 @@ SIMD_INLINE int32_t simd_quantize16(const float *x, float inverse, int8_t *q)
     return simd_sum16(bytes);
 }
 
+SIMD_INLINE float simd_square16(const float *x, float inverse)
+{
+    const __m256 scale = _mm256_set1_ps(inverse);
+    __m256 a = _mm256_mul_ps(simd_load_f32(x), scale);
+    __m256 b = _mm256_mul_ps(simd_load_f32(x + 8), scale);
+    return simd_sum8(_mm256_add_ps(_mm256_mul_ps(a, a), _mm256_mul_ps(b, b)));
+}
+SIMD_INLINE void simd_quantize_words16(const float *x, float inverse, int16_t *q)
+{
+    const __m256 scale = _mm256_set1_ps(inverse);
+    __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(simd_load_f32(x), scale));
+    __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(simd_load_f32(x + 8), scale));
+    simd_store(q, _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8));
+}
+
 #if defined(__AVXVNNI__)
+SIMD_INLINE simd_i simd_dot2(simd_i acc, simd_i w, simd_i x)
+{
+    return _mm256_dpwssd_avx_epi32(acc, w, x);
+}
 SIMD_INLINE simd_i simd_dot4(simd_i acc, simd_i w, simd_i x)
 {
     return _mm256_dpbusd_avx_epi32(acc, w, x);
@@ -450,6 +496,10 @@ SIMD_INLINE void simd_dots(simd_i *sum, const int step, const simd_i *w, const i
     }
 }
 #else
+SIMD_INLINE simd_i simd_dot2(simd_i acc, simd_i w, simd_i x)
+{
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(w, x));
+}
 /* vpmaddubsw adds two products in 16 bits: codes of at most 127 cannot overflow there, and smaller
  * ones leave room to add several quads before widening. A limit of 255 means codes that stand for
  * code - 128: those are taken as signed, the sign moved to x, and the result is the sum over code -

@@ -4,6 +4,7 @@
 #define KERNELS_CPU_TILE_TABLE_H
 
 #include "kernels/cpu/tile.h"
+#include "kernels/cpu/tile_words.h"
 
 /* X(type, name, whose head, panel struct, units, group, is_affine, offset, limit, is_act16); from
  * units on as in tile_kind. */
@@ -104,12 +105,23 @@ static const struct tile_type {
 #define ENTRY_FLOAT(type, name, bytes) [TYPE_##type] = {TILE_NAMES(name), NULL, NULL, NULL},
     TILE_INT_TYPES(ENTRY_INT) TILE_FLOAT_TYPES(ENTRY_FLOAT)};
 
+#define DEFINE_WORDS(name, unused, n)                                                              \
+    static void tile_words_##n(const struct tile *t, int64_t n_panels)                             \
+    {                                                                                              \
+        tile_words_few(*t, n_panels, n);                                                           \
+    }
+DEFINE_WORDS(, , 1)
+DEFINE_WORDS(, , 2)
+DEFINE_WORDS(, , 4)
+TILE_EIGHT(DEFINE_WORDS, , )
+static tile_fn *const tile_words_table[4] = TILE_NAMES(words);
+
 /* Tokens from `token` on and panels [lo, hi). All tokens meet a group of panels while its weights
  * are in the cache: memory gives every weight once. */
 static void tile_run_few(const struct matmul *m, int64_t lo, int64_t hi, int64_t token)
 {
     const struct matmul_weight *w = m->w;
-    tile_fn *const *fn = tile_table[w->type].few;
+    tile_fn *const *fn = w->act == MATMUL_ACT_Q16 ? tile_words_table : tile_table[w->type].few;
     const size_t stride = panel_stride(w->type, w->n_cols);
     const int64_t together = MAX((int64_t)(TILE_CACHE_BYTES / stride), 1);
     for (int64_t first = lo; first < hi; first += together) {
@@ -149,8 +161,29 @@ static __attribute__((noinline)) void tile_run_wide(const struct matmul *m, int6
     }
 }
 
+/* Panels of words are wide as they are. */
+static void tile_run_words(const struct matmul *m, int64_t lo, int64_t hi)
+{
+    const struct matmul_weight *w = m->w;
+    const size_t stride = panel_stride(w->type, w->n_cols);
+    const int64_t together = MAX((int64_t)(TILE_WIDE_BYTES / stride), TILE_WIDE_VECS);
+    for (int64_t first = lo; first < hi; first += together) {
+        int64_t end = MIN(first + together, hi), token = 0;
+        const char *panel = (const char *)w->packed + (size_t)first * stride;
+        for (; token + TILE_WORDS_TOKENS <= m->n_tokens; token += TILE_WORDS_TOKENS) {
+            tile_words_many((struct tile){m, panel, stride, first * PANEL_ROWS, token},
+                            end - first);
+        }
+        tile_run_few(m, first, end, token);
+    }
+}
+
 static void tile_run(const struct matmul *m, int64_t lo, int64_t hi)
 {
+    if (m->w->act == MATMUL_ACT_Q16 && m->n_tokens >= MATMUL_MANY_TOKENS) {
+        tile_run_words(m, lo, hi);
+        return;
+    }
     const struct tile_type *type = &tile_table[m->w->type];
     if (type->wide && m->n_tokens >= MATMUL_MANY_TOKENS) {
         size_t bytes = (size_t)(m->w->n_cols / PANEL_UNIT) * tile_wide_bytes(type->kind);
@@ -162,8 +195,13 @@ static void tile_run(const struct matmul *m, int64_t lo, int64_t hi)
     tile_run_few(m, lo, hi, 0);
 }
 
-static void tile_act(enum matmul_act act, const float *x, struct matmul_unit *y, int64_t n_units)
+static void tile_act(enum matmul_act act, const float *x, void *ret, int64_t n_units)
 {
+    if (act == MATMUL_ACT_Q16) {
+        tile_words_act(x, ret, n_units);
+        return;
+    }
+    struct matmul_unit *y = ret;
     for (int64_t u = 0; u < n_units; u++, x += 32, y++) {
         int32_t peak[2], sum[2]; /* peaks as bits: a NaN is larger than anything */
         for (int g = 0; g < 2; g++) {
