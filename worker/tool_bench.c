@@ -164,6 +164,9 @@ static int run(struct bench *b, bool is_decode, size_t n_seqs, int64_t n, int64_
         }
         if (err == 0 && depth > 0) {
             err = prefill(b, n_seqs, depth, e);
+            if (engine_profile(b->engine)) {
+                profile_clear(engine_profile(b->engine)); /* what stands before is not the test's */
+            }
         }
         uint64_t start = clock_ns();
         if (err == 0) {
