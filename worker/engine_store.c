@@ -81,6 +81,9 @@ int engine_open_kv(struct engine *en, struct err *e)
         err = kv_pool_init(&en->kv, p->kv, p->n_kv, shape.n_blocks, shape.n_snapshots, shape.seed);
     } else {
         err = err < 0 ? err : kv_pool_init_at(&en->kv, p->kv, p->n_kv, &shape, memory);
+        if (err == 0) {
+            kv_use_huge_pages(&en->kv);
+        }
     }
     if (err < 0) {
         return err_set(e, ERR_NO_MEMORY, "KV cache of %llu bytes",

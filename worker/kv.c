@@ -5,6 +5,7 @@
 #include "shared/num.h"
 #include "worker/kv_record.h"
 #include "worker/kv_tree.h"
+#include "worker/memory.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -117,7 +118,36 @@ void kv_pool_finish(struct kv_pool *p)
     free(p->blocks);
     free(p->buckets);
     free(p->snapshots);
+    free(p->is_collapsed);
     *p = (struct kv_pool){0};
+}
+
+/* --- huge pages ------------------------------------------------------------------------------------*/
+
+static char *huge_page_of(char *at)
+{
+    return at - (uintptr_t)at % MEMORY_HUGE_BYTES;
+}
+
+void kv_use_huge_pages(struct kv_pool *p)
+{
+    p->is_collapsed = calloc(p->bytes / MEMORY_HUGE_BYTES + 2, 1); /* without memory: plain pages */
+}
+
+static void collapse_block(struct kv_pool *p, int32_t block)
+{
+    char *first = huge_page_of(p->memory);
+    for (size_t i = 0; i < p->n_layers; i++) {
+        size_t bytes = kv_block_bytes(&p->layers[i]);
+        char *data = p->layers[i].data + (size_t)block * bytes;
+        for (char *at = huge_page_of(data); at < data + bytes; at += MEMORY_HUGE_BYTES) {
+            uint8_t *is_done = &p->is_collapsed[(size_t)(at - first) / MEMORY_HUGE_BYTES];
+            if (!*is_done && at >= p->memory && at + MEMORY_HUGE_BYTES <= p->memory + p->bytes) {
+                memory_collapse(at);
+            }
+            *is_done = 1;
+        }
+    }
 }
 
 /* --- references ------------------------------------------------------------------------------------*/
@@ -157,6 +187,9 @@ int32_t kv_take(struct kv_pool *p)
     int32_t block = p->free[--p->n_free];
     ASSERT(p->blocks[block].n_refs == 0 && p->blocks[block].n_ids == 0);
     p->blocks[block].n_refs = 1;
+    if (p->is_collapsed) {
+        collapse_block(p, block);
+    }
     return block;
 }
 

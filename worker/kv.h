@@ -72,6 +72,7 @@ struct kv_pool {
     char *memory;              /* a mapping: kv_record.h says what is where */
     bool owns_memory;
     size_t bytes;
+    uint8_t *is_collapsed; /* owned; of each huge page that memory touches; NULL: none are wanted */
     const struct kv_layer *layers; /* borrowed; data set here */
     /* Where blocks lie on a device, set by its owner: copies one in all layers. NULL: they are here. */
     void (*copy)(void *arg, int32_t from, int32_t to);
@@ -81,6 +82,10 @@ struct kv_pool {
 
 /* Bytes that one block takes in all layers. */
 size_t kv_bytes_per_block(const struct kv_layer *layers, size_t n_layers);
+
+/* From now on the memory of blocks is made huge pages when the first of them is taken, as far as the
+ * system can: attention reads a few KB here and there, and finding a page costs as much as that. */
+void kv_use_huge_pages(struct kv_pool *p);
 
 /* Maps memory for n_blocks of every layer and sets the layers' data. The memory is only taken when
  * written. -ENOMEM. */

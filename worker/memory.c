@@ -123,6 +123,12 @@ size_t memory_make_huge(char *map, size_t bytes)
     return madvise(map, bytes, MADV_COLLAPSE) == 0 ? bytes : 0;
 }
 
+void memory_collapse(char *at)
+{
+    (void)*(volatile char *)at; /* what is wholly empty cannot be collapsed */
+    madvise(at, MEMORY_HUGE_BYTES, MADV_COLLAPSE);
+}
+
 void memory_let_go(const void *map, size_t bytes)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)map;

@@ -21,6 +21,9 @@ void *memory_map_fd(int fd, size_t bytes, bool is_writable);
  * multiples of MEMORY_HUGE_BYTES. Shared memory seldom gets them by itself, but since Linux 6.1 the
  * pages there are can be collapsed. Returns the bytes that are known to be huge. */
 size_t memory_make_huge(char *map, size_t bytes);
+/* The same for the MEMORY_HUGE_BYTES at `at`, a multiple of that, whatever stands there; nobody else
+ * may use them meanwhile. */
+void memory_collapse(char *at);
 /* Takes the whole pages of a file's mapping out of this process; they are read again when needed. */
 void memory_let_go(const void *map, size_t bytes);
 
