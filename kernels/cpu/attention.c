@@ -111,6 +111,8 @@ struct job {
     _Atomic int32_t *done; /* per item: splits finished */
     int64_t n_splits;      /* of the longest run */
     int64_t part_rows;     /* (row, head) pairs of the largest item */
+    int64_t n_items;
+    _Atomic int64_t next; /* item to be taken */
 };
 
 /* Rows [row, row + n_rows) of a run, query heads [head, head + n_heads) that share kv_head. */
@@ -383,20 +385,30 @@ static struct work thread_work(const struct job *j, int thread)
     return work_at(&j->g, j->work + (size_t)thread * work_floats(&j->g));
 }
 
+static void whole_item(const struct job *j, int64_t i, const struct work *w)
+{
+    struct item it = item_at(j, i);
+    int64_t n = it.n_rows * it.n_heads;
+    pack_queries(j, &it, w->q);
+    part_clear(j, &w->total, n);
+    for (int64_t split = it.first_split; split < it.end_split; split++) {
+        compute_split(j, &it, split, w, &w->split);
+        part_fold(j, &w->total, &w->split, n);
+    }
+    write_item(j, &it, &w->total);
+}
+
+/* Each thread takes one item after the other: an item is long, and slices of several would leave
+ * the last thread alone with its own. */
 static void whole_items(void *arg, int64_t lo, int64_t hi, int thread)
 {
-    const struct job *j = arg;
+    (void)lo;
+    (void)hi;
+    struct job *j = arg;
     struct work w = thread_work(j, thread);
-    for (int64_t i = lo; i < hi; i++) {
-        struct item it = item_at(j, i);
-        int64_t n = it.n_rows * it.n_heads;
-        pack_queries(j, &it, w.q);
-        part_clear(j, &w.total, n);
-        for (int64_t split = it.first_split; split < it.end_split; split++) {
-            compute_split(j, &it, split, &w, &w.split);
-            part_fold(j, &w.total, &w.split, n);
-        }
-        write_item(j, &it, &w.total);
+    int64_t i;
+    while ((i = atomic_fetch_add_explicit(&j->next, 1, memory_order_relaxed)) < j->n_items) {
+        whole_item(j, i, &w);
     }
 }
 
@@ -463,7 +475,7 @@ void op_attention_run(const struct op_attention *o, const struct op_step *s, int
     j.n_splits = (end + SPLIT - 1) / SPLIT;
     j.part_rows = MIN(longest, j.g.item_rows) * j.g.item_heads;
 
-    int64_t n_items = count_items(&j);
+    int64_t n_items = j.n_items = count_items(&j);
     size_t parts_bytes =
         (size_t)(n_items * j.n_splits) * part_floats(&j.g, j.part_rows) * sizeof(float);
     if (n_threads > 1 && j.n_splits > 1 && n_items < 4 * n_threads && n_items <= MAX_SIDE_ITEMS &&
@@ -473,6 +485,6 @@ void op_attention_run(const struct op_attention *o, const struct op_step *s, int
         }
         pool_run(s->pool, n_items * j.n_splits, 1, single_splits, &j);
     } else {
-        pool_run(s->pool, n_items, 1, whole_items, &j);
+        pool_run(s->pool, MIN(n_items, (int64_t)n_threads), 1, whole_items, &j);
     }
 }
