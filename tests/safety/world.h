@@ -66,6 +66,7 @@ struct world {
 
 extern struct world w;
 extern struct proc procs[N_PROCS];
+extern size_t n_procs; /* of these, from the first, are or were used */
 extern struct world_epoch epochs[N_EPOCHS];
 
 struct world_counts {
@@ -122,7 +123,6 @@ void gateway_run(struct proc *p);
 void gateway_bell(void); /* there is something in the event ring */
 bool gateway_is_waiting(uint64_t epoch); /* the request ring of that epoch is not read */
 bool gateway_is_idle(void); /* no request is live */
-void gateway_check(void);
 /* The worker computes with these: does the one with that number, and may it, beside them? */
 bool gateway_is_settled(void);
 bool client_is_suspect(uint64_t number);

@@ -530,13 +530,34 @@ static void take_message(void)
     }
 }
 
+static void check_clients(void)
+{
+    for (size_t i = 0; i < N_CLIENTS; i++) {
+        struct client *c = &clients[i];
+        const struct journal_entry *en = journal_find(&gate.journal, c->is_live ? c->id : 0);
+        if (c->is_live && !en) {
+            WRONG("request %llu is lost", (unsigned long long)c->number);
+        }
+        bool waits = en && en->waits_ms && !(gate.state == LINK_READY && en->is_sent);
+        c->gap_ms = !waits ? 0 : c->gap_ms ? c->gap_ms : w.now_ms;
+        if (waits && w.now_ms - en->waits_ms > gate.resume_ms + PATIENCE_MS &&
+            w.now_ms - c->gap_ms > PATIENCE_MS) {
+            WRONG("request %llu waits for a worker for %llu ms", (unsigned long long)c->number,
+                  (unsigned long long)(w.now_ms - en->waits_ms));
+        }
+    }
+}
+
 void gateway_run(struct proc *p)
 {
     while (n_inbox > 0 && inbox[0].at_ms <= w.now_ms) {
         take_message();
     }
     uint64_t n_breaches = gate.n_breaches;
-    note_sent();
+    struct proc *worker = find(WORKER);
+    if (worker && worker->gives_cause) {
+        note_sent();
+    }
     if (bell_ms <= w.now_ms) {
         bell_ms = UINT64_MAX;
         if (gate.bell) {
@@ -557,7 +578,7 @@ void gateway_run(struct proc *p)
     p->next_ms = MIN(MIN(gate.poll.timeout, gate.patience.timeout),
                      MIN(gate.notice.retry.timeout, MIN(bell_ms, client_ms)));
     p->next_ms = MAX(n_inbox > 0 ? MIN(p->next_ms, inbox[0].at_ms) : p->next_ms, w.now_ms);
-    struct proc *worker = find(WORKER);
+    check_clients();
     if (worker && worker->stage >= 4 && !worker->is_hung && worker->epoch == gate.epoch &&
         gateway_is_waiting(gate.epoch)) {
         uint64_t at_ms = w.now_ms + roll(3);
@@ -588,25 +609,4 @@ bool gateway_is_idle(void)
         WRONG("nothing is live, and the link's accounts do not balance");
     }
     return true;
-}
-
-void gateway_check(void)
-{
-    if (!is_open || self->is_hung) {
-        return;
-    }
-    for (size_t i = 0; i < N_CLIENTS; i++) {
-        struct client *c = &clients[i];
-        const struct journal_entry *en = journal_find(&gate.journal, c->is_live ? c->id : 0);
-        if (c->is_live && !en) {
-            WRONG("request %llu is lost", (unsigned long long)c->number);
-        }
-        bool waits = en && en->waits_ms && !(gate.state == LINK_READY && en->is_sent);
-        c->gap_ms = !waits ? 0 : c->gap_ms ? c->gap_ms : w.now_ms;
-        if (waits && w.now_ms - en->waits_ms > gate.resume_ms + PATIENCE_MS &&
-            w.now_ms - c->gap_ms > PATIENCE_MS) {
-            WRONG("request %llu waits for a worker for %llu ms", (unsigned long long)c->number,
-                  (unsigned long long)(w.now_ms - en->waits_ms));
-        }
-    }
 }

@@ -23,7 +23,7 @@ struct proc *of_fd(int fd)
 
 struct proc *find(enum role role)
 {
-    for (size_t i = 0; i < N_PROCS; i++) {
+    for (size_t i = 0; i < n_procs; i++) {
         if (is_alive(&procs[i]) && procs[i].role == role &&
             !(procs[i].is_unkillable && procs[i].is_killed)) {
             return &procs[i];
@@ -54,6 +54,7 @@ int process_start(const struct process_options *o, struct process *ret)
         return -EAGAIN;
     }
     struct proc *p = &procs[i];
+    n_procs = MAX(n_procs, i + 1);
     const char *a = o->argv[1] ? o->argv[1] : "";
     enum role role = strstr(o->path, "-worker")    ? WORKER
                      : strstr(o->path, "-gateway") ? GATEWAY
@@ -64,7 +65,7 @@ int process_start(const struct process_options *o, struct process *ret)
     if (role == WORKER && find(WORKER)) {
         WRONG("a second worker is started");
     }
-    for (size_t k = 0; role == PROBE && k < N_PROCS; k++) {
+    for (size_t k = 0; role == PROBE && k < n_procs; k++) {
         if (is_alive(&procs[k]) && procs[k].is_unkillable && procs[k].has_gpu &&
             procs[k].is_killed) {
             WRONG("a probe touches the GPU beside an unkillable worker");
@@ -249,7 +250,7 @@ int channel_send(struct channel *c, uint32_t type, uint64_t epoch, const void *p
     case MSG_VERDICT:
         memcpy(&verdict, payload, sizeof(verdict));
         p->has_gpu = verdict.err == 0;
-        for (size_t i = 0; p->has_gpu && i < N_PROCS; i++) {
+        for (size_t i = 0; p->has_gpu && i < n_procs; i++) {
             if (&procs[i] != p && is_alive(&procs[i]) && procs[i].role == WORKER &&
                 procs[i].has_gpu) {
                 WRONG("two workers on the GPU");
