@@ -29,10 +29,16 @@ static int add_line(struct auth *a, const char *s, size_t n, struct err *e)
     if (a->n == LIMIT_API_KEYS) {
         return err_set(e, ERR_CONFIG, "the API key file holds more than %d keys", LIMIT_API_KEYS);
     }
-    static const char word[] = "admin ";
-    size_t skip = n > strlen(word) && memcmp(s, word, strlen(word)) == 0 ? strlen(word) : 0;
-    while (skip && is_space(s[skip])) {
-        skip++;
+    static const char word[] = "admin";
+    size_t n_word = strlen(word), skip = 0;
+    if (n >= n_word && memcmp(s, word, n_word) == 0 && (n == n_word || is_space(s[n_word]))) {
+        skip = n_word;
+        while (skip < n && is_space(s[skip])) {
+            skip++;
+        }
+        if (skip == n) { /* a key "admin" for everybody is not what its writer meant */
+            return err_set(e, ERR_CONFIG, "the API key file has a line 'admin' without a key");
+        }
     }
     a->is_admin[a->n] = skip > 0;
     hash_sha256(s + skip, n - skip, a->digests[a->n++]);

@@ -67,6 +67,7 @@ int main(int argc, char **argv)
         fputs(usage, stderr);
         return EXIT_USAGE;
     }
+    log_open_terminal();
     log_init(front->role, LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
     ignore_signals();
     setenv("UV_USE_IO_URING", "0", 1); /* newer libuv would; the sandbox forbids it */

@@ -163,6 +163,7 @@ static int load(void *arg, struct config *ret, struct err *e)
 
 static void start_log(const struct config *c)
 {
+    log_open_terminal();
     log_init("supervisor", (enum log_level)c->v[CONFIG_log_level].i,
              (enum log_format)c->v[CONFIG_log_format].i);
 }

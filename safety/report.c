@@ -37,27 +37,42 @@ static int compare_names(const void *a, const void *b)
     return strcmp(a, b);
 }
 
-/* The names of all reports, oldest first; owned by the caller. Returns how many. */
+/* To read what is in a folder, from its beginning; the descriptor stays the caller's. NULL: errno. */
+static DIR *open_folder(int folder_fd)
+{
+    int fd = openat(folder_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d && fd >= 0) {
+        close(fd);
+    }
+    return d;
+}
+
+/* The names of the newest REPORT_MAX reports, oldest first; owned by the caller. Returns how many.
+ * A folder gives its names in no order: when twice as many are there, the older half goes. */
 static size_t read_names(int crashes_fd, char (**ret)[MSG_NAME_BYTES])
 {
-    *ret = base_alloc(REPORT_MAX * sizeof(**ret));
+    char(*names)[MSG_NAME_BYTES] = base_alloc(2 * REPORT_MAX * sizeof(*names));
     size_t n = 0;
-    int fd = openat(crashes_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    if (!d) {
-        if (fd >= 0) {
-            close(fd);
-        }
-        return 0;
-    }
-    for (struct dirent *e; n < REPORT_MAX && (e = readdir(d));) {
+    DIR *d = open_folder(crashes_fd);
+    for (struct dirent *e; d && (e = readdir(d));) {
         if (is_name(e->d_name)) {
-            snprintf((*ret)[n++], MSG_NAME_BYTES, "%.63s", e->d_name);
+            snprintf(names[n++], MSG_NAME_BYTES, "%.63s", e->d_name);
+        }
+        if (n == 2 * REPORT_MAX) {
+            qsort(names, n, sizeof(*names), compare_names);
+            n = REPORT_MAX;
+            memcpy(names, names + REPORT_MAX, n * sizeof(*names));
         }
     }
-    closedir(d);
-    qsort(*ret, n, sizeof(**ret), compare_names);
-    return n;
+    if (d) {
+        closedir(d);
+    }
+    qsort(names, n, sizeof(*names), compare_names);
+    size_t n_old = n > REPORT_MAX ? n - REPORT_MAX : 0;
+    memmove(names, names + n_old, (n - n_old) * sizeof(*names));
+    *ret = names;
+    return n - n_old;
 }
 
 /* ---- writing ---- */
@@ -161,15 +176,8 @@ int report_write(int report_fd, const char *file, const void *data, size_t n)
 static uint64_t walk(int report_fd, bool removes)
 {
     uint64_t bytes = 0;
-    int fd = openat(report_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    if (!d) {
-        if (fd >= 0) {
-            close(fd);
-        }
-        return 0;
-    }
-    for (struct dirent *e; (e = readdir(d));) {
+    DIR *d = open_folder(report_fd);
+    for (struct dirent *e; d && (e = readdir(d));) {
         struct stat st;
         if (fstatat(report_fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISDIR(st.st_mode)) {
             bytes += (uint64_t)st.st_blocks * 512;
@@ -178,7 +186,9 @@ static uint64_t walk(int report_fd, bool removes)
             }
         }
     }
-    closedir(d);
+    if (d) {
+        closedir(d);
+    }
     return bytes;
 }
 
@@ -250,10 +260,18 @@ int report_list(const char *dir, struct buf *ret)
         struct buf one;
         buf_init(&one, LIST_BYTES);
         int fd = open_report(crashes, names[i]);
+        json_t *summary = NULL;
         if (fd >= 0 && read_file(fd, "summary.json", &one) && one.len > 0) {
+            bool is_whole = !one.failed && json_parse(one.data, one.len, &summary, NULL) == 0 &&
+                            json_is_object(summary);
             buf_str(ret, is_first ? "" : ",");
-            buf_add(ret, one.data, one.len);
             is_first = false;
+            if (is_whole) {
+                buf_add(ret, one.data, one.len);
+            } else { /* the others are listed all the same */
+                buf_printf(ret, "{\"name\":\"%s\",\"is_damaged\":true}", names[i]);
+            }
+            json_decref(summary);
         }
         if (fd >= 0) {
             close(fd);
@@ -383,8 +401,7 @@ int report_pack(const char *dir, const char *name, int out_fd, char ret_name[MSG
     if (fd < 0) {
         return fd;
     }
-    int again = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = again < 0 ? NULL : fdopendir(again);
+    DIR *d = open_folder(fd);
     int rc = d ? pack(fd, d, ret_name, out_fd) : -errno;
     if (d) {
         closedir(d);

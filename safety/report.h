@@ -8,7 +8,7 @@
 #include "shared/buf.h"
 #include "shared/err.h"
 
-enum { REPORT_FILE_BYTES = 32 * 1024 * 1024, REPORT_MAX = 4096 };
+enum { REPORT_FILE_BYTES = 32 * 1024 * 1024, REPORT_MAX = 1024 };
 
 /* The folder DIR/crashes, made where it does not exist (mode 0700). Its descriptor or -errno. */
 MUST_CHECK int report_open_dir(const char *dir);

@@ -12,6 +12,7 @@
 #include "shared/clock.h"
 #include "shared/config.h"
 #include "shared/json.h"
+#include "shared/utf8.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -393,6 +394,47 @@ static const char *text_of(const json_t *o, const char *key)
     return s ? s : "";
 }
 
+/* What a worker left may hold anything that a terminal would obey. */
+static void print_tame(const char *text)
+{
+    char out[3 * 1024];
+    size_t n = utf8_tame(text, strnlen(text, sizeof(out) / 3), out);
+    fwrite(out, 1, n, stdout);
+}
+
+static void print_summary(const json_t *one)
+{
+    print_tame(text_of(one, "name"));
+    if (json_is_true(json_object_get(one, "is_damaged"))) {
+        printf("  what it says of itself is damaged\n");
+        return;
+    }
+    const struct {
+        const char *before, *key;
+    } parts[] = {{"  ", "process"},
+                 {" ", "end"},
+                 {", ", "whose_fault"},
+                 {": ", "reason"},
+                 {"; last words: ", "last_words"}};
+    for (size_t i = 0; i < COUNT_OF(parts); i++) {
+        const char *text = text_of(one, parts[i].key);
+        if (*text) {
+            fputs(parts[i].before, stdout);
+            print_tame(text);
+        }
+    }
+    putchar('\n');
+    json_t *symptoms = json_object_get(one, "symptoms");
+    for (void *at = json_object_iter(symptoms); at; at = json_object_iter_next(symptoms, at)) {
+        const char *meaning = json_string_value(json_object_iter_value(at));
+        fputs("    ", stdout);
+        print_tame(json_object_iter_key(at));
+        fputs(": ", stdout);
+        print_tame(meaning ? meaning : "");
+        putchar('\n');
+    }
+}
+
 static int list(const char *dir)
 {
     struct buf b;
@@ -409,16 +451,7 @@ static int list(const char *dir)
     json_t *one;
     json_array_foreach(json_object_get(all, "crashes"), i, one)
     {
-        const char *reason = text_of(one, "reason"), *words = text_of(one, "last_words");
-        printf("%s  %s %s, %s%s%s%s%s\n", text_of(one, "name"), text_of(one, "process"),
-               text_of(one, "end"), text_of(one, "whose_fault"), *reason ? ": " : "", reason,
-               *words ? "; last words: " : "", words);
-        const char *name;
-        json_t *meaning;
-        json_object_foreach(json_object_get(one, "symptoms"), name, meaning)
-        {
-            printf("    %s: %s\n", name, json_string_value(meaning));
-        }
+        print_summary(one);
     }
     if (i == 0) {
         printf("there are no crash reports in %s/crashes\n", dir);

@@ -277,7 +277,7 @@ static void reap(struct supervisor *s, struct child *c, uint64_t now_ms)
 {
     struct policy_death d;
     if (c->stderr_fd >= 0) {
-        (void)tail_read(&s->tail, c->stderr_fd, STDERR_FILENO, true, now_ms);
+        (void)tail_read(&s->tail, c->stderr_fd, log_fd(), true, now_ms);
     }
     if (child_reap(c, &d)) {
         death_of(s, c, &d, now_ms);
@@ -314,7 +314,7 @@ static void turn(struct supervisor *s)
     int n = poll(polls, N_POLL, (int)next_wakeup(s, clock_ms()));
     uint64_t now_ms = clock_ms();
     if (n > 0 && polls[TAIL].revents &&
-        !tail_read(&s->tail, s->worker.stderr_fd, STDERR_FILENO, false, now_ms)) {
+        !tail_read(&s->tail, s->worker.stderr_fd, log_fd(), false, now_ms)) {
         close(s->worker.stderr_fd);
         s->worker.stderr_fd = -1;
     }

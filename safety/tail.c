@@ -1,5 +1,5 @@
 /* The worker's stderr (see tail.h); runs in the supervisor's loop. Never blocks: it writes no more
- * than poll() says there is room for. */
+ * than poll() says there is room for, to a descriptor that does not wait (log_fd). */
 #include "safety/tail.h"
 #include "shared/log.h"
 

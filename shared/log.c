@@ -4,6 +4,7 @@
 #include "shared/utf8.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -20,6 +21,7 @@ static enum log_level log_threshold = LOG_LEVEL_INFO;
 static enum log_format log_form = LOG_FORMAT_TEXT;
 static bool log_is_journal;
 static _Atomic unsigned log_n_lost;
+static int log_out = STDERR_FILENO;
 
 void log_init(const char *who, enum log_level level, enum log_format format)
 {
@@ -27,6 +29,19 @@ void log_init(const char *who, enum log_level level, enum log_format format)
     log_threshold = level;
     log_form = format;
     log_is_journal = getenv("JOURNAL_STREAM") != NULL;
+}
+
+void log_open_terminal(void)
+{
+    if (log_out == STDERR_FILENO && isatty(STDERR_FILENO)) {
+        int fd = open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+        log_out = fd >= 0 ? fd : STDERR_FILENO;
+    }
+}
+
+int log_fd(void)
+{
+    return log_out;
 }
 
 bool log_enabled(enum log_level level)
@@ -54,12 +69,13 @@ static size_t put_json(char *out, size_t at, size_t cap, const char *s)
     return start + utf8_complete_prefix(out + start, at - start);
 }
 
-/* A pipe that is writable has room for PIPE_BUF bytes, which a line never exceeds. */
+/* A pipe that is writable has room for PIPE_BUF bytes, which a line never exceeds; a terminal has
+ * perhaps room for one (log_open_terminal). */
 static bool put(const char *line, size_t n)
 {
-    struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
+    struct pollfd p = {.fd = log_out, .events = POLLOUT};
     return poll(&p, 1, 0) == 1 && (p.revents & POLLOUT) &&
-           write(STDERR_FILENO, line, n) == (ssize_t)n;
+           write(log_out, line, n) == (ssize_t)n;
 }
 
 static void write_line(const char *line, size_t n)
@@ -111,19 +127,17 @@ void log_event(enum log_level level, const char *fmt, ...)
         n = put_json(line, n, sizeof(line) - 4, message);
         n += (size_t)snprintf(line + n, sizeof(line) - n, "\"}\n");
     } else {
-        for (char *p = message; *p; p++) { /* one event, one line, and nothing a terminal obeys */
-            if ((unsigned char)*p < 0x20 || *p == 0x7f) {
-                *p = ' ';
-            }
-        }
+        char tame[LOG_LINE_BYTES * 3]; /* one event, one line, and nothing a terminal obeys */
+        size_t n_tame = utf8_tame(message, strlen(message), tame);
+        int most = (int)utf8_complete_prefix(tame, MIN(n_tame, (size_t)LOG_LINE_BYTES - 1));
         if (log_is_journal) {
-            n = (size_t)snprintf(line, sizeof(line), "<%d>%s: %s\n", priority[level], log_who,
-                                 message);
+            n = (size_t)snprintf(line, sizeof(line), "<%d>%s: %.*s\n", priority[level], log_who,
+                                 most, tame);
         } else {
             localtime_r(&now.tv_sec, &tm);
             n = strftime(line, sizeof(line), "%H:%M:%S", &tm);
-            n += (size_t)snprintf(line + n, sizeof(line) - n, ".%03ld %-5s %s: %s\n",
-                                  now.tv_nsec / 1000000, names[level], log_who, message);
+            n += (size_t)snprintf(line + n, sizeof(line) - n, ".%03ld %-5s %s: %.*s\n",
+                                  now.tv_nsec / 1000000, names[level], log_who, most, tame);
         }
     }
     write_line(line, MIN(n, sizeof(line) - 1));

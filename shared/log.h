@@ -13,6 +13,11 @@ enum log_format { LOG_FORMAT_TEXT, LOG_FORMAT_JSON };
 void log_init(const char *who, enum log_level level, enum log_format format);
 bool log_enabled(enum log_level level);
 
+/* Once, by a program whose loop must not wait: where stderr is a terminal, lines go to a descriptor
+ * of its own from now on that drops what the terminal does not take (Ctrl-S stops one for hours). */
+void log_open_terminal(void);
+int log_fd(void); /* where lines go */
+
 /* fmt makes the message; the message may not contain secrets or prompt text. */
 void log_event(enum log_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);
 

@@ -119,3 +119,15 @@ size_t utf8_repair(const char *s, size_t n, char *out)
     }
     return o;
 }
+
+size_t utf8_tame(const char *s, size_t n, char *out)
+{
+    size_t len = utf8_repair(s, n, out), at = 0;
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)out[i];
+        bool is_c1 = c == 0xc2 && i + 1 < len && (unsigned char)out[i + 1] < 0xa0;
+        i += is_c1;
+        out[at++] = (char)(c < 0x20 || c == 0x7f || is_c1 ? ' ' : c);
+    }
+    return at;
+}

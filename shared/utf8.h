@@ -24,4 +24,8 @@ size_t utf8_invalid_part(const char *s, size_t n);
 /* Copies with every maximal invalid part replaced by U+FFFD. out needs 3*n bytes. Returns the length. */
 size_t utf8_repair(const char *s, size_t n, char *out);
 
+/* For a terminal or a log line: the same, and what a terminal would obey (controls below U+0020, DEL,
+ * U+0080 to U+009F) is a space. out needs 3*n bytes. Returns the length. */
+size_t utf8_tame(const char *s, size_t n, char *out);
+
 #endif

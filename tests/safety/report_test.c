@@ -5,6 +5,7 @@
 #include "safety/reporter.h"
 #include "safety/state.h"
 #include "shared/clock.h"
+#include "shared/json.h"
 #include "tests/test.h"
 
 #include <fcntl.h>
@@ -102,6 +103,36 @@ static void test_names_and_bounds(void)
     CHECK(report_show(state, "20260101T000000.000Z-worker-1", &b) < 0);
     close(crashes);
     buf_finish(&b);
+}
+
+/* One report that was damaged does not hide the others; of too many, the newest are seen. */
+static void test_damage_and_masses(void)
+{
+    char state[128], name[MSG_NAME_BYTES];
+    struct buf b;
+    snprintf(state, sizeof(state), "%s/damage", dir);
+    buf_init(&b, 0);
+    int crashes = report_open_dir(state);
+    make(crashes, 1700000000000, "worker", 100, name);
+    int fd = openat(crashes, name, O_RDONLY | O_DIRECTORY);
+    CHECK_INT(report_write(fd, "summary.json", "{\"name\":\"cut sho", 17), 0);
+    close(fd);
+    make(crashes, 1700000000001, "worker", 100, name);
+    CHECK_INT(report_list(state, &b), 0);
+    CHECK_INT(count(b.data, "\"name\""), 2);
+    CHECK(strstr(b.data, "\"20231114T221320.000Z-worker-7\",\"is_damaged\":true"));
+    json_t *v;
+    CHECK_INT(json_parse(b.data, b.len, &v, NULL), 0);
+    json_decref(v);
+    for (int i = 0; i < 2 * REPORT_MAX + 9; i++) { /* older ones */
+        char old[MSG_NAME_BYTES];
+        snprintf(old, sizeof(old), "2001%04dT000000.000Z-worker-%d", i % 10000, i);
+        CHECK(mkdirat(crashes, old, 0700) == 0);
+    }
+    CHECK_INT(report_find(state, "", name), 0);
+    CHECK_STR(name, "20231114T221320.001Z-worker-7");
+    buf_finish(&b);
+    close(crashes);
 }
 
 /* Read by another program. */
@@ -268,6 +299,7 @@ int main(void)
     char command[64];
     CHECK(mkdtemp(dir));
     test_names_and_bounds();
+    test_damage_and_masses();
     test_archive();
     test_command();
     test_evidence();

@@ -36,8 +36,9 @@ static void text_form(void)
     LOG(log_debug("not to be seen"));
     CHECK_STR(written(), "");
     CHECK(!log_enabled(LOG_LEVEL_DEBUG) && log_enabled(LOG_LEVEL_WARN));
-    LOG(log_error("a\nforged line\r\n\x1b[2J"));
+    LOG(log_error("a\nforged line\r\n\x1b[2J \xc2\x9b" "2J \x9b" "2J"));
     line = written();
+    CHECK(!strchr(line, '\x9b'));
     CHECK(strchr(line, '\n') == line + strlen(line) - 1); /* one event, one line */
     CHECK(!strchr(line, '\r') && !strchr(line, '\x1b'));
     int seen = 0;
@@ -122,6 +123,26 @@ static void full_pipe(void)
     CHECK(!strstr(written(), "lost"));
 }
 
+/* Neither does a terminal that was stopped. */
+static void stopped_terminal(void)
+{
+    int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    CHECK(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0);
+    int slave = open(ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC);
+    CHECK(slave >= 0);
+    dup2(slave, STDERR_FILENO);
+    log_open_terminal();
+    CHECK(log_fd() != STDERR_FILENO);
+    alarm(20); /* it would wait for ever */
+    for (int i = 0; i < 3000; i++) {
+        log_info("line %d, and nobody reads what stands in this terminal", i);
+    }
+    alarm(0);
+    dup2(saved, STDERR_FILENO);
+    close(slave);
+    close(master);
+}
+
 int main(void)
 {
     CHECK(unsetenv("JOURNAL_STREAM") == 0);
@@ -131,5 +152,6 @@ int main(void)
     journal_form();
     json_form();
     full_pipe();
+    stopped_terminal();
     return 0;
 }

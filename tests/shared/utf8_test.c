@@ -159,8 +159,19 @@ static void repair_random(void)
     }
 }
 
+/* Nothing that a terminal obeys, in one byte or two; all else as it was. */
+static void tame(void)
+{
+    static const char in[] = "\x1b[2J\x07 \xc2\x9b" "31m \xc2\xa0\xc3\xa9 \x9b\x7f\t\xe2\x82\xac";
+    char out[3 * sizeof(in)];
+    size_t n = utf8_tame(in, sizeof(in) - 1, out);
+    out[n] = 0;
+    CHECK_STR(out, " [2J   31m \xc2\xa0\xc3\xa9 \xef\xbf\xbd  \xe2\x82\xac");
+}
+
 int main(void)
 {
+    tame();
     every_code_point();
     nothing_else_is_valid();
     edges();
