@@ -21,6 +21,10 @@ static int take_model(struct link *l, const struct msg_model *m, struct err *e)
     if (!m->name[0] || m->n_vocab == 0 || m->n_ctx == 0) {
         return err_set(e, ERR_PROTOCOL, "a model without name or size");
     }
+    if (m->n_vocab > LIMIT_VOCAB || m->n_ctx > LIMIT_CONTEXT_TOKENS) { /* memory follows them */
+        return err_set(e, ERR_PROTOCOL, "a model with %u tokens and %u of context", m->n_vocab,
+                       m->n_ctx);
+    }
     if (is_news) {
         l->models[m->index] = *m;
         return 0;

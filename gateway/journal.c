@@ -7,9 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of a model that is not loaded yet, the real one is not known. */
-enum { MAX_CONTEXT = 4 * 1024 * 1024 };
-
 void journal_init(struct journal *j)
 {
     *j = (struct journal){0};
@@ -76,7 +73,8 @@ int journal_add(struct journal *j, uint32_t type, struct buf *payload,
         new.flags = m.flags;
         new.choice_base = m.choice_base;
         new.n_choices = m.n_choices;
-        uint32_t n_ctx = model->is_loaded ? model->n_ctx : MAX_CONTEXT;
+        /* Of a model that is not loaded yet, the real one is not known. */
+        uint32_t n_ctx = model->is_loaded ? model->n_ctx : LIMIT_CONTEXT_TOKENS;
         new.max_tokens = m.flags &MSG_PROMPT_ONLY ? 0
                          : m.max_tokens           ? MIN(m.max_tokens, n_ctx)
                                                   : n_ctx;

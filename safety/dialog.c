@@ -256,8 +256,8 @@ static void on_stage(const struct channel_msg *m)
     memcpy(&stage, m->payload, sizeof(stage));
     double ms = (double)stage.ns / 1e6;
     if (stage.status < 0) {
-        log_warn("preflight stage %s failed in %.1f ms: %s; %s", stage.name, ms, stage.detail,
-                 stage.remedy);
+        log_info("preflight stage %s failed in %.1f ms: %s; %s", stage.name, ms, stage.detail,
+                 stage.remedy); /* the verdict says it to everybody */
     } else if (*stage.remedy) {
         log_warn("preflight stage %s passed in %.1f ms: %s; %s", stage.name, ms, stage.detail,
                  stage.remedy);

@@ -56,6 +56,7 @@ enum {
     LIMIT_GGUF_KEYS = 64 * 1024,
     LIMIT_GGUF_SPLITS = 1024,
     LIMIT_VOCAB = 1024 * 1024,
+    LIMIT_CONTEXT_TOKENS = 4 * 1024 * 1024, /* of a request; ctx_size */
     LIMIT_TOKEN_BYTES = 64 * 1024,
     LIMIT_VOCAB_BYTES = 16 * 1024 * 1024, /* of all tokens' texts */
     LIMIT_MERGES = 4 * 1024 * 1024,

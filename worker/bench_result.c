@@ -84,10 +84,15 @@ void bench_put_head(struct buf *b, bool has_baseline)
                has_baseline ? "  baseline" : "");
 }
 
+static double share(double rate, double ceiling)
+{
+    return ceiling > 0 ? rate / ceiling : 0;
+}
+
 static void put_share(struct buf *b, double rate, double ceiling)
 {
-    if (rate > 0 && ceiling > 0) {
-        buf_printf(b, " %9.1f %%", rate / ceiling * 100);
+    if (share(rate, ceiling) > 0) {
+        buf_printf(b, " %9.1f %%", share(rate, ceiling) * 100);
     } else {
         buf_printf(b, " %11s", "");
     }
@@ -109,13 +114,17 @@ void bench_put_line(struct buf *b, const struct bench_result *r, const struct be
     buf_char(b, '\n');
 }
 
-void bench_put_json(struct buf *b, const struct bench_result *r)
+void bench_put_json(struct buf *b, const struct bench_result *r, const struct bench_machine *m)
 {
     buf_printf(b,
                "{\"test\":\"%s\",\"tokens\":%lld,\"depth\":%lld,\"batch\":%lld,\"threads\":%lld,"
                "\"kv_type\":\"%s\",\"tokens_per_s\":%.3f,\"min\":%.3f,\"max\":%.3f,"
-               "\"repeats\":%lld,\"gb_per_s\":%.3f,\"gop_per_s\":%.3f}",
+               "\"repeats\":%lld,\"gb_per_s\":%.3f,\"gop_per_s\":%.3f,"
+               "\"plain_gb_per_s\":%.3f,\"plain_gop_per_s\":%.3f,\"read_share\":%.4f,"
+               "\"compute_share\":%.4f}",
                test_name(r), (long long)r->n_tokens, (long long)r->depth, (long long)r->batch,
                (long long)r->n_threads, r->kv_type, r->median, r->least, r->most,
-               (long long)r->repeats, r->bytes_per_s * 1e-9, r->ops_per_s * 1e-9);
+               (long long)r->repeats, r->bytes_per_s * 1e-9, r->ops_per_s * 1e-9,
+               m->read_bytes_per_s * 1e-9, m->dot_ops_per_s * 1e-9,
+               share(r->bytes_per_s, m->read_bytes_per_s), share(r->ops_per_s, m->dot_ops_per_s));
 }

@@ -33,6 +33,6 @@ void bench_put_head(struct buf *b, bool has_baseline);
 /* earlier: the baseline's median, or 0. */
 void bench_put_line(struct buf *b, const struct bench_result *r, const struct bench_machine *m,
                     double earlier);
-void bench_put_json(struct buf *b, const struct bench_result *r);
+void bench_put_json(struct buf *b, const struct bench_result *r, const struct bench_machine *m);
 
 #endif

@@ -260,8 +260,9 @@ static void run_step(struct loop *l, size_t i, enum status_phase phase)
     struct pace *pace = &l->paces[i];
     int64_t n_rows = scheduler_n_rows(s);
     bool marks = engine_mark_ops(en, &page->op);
-    if (pace->n_params == 0) {
-        pace_begin(pace, (double)engine_info(en)->n_params, engine_info(en)->n_layer, marks);
+    const struct engine_info *info = engine_info(en);
+    if (!pace_is_of(pace, info->device)) { /* or unloaded, and now elsewhere */
+        pace_begin(pace, info->device, (double)info->n_params, info->n_layer, marks);
     }
     atomic_store_explicit(&page->expect_ms, pace_expect_ms(pace, n_rows), memory_order_relaxed);
     status_beat(page, l->is_draining ? STATUS_DRAINING : phase);

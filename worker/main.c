@@ -27,6 +27,7 @@
 
 struct server {
     uint64_t epoch, start_ns;
+    bool is_told; /* what ends it came from the supervisor, which has logged it */
     struct channel channel;
     struct channel_msg msg; /* scratch */
     struct config config;
@@ -176,6 +177,7 @@ static int preflight(void *arg, uint32_t index, struct err *e)
             _exit(EXIT_OK);
         }
         if (type == MSG_VERDICT) {
+            s->is_told = verdict.err < 0;
             return verdict.err < 0 ? err_set(e, verdict.err, "%.200s", verdict.detail) : 0;
         }
     }
@@ -229,7 +231,9 @@ static int report(struct server *s, const struct err *e)
     }
     char text[2 * ERR_DETAIL_BYTES];
     err_format(e, text, sizeof(text));
-    log_error("%s", text);
+    if (!s->is_told) {
+        log_error("%s", text);
+    }
     if (s->attach.status) {
         status_last_words(s->attach.status, "%s", text);
     }

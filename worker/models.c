@@ -180,6 +180,7 @@ static void take_sizes(struct model *v, const struct engine_info *info)
 {
     v->n_vocab = info->n_vocab;
     v->n_ctx = MIN(info->n_ctx, info->n_blocks * ENGINE_BLOCK_TOKENS);
+    v->n_ctx = MIN(v->n_ctx, (int64_t)LIMIT_CONTEXT_TOKENS);
 }
 
 /* What the file says about a model that is not loaded. */

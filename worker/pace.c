@@ -1,5 +1,8 @@
 /* The pace of a model (see pace.h). */
 #include "worker/pace.h"
+#include "shared/hash.h"
+
+#include <string.h>
 
 enum { SETTLED_STEPS = 64 };
 
@@ -8,9 +11,21 @@ static const double forget = 0.95;  /* a slow step is remembered over some twent
 static const double felt_ns = 5e6;  /* by less nobody notices that a step has become slower */
 static const double weight = 0.1;   /* of the newest step in the mean */
 
-void pace_begin(struct pace *p, double n_params, int64_t n_layers, bool marks_ops)
+static uint64_t digest_of(const char *device)
 {
-    *p = (struct pace){.n_params = n_params,
+    return 1 + (uint64_t)hash_crc32c(0, device, strlen(device));
+}
+
+bool pace_is_of(const struct pace *p, const char *device)
+{
+    return p->device == digest_of(device);
+}
+
+void pace_begin(struct pace *p, const char *device, double n_params, int64_t n_layers,
+                bool marks_ops)
+{
+    *p = (struct pace){.device = digest_of(device),
+                       .n_params = n_params,
                        .share = marks_ops ? 1.0 / (double)MAX(n_layers, (int64_t)1) : 1};
 }
 

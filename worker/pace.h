@@ -14,7 +14,8 @@
 enum { PACE_FEW_ROWS = 16, PACE_BASELINES = 4, PACE_SLOW_FACTOR = 3, PACE_SLOW_STEPS = 64 };
 
 struct pace {
-    double n_params; /* 0: not begun */
+    double n_params;
+    uint64_t device; /* which it was measured on: a digest; 0: not begun */
     double share;    /* of a step of many rows that its longest op can be; 1: ops are not marked */
     double ns_per_row, few_ns;                               /* slowest of late; 0: not measured */
     double mean_ns[PACE_BASELINES], best_ns[PACE_BASELINES]; /* of few rows, by powers of two */
@@ -22,7 +23,10 @@ struct pace {
     unsigned n_slow; /* steps in a row that took PACE_SLOW_FACTOR times the baseline */
 };
 
-void pace_begin(struct pace *p, double n_params, int64_t n_layers, bool marks_ops);
+/* device: in words, as struct engine_info has them. What was measured on one says nothing of another. */
+bool pace_is_of(const struct pace *p, const char *device);
+void pace_begin(struct pace *p, const char *device, double n_params, int64_t n_layers,
+                bool marks_ops);
 uint32_t pace_expect_ms(const struct pace *p, int64_t n_rows);
 /* A step of n_rows took so long. True when the model has just become slow: ret_ns and ret_best_ns
  * say what a step takes and used to take. */

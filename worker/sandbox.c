@@ -14,7 +14,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#if defined(__SANITIZE_ADDRESS__) || !defined(__x86_64__)
+#if defined(__has_feature) /* clang says it so, gcc by a macro */
+#if __has_feature(address_sanitizer)
+#define IS_SANITIZED 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(IS_SANITIZED) || !defined(__x86_64__)
 #define HAS_FILTER 0 /* LeakSanitizer clones and traces at the end */
 #else
 #define HAS_FILTER 1

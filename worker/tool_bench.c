@@ -94,6 +94,12 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Of an even number the mean of the two in the middle. */
+static double median_of(const struct measure *m)
+{
+    return (m->s[(m->n - 1) / 2] + m->s[m->n / 2]) / 2;
+}
+
 static int32_t random_token(struct bench *b)
 {
     return (int32_t)(philox_uniform(1, 0, b->draws++, 0) * (double)b->info->n_vocab);
@@ -226,7 +232,7 @@ static void report(struct bench *b, bool is_decode, int64_t batch, int64_t n, in
                              .batch = batch,
                              .n_threads = machine->n_threads,
                              .kv_type = kv_type,
-                             .median = tokens / m->s[m->n / 2],
+                             .median = tokens / median_of(m),
                              .least = tokens / m->s[m->n - 1],
                              .most = tokens / m->s[0],
                              .repeats = (int64_t)m->n};
@@ -246,7 +252,7 @@ static void report(struct bench *b, bool is_decode, int64_t batch, int64_t n, in
     buf_init(&out, 0);
     if (b->json) {
         buf_str(&out, b->is_first ? "\n  " : ",\n  ");
-        bench_put_json(&out, &r);
+        bench_put_json(&out, &r, machine);
     } else {
         bench_put_line(&out, &r, machine, earlier);
     }
@@ -269,6 +275,9 @@ static int run_all(struct bench *b, const struct plan *p, const char *kv_type,
     for (size_t d = 0; d < p->depths.n; d++) {
         int64_t depth = p->depths.v[d];
         for (size_t i = 0; i < p->prompts.n; i++) {
+            if (p->prompts.v[i] == 0) {
+                continue;
+            }
             int err = run(b, false, 1, p->prompts.v[i], depth, p->repeat, &m, e);
             if (err < 0) {
                 return err;
@@ -276,7 +285,7 @@ static int run_all(struct bench *b, const struct plan *p, const char *kv_type,
             report(b, false, 1, p->prompts.v[i], depth, kv_type, machine, &m);
         }
         for (size_t i = 0; i < p->generates.n; i++) {
-            for (size_t k = 0; k < p->batches.n; k++) {
+            for (size_t k = 0; k < p->batches.n && p->generates.v[i] > 0; k++) {
                 int64_t batch = p->batches.v[k];
                 int err = run(b, true, (size_t)batch, p->generates.v[i], depth, p->repeat, &m, e);
                 if (err < 0) {
@@ -414,8 +423,8 @@ int tool_bench(int argc, char **argv)
     struct plan p = {.repeat = 5};
     struct bench b = {.tolerance = 5};
     const struct option_spec specs[] = {
-        {"prompt", 'p', OPTION_STR, &prompts, 0, 0, "prefill lengths, comma-separated (512)"},
-        {"generate", 'n', OPTION_STR, &generates, 0, 0, "decode lengths (128)"},
+        {"prompt", 'p', OPTION_STR, &prompts, 0, 0, "prefill lengths, comma-separated; 0: none (512)"},
+        {"generate", 'n', OPTION_STR, &generates, 0, 0, "decode lengths; 0: none (128)"},
         {"depth", 'd', OPTION_STR, &depths, 0, 0, "tokens that stand before (0)"},
         {"batch", 'b', OPTION_STR, &batches, 0, 0, "sequences decoded together (1)"},
         {"kv-types", 0, OPTION_STR, &kv_types, 0, 0, "KV types, one after the other (--kv-type)"},
@@ -442,8 +451,11 @@ int tool_bench(int argc, char **argv)
     if (err == 1) {
         char n_threads[24];
         snprintf(n_threads, sizeof(n_threads), "%lld", (long long)c.v[CONFIG_threads].i);
-        err = parse_list("prompt", prompts, 1, 1 << 20, &p.prompts, &e);
-        err = err < 0 ? err : parse_list("generate", generates, 1, 1 << 20, &p.generates, &e);
+        err = parse_list("prompt", prompts, 0, 1 << 20, &p.prompts, &e);
+        err = err < 0 ? err : parse_list("generate", generates, 0, 1 << 20, &p.generates, &e);
+        if (err == 0 && largest(&p.prompts) + largest(&p.generates) == 0) {
+            err = err_set(&e, ERR_USAGE, "--prompt 0 and --generate 0 leave nothing to measure");
+        }
         err = err < 0 ? err : parse_list("depth", depths, 0, 1 << 20, &p.depths, &e);
         err = err < 0 ? err : parse_list("batch", batches, 1, LIMIT_SLOTS, &p.batches, &e);
         err = err < 0 ? err

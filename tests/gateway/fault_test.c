@@ -204,6 +204,7 @@ enum breach {
     ECHO_UNASKED,
     TEXT_TOO_LONG,
     MODEL_AGAIN,
+    MODEL_TOO_LARGE,
     GATEWAYS_OWN_MESSAGE,
     RING_DAMAGED,
     BREACHES
@@ -283,6 +284,11 @@ static void commit_breach(struct rig *r, enum breach b, uint64_t id)
         worker_put(r, MSG_TOKEN, &t, sizeof(t), NULL, 0);
         break;
     case MODEL_AGAIN:
+        worker_put(r, MSG_MODEL, &model, sizeof(model), NULL, 0);
+        break;
+    case MODEL_TOO_LARGE: /* news of the one that is there, with more than memory can follow */
+        model.n_ctx = UINT32_MAX;
+        snprintf(model.name, sizeof(model.name), "tiny");
         worker_put(r, MSG_MODEL, &model, sizeof(model), NULL, 0);
         break;
     case GATEWAYS_OWN_MESSAGE:
