@@ -231,6 +231,9 @@ void misc_vram(struct exchange *x)
         put_bytes(&b, "excess_bytes",
                   v->ours_bytes - MIN(v->ceiling_bytes, v->ours_bytes));
         put_bytes(&b, "desktop_reserve_bytes", v->n_displays > 0 ? v->reserve_bytes : 0);
+        put_bytes(&b, "held_bytes", v->held_bytes);
+        put_bytes(&b, "given_back_bytes", v->given_bytes);
+        put_bytes(&b, "left_over_bytes", v->left_bytes);
         put_bytes(&b, "gtt_bytes", v->gtt_bytes);
         put_bytes(&b, "spilled_bytes", v->spilled_bytes);
         buf_printf(&b, ",\"displays\":%u,\"is_watched\":%s,\"age_ms\":%llu}",
@@ -255,6 +258,13 @@ void misc_metrics(struct exchange *x)
     metrics_set(METRIC_WORKER_EPOCH, st.epoch);
     metrics_set(METRIC_WORKER_ACTIVE, st.n_active);
     metrics_set(METRIC_WORKER_QUEUED, st.n_queued);
+    metrics_set(METRIC_VRAM_TOTAL, l->vram.total_bytes);
+    metrics_set(METRIC_VRAM_USED, l->vram.used_bytes);
+    metrics_set(METRIC_VRAM_OURS, l->vram.ours_bytes);
+    metrics_set(METRIC_VRAM_CEILING, l->vram.ceiling_bytes);
+    metrics_set(METRIC_VRAM_GIVEN, l->vram.given_bytes);
+    metrics_set(METRIC_VRAM_SPILLED, l->vram.spilled_bytes);
+    metrics_set(METRIC_VRAM_GTT, l->vram.gtt_bytes);
     metrics_set(METRIC_KV_BLOCKS, st.kv_blocks);
     metrics_set(METRIC_KV_USED, st.kv_used);
     metrics_set(METRIC_KV_CACHED, st.kv_cached);

@@ -30,6 +30,8 @@ _Static_assert(sizeof(struct msg_store) == 48, "msg_store");
 _Static_assert(sizeof(struct msg_crash) == 152 + MSG_DETAIL_BYTES, "msg_crash");
 _Static_assert(sizeof(struct msg_ask) == 8 + MSG_NAME_BYTES, "msg_ask");
 _Static_assert(sizeof(struct msg_told) == 16, "msg_told");
+_Static_assert(sizeof(struct msg_vram) == 120, "msg_vram");
+_Static_assert(sizeof(struct msg_gave) == 48, "msg_gave");
 _Static_assert(sizeof(struct msg_tally) == 64, "msg_tally");
 _Static_assert(sizeof(struct msg_stage) == 32 + 2 * MSG_DETAIL_BYTES, "msg_stage");
 _Static_assert(sizeof(struct msg_model) == 48 + 2 * MSG_NAME_BYTES + 224, "msg_model");

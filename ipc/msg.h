@@ -106,10 +106,30 @@ struct msg_vram {
     uint64_t spilled_bytes; /* of the worker's, that the driver moved out of VRAM */
     uint64_t ceiling_bytes; /* the supervisor's: what the worker may have */
     uint64_t reserve_bytes; /* the supervisor's: --vram-reserve */
+    uint64_t held_bytes, given_bytes, left_bytes; /* the supervisor's: as the worker said last (msg_gave) */
     uint32_t n_displays;
     uint32_t is_watched; /* the supervisor's: the monitor lives */
     char pci[16];
     char gfx[16];
+};
+
+/* How much of the card's memory the worker may have from now on; it gives back what is more, or takes again what it
+ * gave. The last one holds. */
+struct msg_budget {
+    uint64_t round; /* counts them */
+    uint64_t ceiling_bytes;
+    uint64_t ours_bytes; /* what the worker was measured to have; more than its own count is the runtime's */
+};
+
+/* The answer, when it is done. */
+struct msg_gave {
+    uint64_t round;
+    uint64_t held_bytes;  /* of the card's memory, for models */
+    uint64_t freed_bytes; /* in this round */
+    uint64_t given_bytes; /* of KV caches, that are smaller than they were meant to be */
+    uint64_t left_bytes;  /* that would have to be given back and cannot be had so */
+    uint32_t n_unloaded;  /* idle models, in this round */
+    uint32_t reserved;
 };
 
 /* From the monitor: the machine is about to sleep, or woke. From the supervisor: no worker holds the card,

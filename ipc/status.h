@@ -41,6 +41,7 @@ struct status_page {
     _Atomic uint64_t busy_ns, compute_ns; /* of turns that computed; of these, in the engine */
     _Atomic uint64_t kv_restored, kv_broken; /* that an earlier worker left; of those, not whole */
     _Atomic uint64_t weights_bytes, cache_bytes; /* memory that stores take (ipc/store.h) */
+    _Atomic uint64_t vram_bytes; /* of the card's memory, that models take */
     /* the gateway's numbers of the requests it has, as many as there is room for */
     _Atomic uint64_t requests[STATUS_REQUESTS];
     _Atomic uint32_t n_requests;

@@ -3,6 +3,7 @@
 #include "safety/crash.h"
 #include "safety/degrade.h"
 #include "safety/dialog.h"
+#include "safety/giveback.h"
 #include "safety/monitor.h"
 #include "safety/notify.h"
 #include "safety/oom.h"
@@ -169,6 +170,7 @@ static void death_of_worker(struct supervisor *s, struct policy_death *d, uint64
     }
     struct policy_decision r = policy_died(&s->worker_policy, d, now_ms);
     count(&s->tally, d, r.blame);
+    giveback_died(s);
     write_report(s, w, d, &r, now_ms);
     if (s->phase == SUPERVISOR_SERVING) {
         degrade_died(s, d, r.blame, now_ms);

@@ -2,6 +2,7 @@
  * start; allocates when a worker with other settings than the user's is started. */
 #include "safety/degrade.h"
 #include "ipc/memfd.h"
+#include "safety/giveback.h"
 #include "safety/launch.h"
 #include "safety/remember.h"
 #include "shared/clock.h"
@@ -76,7 +77,7 @@ void degrade_died(struct supervisor *s, const struct policy_death *d, enum polic
     }
 }
 
-static bool is_idle(const struct supervisor *s)
+bool degrade_is_idle(const struct supervisor *s)
 {
     const struct status_page *p = s->epoch.page;
     return p && s->worker.state == CHILD_READY &&
@@ -107,7 +108,7 @@ void degrade_tick(struct supervisor *s, uint64_t now_ms)
         log_info("it has been quiet: rung '%s' is tried again", ladder_name(g->ladder.rung));
         changed(s);
     }
-    if (s->phase == SUPERVISOR_SERVING && g->worker_rung > g->ladder.rung && is_idle(s)) {
+    if (s->phase == SUPERVISOR_SERVING && g->worker_rung > g->ladder.rung && degrade_is_idle(s)) {
         log_info("the idle worker makes room for one on rung '%s'", ladder_name(g->ladder.rung));
         child_end(w, CHILD_GRACE_MS, now_ms);
     }
@@ -121,14 +122,19 @@ bool degrade_is_cpu(const struct supervisor *s)
     return s->degrade.ladder.rung == LADDER_cpu;
 }
 
+bool degrade_is_bound(const struct supervisor *s)
+{
+    enum fallback f = fallback_of(s);
+    return f == FALLBACK_NEVER ||
+           (f == FALLBACK_LOAD && s->degrade.had_gpu && !giveback_is_squeezed(s));
+}
+
 /* Those of the rung; and that a worker may not leave the GPU by itself where that is not wanted. */
 static int override(const struct supervisor *s, struct config *c, struct err *e)
 {
     const struct degrade *g = &s->degrade;
-    enum fallback f = fallback_of(s);
-    bool is_bound = f == FALLBACK_NEVER || (f == FALLBACK_LOAD && g->had_gpu);
     int rc = 0;
-    if (is_bound && strcmp(c->v[CONFIG_device].str, "auto") == 0) {
+    if (degrade_is_bound(s) && strcmp(c->v[CONFIG_device].str, "auto") == 0) {
         rc = config_set(c, "device", "gpu", CONFIG_FROM_FLAG, e);
     }
     return rc == 0 ? ladder_apply(g->ladder.rung, c, e) : rc;

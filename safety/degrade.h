@@ -16,6 +16,10 @@ void degrade_died(struct supervisor *s, const struct policy_death *d, enum polic
 /* In every turn. */
 void degrade_tick(struct supervisor *s, uint64_t now_ms);
 
+/* The worker may not leave the GPU by itself (--cpu-fallback). */
+bool degrade_is_bound(const struct supervisor *s);
+/* Nobody would miss the present worker. */
+bool degrade_is_idle(const struct supervisor *s);
 /* Will the next worker stay away from the GPU? */
 bool degrade_is_cpu(const struct supervisor *s);
 /* 1 and a sealed memfd with the worker's settings (the caller's) in *ret_fd; 0 where they are the

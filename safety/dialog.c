@@ -3,6 +3,7 @@
  * whether they fit the epoch and the moment. */
 #include "safety/dialog.h"
 #include "safety/crash.h"
+#include "safety/giveback.h"
 #include "safety/launch.h"
 #include "safety/monitor.h"
 #include "safety/notify.h"
@@ -362,6 +363,9 @@ static void handle(struct supervisor *s, struct child *c, struct channel_msg *m,
         if (c == &s->monitor) {
             monitor_saw(s, m, now_ms);
         }
+        break;
+    case MSG_GAVE:
+        giveback_heard(s, m, now_ms);
         break;
     case MSG_VERDICT:
         if (c == &s->probe) {

@@ -47,6 +47,7 @@ static const struct command commands[] = {
 
 /* Options before the command; for tests. */
 static char program_dir[PATH_MAX]; /* --libexec DIR: where the other programs stand */
+static uint64_t calm_ms;           /* --calm-ms N: until the ceiling of VRAM may rise */
 static uint64_t stall_ms;          /* --stall-ms N: deadline for missing progress */
 static uint64_t reap_ms;           /* --reap-ms N: how long SIGKILL may take */
 
@@ -200,6 +201,7 @@ static int supervise(struct arguments *a, struct config *c, char *const *front_a
                                    .front_argv = front_argv,
                                    .is_terminal = is_terminal,
                                    .stall_ms = stall_ms,
+                                   .calm_ms = calm_ms,
                                    .reap_ms = reap_ms,
                                    .load = load,
                                    .load_arg = a};
@@ -404,6 +406,7 @@ static int take_test_options(int argc, char **argv)
     for (; i + 1 < argc; i += 2) {
         uint64_t *number = strcmp(argv[i], "--stall-ms") == 0  ? &stall_ms
                            : strcmp(argv[i], "--reap-ms") == 0 ? &reap_ms
+                           : strcmp(argv[i], "--calm-ms") == 0 ? &calm_ms
                                                                : NULL;
         if (strcmp(argv[i], "--libexec") == 0) {
             snprintf(program_dir, sizeof(program_dir), "%s", argv[i + 1]);

@@ -2,6 +2,7 @@
  * blocks. */
 #include "safety/monitor.h"
 #include "safety/dialog.h"
+#include "safety/giveback.h"
 #include "safety/launch.h"
 #include "shared/log.h"
 
@@ -37,17 +38,29 @@ void monitor_saw(struct supervisor *s, const struct channel_msg *m, uint64_t now
 {
     struct monitor *w = &s->watch;
     struct msg_vram *v = &w->last;
-    uint64_t before = w->vram.ceiling_bytes;
+    uint64_t before = w->vram.ceiling_bytes, calm_ms = s->options->calm_ms;
+    struct msg_vram said = *v;
     memcpy(v, m->payload, sizeof(*v));
+    v->held_bytes = said.held_bytes;
+    v->given_bytes = said.given_bytes;
+    v->left_bytes = said.left_bytes;
+    if (v->ours_bytes == 0) { /* a driver that tells nothing, or not yet */
+        v->ours_bytes = MIN(giveback_held(s), v->used_bytes);
+    }
     struct vram_sample sample = {.total_bytes = v->total_bytes,
                                  .used_bytes = v->used_bytes,
                                  .ours_bytes = v->ours_bytes,
+                                 .gtt_bytes = v->gtt_bytes,
+                                 .spilled_bytes = v->spilled_bytes,
                                  .n_displays = v->n_displays};
+    v->spilled_bytes = vram_spill(&w->spill, &sample);
     v->reserve_bytes = (uint64_t)s->cfg->v[CONFIG_vram_reserve].i << 20;
-    v->ceiling_bytes = vram_observe(&w->vram, &sample, v->reserve_bytes, now_ms);
+    v->ceiling_bytes = vram_observe(&w->vram, &sample, v->reserve_bytes, now_ms,
+                                     calm_ms ? calm_ms : VRAM_CALM_MS);
     v->is_watched = 1;
     w->heard_ms = now_ms;
     log_changes(w, &sample, before);
+    giveback_saw(s, now_ms);
     monitor_tell(s, now_ms);
 }
 
@@ -86,6 +99,7 @@ static void start(struct supervisor *s, uint64_t now_ms)
         return;
     }
     s->watch.worker = s->worker.pid;
+    s->watch.spill.is_known = false;
     s->watch.heard_ms = now_ms;
 }
 

@@ -68,6 +68,16 @@ static uint64_t field(const char *text, const char *name)
     return 0;
 }
 
+/* What the client has there: the name has changed between versions of the driver, and some give both. */
+static uint64_t memory(const char *text, const char *where)
+{
+    char resident[32], old[32];
+    snprintf(resident, sizeof(resident), "drm-resident-%s", where);
+    snprintf(old, sizeof(old), "drm-memory-%s", where);
+    uint64_t n = field(text, resident);
+    return n > 0 ? n : field(text, old);
+}
+
 static bool is_of_card(const char *text, const char *pci)
 {
     const char *at = strstr(text, "drm-pdev:");
@@ -98,8 +108,8 @@ static void read_clients(const char *root, const struct gpu *g, pid_t worker, st
             continue;
         }
         seen[n_seen++] = id;
-        s->ours_bytes += field(text, "drm-memory-vram");
-        s->gtt_bytes += field(text, "drm-memory-gtt");
+        s->ours_bytes += memory(text, "vram");
+        s->gtt_bytes += memory(text, "gtt");
         s->spilled_bytes += field(text, "amd-evicted-vram");
     }
     if (d) {

@@ -5,6 +5,7 @@
 #include "safety/death.h"
 #include "safety/degrade.h"
 #include "safety/dialog.h"
+#include "safety/giveback.h"
 #include "safety/launch.h"
 #include "safety/monitor.h"
 #include "safety/notify.h"
@@ -242,6 +243,7 @@ static void run_timers(struct supervisor *s, uint64_t now_ms)
     }
     launch_due(s, now_ms);
     monitor_tick(s, now_ms);
+    giveback_tick(s, now_ms);
     degrade_tick(s, now_ms);
     crash_tick(s, now_ms); /* after it: the next worker does not wait for a report */
     ping_systemd(s, now_ms);

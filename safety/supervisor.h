@@ -10,6 +10,7 @@
  *   dialog.c      what the children say, and our answers
  *   crash.c       crash reports
  *   degrade.c     which settings the next worker gets, when the GPU fails
+ *   giveback.c    what the worker gives back of the card's memory
  *   death.c       a child died: whose fault, what the log and the gateway are told, when again
  *
  * An epoch is one pairing of a worker's life with a front's: rings, bells and status page are made
@@ -45,6 +46,7 @@ struct supervisor_options {
     bool is_terminal;        /* run, chat: the front talks to the terminal and its end is ours */
     uint64_t stall_ms;       /* 0: the built-in deadlines for missing progress */
     uint64_t reap_ms;        /* 0: the built-in time that SIGKILL may take */
+    uint64_t calm_ms;        /* 0: the built-in time after which the ceiling of VRAM may rise */
     /* Reads the configuration anew (SIGHUP) into a fresh struct. */
     int (*load)(void *arg, struct config *ret, struct err *e);
     void *load_arg;
@@ -85,9 +87,20 @@ struct monitor {
     uint64_t heard_ms; /* when it last said something */
     uint64_t start_ms; /* not started before */
     pid_t worker;      /* that it looks at */
+    struct vram_spill spill;
     bool is_spilled;   /* the log has been told */
     bool is_asleep;    /* the machine is, or is about to be: no worker is started */
     bool owes_word;    /* the monitor waits to hear that no worker holds the card */
+};
+
+/* giveback.c's. */
+struct giveback {
+    uint64_t round, heard; /* BUDGETs, and of these the last that was answered */
+    unsigned n_stale;      /* measurements to come that may be older than the last change */
+    uint64_t left_ms;      /* since when more is held than can be given back; 0: it is not */
+    uint64_t full_bytes;   /* of memory that the worker had wanted that was ended for want of it; 0: none was */
+    uint64_t squeezed_ms;  /* when that was */
+    bool is_told;          /* the log knows that nothing can be done */
 };
 
 /* degrade.c's. */
@@ -122,6 +135,7 @@ struct supervisor {
     struct child clerk;    /* reads them for the gateway */
     struct child monitor;  /* looks at the card's memory once a second, while the worker holds it */
     struct monitor watch;  /* what it saw */
+    struct giveback giveback;
     struct policy front_policy, worker_policy;
     uint64_t front_at_ms, worker_at_ms; /* not started again before */
 

@@ -15,16 +15,27 @@ uint64_t vram_ceiling(const struct vram_sample *s, uint64_t reserve_bytes)
 }
 
 uint64_t vram_observe(struct vram_watch *w, const struct vram_sample *s, uint64_t reserve_bytes,
-                      uint64_t now_ms)
+                      uint64_t now_ms, uint64_t calm_ms)
 {
     uint64_t ceiling = vram_ceiling(s, reserve_bytes);
     bool is_first = w->ceiling_bytes == 0 && w->low_ms == 0;
-    if (is_first || ceiling <= w->ceiling_bytes || now_ms - w->low_ms >= VRAM_CALM_MS) {
+    if (is_first || ceiling <= w->ceiling_bytes || now_ms - w->low_ms >= calm_ms) {
         bool rises = ceiling > w->ceiling_bytes;
         w->ceiling_bytes = ceiling;
         w->low_ms = rises && !is_first ? w->low_ms : now_ms;
     }
     return w->ceiling_bytes;
+}
+
+uint64_t vram_spill(struct vram_spill *w, const struct vram_sample *s)
+{
+    bool is_full = s->used_bytes >= s->total_bytes - s->total_bytes / 20;
+    if (!w->is_known || !is_full || s->gtt_bytes < w->gtt_bytes) {
+        w->gtt_bytes = s->gtt_bytes;
+        w->is_known = true;
+    }
+    uint64_t grown = s->gtt_bytes - w->gtt_bytes;
+    return MAX(s->spilled_bytes, grown >= VRAM_SPILL_BYTES ? grown : 0);
 }
 
 /* The idle model that was unused longest, of those not chosen yet; n_models: none. */

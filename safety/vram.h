@@ -3,7 +3,7 @@
  *   ceiling = total - max(reserve, what others use + VRAM_MARGIN_BYTES)
  *
  * where the reserve counts only while a display hangs on the card. When the desktop grows the
- * ceiling falls at once; it rises only after VRAM_CALM_MS without having been lower, so that memory
+ * ceiling falls at once; it rises only after calm_ms (VRAM_CALM_MS) without having been lower, so that memory
  * is not given and taken back by turns. What is above the ceiling is given back in the order of the
  * ladder (vram_give_back). Pure; time comes with the sample. */
 #ifndef SAFETY_VRAM_H
@@ -12,6 +12,7 @@
 #include "shared/base.h"
 
 #define VRAM_MARGIN_BYTES ((uint64_t)256 << 20)
+#define VRAM_SPILL_BYTES ((uint64_t)16 << 20) /* less is some buffer of the runtime's */
 
 enum { VRAM_CALM_MS = 30 * 1000 };
 
@@ -33,7 +34,15 @@ struct vram_watch {
 
 /* Takes a sample; returns the ceiling that holds now. */
 uint64_t vram_observe(struct vram_watch *w, const struct vram_sample *s, uint64_t reserve_bytes,
-                      uint64_t now_ms);
+                      uint64_t now_ms, uint64_t calm_ms);
+
+/* What of the worker's memory the driver has moved out of the card: as it says itself (spilled_bytes), or, where it does
+ * not (older ones), what its host memory has grown by since the card became full. */
+struct vram_spill {
+    uint64_t gtt_bytes; /* that it used while the card had room */
+    bool is_known;
+};
+uint64_t vram_spill(struct vram_spill *w, const struct vram_sample *s);
 
 /* ---- giving back ---- */
 

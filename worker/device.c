@@ -2,6 +2,7 @@
 #include "worker/device.h"
 
 #include "safety/topology.h"
+#include "safety/vram.h"
 #include "shared/log.h"
 #include "worker/gpu/door.h"
 
@@ -47,9 +48,10 @@ static uint64_t vram_of(struct device *d, const struct config *c, const struct g
 {
     uint64_t free_bytes, total, reserve = (uint64_t)c->v[CONFIG_vram_reserve].i << 20;
     door_memory(d->door, &free_bytes, &total);
-    uint64_t others = MAX(total - MIN(free_bytes, total), g->vram_used_bytes);
-    uint64_t taken = MAX(others, reserve);
-    return total > taken ? total - taken : 0;
+    struct vram_sample s = {.total_bytes = total,
+                            .used_bytes = MAX(total - MIN(free_bytes, total), g->vram_used_bytes),
+                            .n_displays = 1}; /* one may be connected later */
+    return vram_ceiling(&s, reserve);
 }
 
 static int open_gpu(struct device *d, const struct config *c, const char *purpose,

@@ -107,6 +107,14 @@ struct engine_cache { /* blocks of the KV cache */
 };
 struct engine_cache engine_cache(const struct engine *en);
 
+/* Device memory that the model holds, and of that a block of the KV cache; 0 on the CPU. */
+uint64_t engine_vram_bytes(const struct engine *en);
+uint64_t engine_vram_block_bytes(const struct engine *en);
+/* The KV cache on the device takes memory for n_blocks from now on, as near as can be: cached blocks are given up,
+ * those of sequences stay, and info's n_blocks are the most. Between steps; the device copies what stays. Returns
+ * how many it has then; on the CPU nothing changes. */
+int64_t engine_resize_kv(struct engine *en, int64_t n_blocks);
+
 int64_t engine_free_blocks(const struct engine *en); /* those that only the cache holds included */
 
 /* One row of a step: a token to append to a sequence. Rows of one sequence stand together, in order.

@@ -55,12 +55,35 @@ int engine_gpu_open(struct engine *en, struct err *e)
     en->device_states.zero = gpu_engine_zero_state;
     en->device_states.copy = gpu_engine_copy_state;
     gguf_let_go(&en->gguf);
-    const struct gpu_arena *a = gpu_engine_memory(en->gpu);
-    snprintf(i->memory, sizeof i->memory, "%.1f MB of VRAM", (double)a->used / 1e6);
+    struct gpu_arena a = gpu_engine_memory(en->gpu);
+    snprintf(i->memory, sizeof i->memory, "%.1f MB of VRAM", (double)a.used / 1e6);
     for (int k = 0; k < GPU_LABEL_COUNT; k++) {
-        if (a->of_label[k] > 0) {
-            log_info("VRAM: %.1f MB for %s", (double)a->of_label[k] / 1e6, gpu_arena_label(k));
+        if (a.of_label[k] > 0) {
+            log_info("VRAM: %.1f MB for %s", (double)a.of_label[k] / 1e6, gpu_arena_label(k));
         }
     }
     return 0;
+}
+
+uint64_t engine_vram_bytes(const struct engine *en)
+{
+    return en->gpu ? gpu_engine_memory(en->gpu).used : 0;
+}
+
+uint64_t engine_vram_block_bytes(const struct engine *en)
+{
+    return en->gpu ? kv_bytes_per_block(en->program.kv, en->program.n_kv) : 0;
+}
+
+int64_t engine_resize_kv(struct engine *en, int64_t n_blocks)
+{
+    n_blocks = MIN(n_blocks, en->info.n_blocks);
+    if (!en->gpu) {
+        return en->kv.limit;
+    }
+    if (n_blocks <= en->kv.limit) { /* the same: what could not be had back may be had now */
+        n_blocks = engine_seq_limit(en, n_blocks);
+        return gpu_engine_resize_kv(en->gpu, n_blocks);
+    }
+    return engine_seq_limit(en, gpu_engine_resize_kv(en->gpu, n_blocks));
 }

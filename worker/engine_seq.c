@@ -143,12 +143,27 @@ int64_t engine_free_blocks(const struct engine *en)
 struct engine_cache engine_cache(const struct engine *en)
 {
     const struct kv_pool *p = &en->kv;
-    return (struct engine_cache){.n_blocks = p->n_blocks,
-                                 .n_used = p->n_blocks - kv_available(p),
+    return (struct engine_cache){.n_blocks = p->limit,
+                                 .n_used = p->limit - kv_available(p),
                                  .n_cached = p->n_idle,
                                  .n_evicted = p->stats.n_evicted,
                                  .n_restored = p->stats.n_restored,
                                  .n_broken = p->stats.n_broken};
+}
+
+int64_t engine_seq_limit(struct engine *en, int64_t n_blocks)
+{
+    int64_t limit = kv_limit(&en->kv, n_blocks);
+    for (int64_t i = 0; i < en->options.n_seqs; i++) {
+        struct engine_seq *s = &en->seqs[i];
+        for (int64_t k = 0; s->is_used && k < s->n_blocks; k++) {
+            s->blocks[k] = en->kv.moved[s->blocks[k]];
+        }
+        if (s->is_used && s->decoded != KV_NONE) {
+            s->decoded = en->kv.moved[s->decoded];
+        }
+    }
+    return limit;
 }
 
 /* --- the prefix cache ------------------------------------------------------------------------------*/

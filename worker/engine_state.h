@@ -67,6 +67,8 @@ MUST_CHECK int engine_gpu_build(struct program *p, const struct engine_options *
 /* Loads it onto the GPU, when everything is sized. */
 MUST_CHECK int engine_gpu_open(struct engine *en, struct err *e);
 
+/* The pool uses so many blocks from now on (kv_limit), and sequences know where theirs are. */
+int64_t engine_seq_limit(struct engine *en, int64_t n_blocks);
 /* n tokens were computed: their ids are noted, full blocks published, states kept. */
 void engine_seq_advance(struct engine *en, struct engine_seq *s, const int32_t *ids, int64_t n);
 

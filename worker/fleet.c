@@ -90,6 +90,11 @@ void fleet_unload(struct fleet *f, const struct model *m)
     unload(f, index_of(f, m), false);
 }
 
+void fleet_unload_idle(struct fleet *f, const struct model *m)
+{
+    unload(f, index_of(f, m), true);
+}
+
 static void unload_idle(struct fleet *f)
 {
     for (size_t i = 0; f->idle_ns && i < f->models->n; i++) {

@@ -28,6 +28,9 @@ struct scheduler *fleet_scheduler(const struct fleet *f, const struct model *m);
 /* Unloads a loaded model that nobody uses, with all that is kept of it. */
 void fleet_unload(struct fleet *f, const struct model *m);
 
+/* The same, for room on the device: its KV cache on the host and what else outlives it stay. */
+void fleet_unload_idle(struct fleet *f, const struct model *m);
+
 /* A MSG_LOAD or MSG_UNLOAD that was read. */
 void fleet_order(struct fleet *f, struct request *r, struct request *live);
 

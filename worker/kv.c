@@ -29,17 +29,18 @@ static bool allocate(struct kv_pool *p)
         p->n_buckets *= 2;
     }
     p->free = malloc(n * sizeof *p->free);
+    p->moved = malloc(n * sizeof *p->moved);
     p->blocks = calloc(n, sizeof *p->blocks);
     p->buckets = malloc(p->n_buckets * sizeof *p->buckets);
     p->snapshots = calloc((size_t)p->n_snapshots + 1, sizeof *p->snapshots);
-    return p->free && p->blocks && p->buckets && p->snapshots;
+    return p->free && p->moved && p->blocks && p->buckets && p->snapshots;
 }
 
 static void fill_free(struct kv_pool *p)
 {
     p->n_free = 0;
-    for (int64_t i = p->n_blocks; i-- > 0;) { /* so that they are taken in ascending order */
-        if (p->blocks[i].n_ids == 0) {
+    for (int64_t i = p->limit; i-- > 0;) { /* so that they are taken in ascending order */
+        if (p->blocks[i].n_refs == 0 && p->blocks[i].n_ids == 0) {
             p->free[p->n_free++] = (int32_t)i;
         }
     }
@@ -50,6 +51,7 @@ int kv_pool_init_at(struct kv_pool *p, struct kv_layer *layers, size_t n_layers,
 {
     struct kv_places at;
     *p = (struct kv_pool){.n_blocks = shape->n_blocks,
+                          .limit = shape->n_blocks,
                           .layers = layers,
                           .n_layers = n_layers,
                           .n_snapshots = shape->n_snapshots,
@@ -115,6 +117,7 @@ void kv_pool_finish(struct kv_pool *p)
         munmap(p->memory, p->bytes);
     }
     free(p->free);
+    free(p->moved);
     free(p->blocks);
     free(p->buckets);
     free(p->snapshots);
@@ -246,6 +249,35 @@ void kv_copy(struct kv_pool *p, int32_t from, int32_t to)
     memcpy(p->ids + (int64_t)to * KV_BLOCK, p->ids + (int64_t)from * KV_BLOCK,
            KV_BLOCK * sizeof *p->ids);
     p->stats.n_copied++;
+}
+
+/* --- fewer blocks and more ------------------------------------------------------------------------*/
+
+int64_t kv_limit(struct kv_pool *p, int64_t n)
+{
+    int64_t n_held = p->limit - p->n_free - p->n_idle;
+    n = MIN(MAX(n, n_held), p->n_blocks);
+    while (n_held + p->n_idle > n) {
+        kv_forget(p, p->blocks[kv_root(p)].next_idle);
+        p->stats.n_evicted++;
+    }
+    int32_t to = 0;
+    for (int32_t i = 0; i < p->n_blocks; i++) {
+        p->moved[i] = i;
+        if (i < n || (p->blocks[i].n_refs == 0 && p->blocks[i].n_ids == 0)) {
+            continue;
+        }
+        while (p->blocks[to].n_refs > 0 || p->blocks[to].n_ids > 0) {
+            to++;
+        }
+        kv_copy(p, i, to);
+        kv_record_move(p, i, to);
+        kv_tree_move(p, i, to);
+        p->moved[i] = to;
+    }
+    p->limit = n;
+    fill_free(p);
+    return n;
 }
 
 /* --- snapshots -------------------------------------------------------------------------------------*/

@@ -55,6 +55,8 @@ struct kv_stats { /* since the start */
 
 struct kv_pool {
     int64_t n_blocks, n_free, n_idle;
+    int64_t limit;             /* blocks numbered from here on are given back: see kv_limit */
+    int32_t *moved;            /* owned; what the last kv_limit did: the new number of each block */
     int32_t *free;             /* owned; a stack */
     struct kv_block *blocks;   /* owned; block n_blocks is the root, and the idle list's two ends */
     int32_t *ids;              /* part of memory; n_blocks x KV_BLOCK: the tokens of each */
@@ -104,6 +106,12 @@ MUST_CHECK int kv_pool_init_at(struct kv_pool *p, struct kv_layer *layers, size_
 /* 0: more than there can be. */
 size_t kv_pool_bytes(const struct kv_layer *layers, size_t n_layers, const struct kv_shape *shape);
 void kv_pool_finish(struct kv_pool *p);
+
+/* From now on only blocks numbered below n are used, at most n_blocks and no fewer than are held by
+ * sequences. Lowered: cached blocks are forgotten, least recently used first, as many as must be, and
+ * those that stay move below the limit with all that is known of them: whoever holds block b holds
+ * moved[b] from now on. Returns the limit. */
+int64_t kv_limit(struct kv_pool *p, int64_t n);
 
 /* Blocks that can be taken. */
 int64_t kv_available(const struct kv_pool *p);

@@ -100,6 +100,40 @@ void kv_record_use(struct kv_pool *p, int32_t block)
     p->records[block].used = ++p->tick;
 }
 
+/* The sum stays: what nobody has checked yet is not vouched for. */
+static void rewrite(struct kv_pool *p, int32_t block, struct kv_record r)
+{
+    kv_record_void(p, block);
+    p->records[block].hash = r.hash;
+    p->records[block].parent = r.parent;
+    p->records[block].depth = r.depth;
+    p->records[block].sum = r.sum;
+    p->records[block].used = r.used;
+    atomic_store_explicit(&p->records[block].commit, digest(p, block, &r), memory_order_release);
+}
+
+static bool is_committed(const struct kv_pool *p, int32_t block)
+{
+    return atomic_load_explicit(&p->records[block].commit, memory_order_relaxed) != 0;
+}
+
+void kv_record_move(struct kv_pool *p, int32_t from, int32_t to)
+{
+    const struct kv_block *b = &p->blocks[from];
+    if (!is_committed(p, from)) {
+        return;
+    }
+    rewrite(p, to, p->records[from]);
+    kv_record_void(p, from);
+    for (int32_t i = b->child; b->n_children > 0 && i != KV_NONE; i = p->blocks[i].next_sibling) {
+        if (is_committed(p, i)) {
+            struct kv_record r = p->records[i];
+            r.parent = to;
+            rewrite(p, i, r);
+        }
+    }
+}
+
 bool kv_record_check(struct kv_pool *p, int32_t block)
 {
     if (sum_of(p, block) != p->records[block].sum) {
@@ -139,6 +173,16 @@ void kv_record_void_snapshot(struct kv_pool *p, int32_t snapshot)
 {
     atomic_store_explicit(&p->snapshot_records[snapshot].commit, 0, memory_order_relaxed);
     atomic_thread_fence(memory_order_release);
+}
+
+void kv_record_move_snapshot(struct kv_pool *p, int32_t snapshot)
+{
+    struct kv_snapshot_record *r = &p->snapshot_records[snapshot];
+    if (atomic_load_explicit(&r->commit, memory_order_relaxed) != 0) {
+        kv_record_void_snapshot(p, snapshot);
+        r->block = p->snapshots[snapshot].block;
+        atomic_store_explicit(&r->commit, snapshot_digest(p, snapshot, r), memory_order_release);
+    }
 }
 
 bool kv_record_check_snapshot(struct kv_pool *p, int32_t snapshot)

@@ -50,10 +50,15 @@ bool kv_record_places(const struct kv_layer *layers, size_t n_layers, const stru
 void kv_record_commit(struct kv_pool *p, int32_t block);
 void kv_record_void(struct kv_pool *p, int32_t block);
 void kv_record_use(struct kv_pool *p, int32_t block);
+/* Content and tokens of a block, which is about to change its number (kv_tree_move), stand at the
+ * new one as well. */
+void kv_record_move(struct kv_pool *p, int32_t from, int32_t to);
 /* Is the content of an unchecked block the one that was committed? Then it counts as checked. */
 bool kv_record_check(struct kv_pool *p, int32_t block);
 
 void kv_record_commit_snapshot(struct kv_pool *p, int32_t snapshot);
+/* The snapshot's block has another number. */
+void kv_record_move_snapshot(struct kv_pool *p, int32_t snapshot);
 void kv_record_void_snapshot(struct kv_pool *p, int32_t snapshot);
 bool kv_record_check_snapshot(struct kv_pool *p, int32_t snapshot);
 

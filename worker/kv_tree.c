@@ -198,3 +198,35 @@ void kv_tree_remove(struct kv_pool *p, int32_t block)
     b->n_ids = 0;
     b->is_unchecked = false;
 }
+
+void kv_tree_move(struct kv_pool *p, int32_t from, int32_t to)
+{
+    struct kv_block *b = &p->blocks[to];
+    *b = p->blocks[from];
+    p->blocks[from].n_refs = p->blocks[from].n_ids = 0;
+    if (b->n_ids == 0) {
+        return;
+    }
+    if (b->n_ids == KV_BLOCK) {
+        int32_t *at = bucket(p, b->hash);
+        while (*at != from) {
+            at = &p->blocks[*at].next_in_bucket;
+        }
+        *at = to;
+    }
+    if (b->next_sibling != KV_NONE) {
+        p->blocks[b->next_sibling].prev_sibling = to;
+    }
+    *(b->prev_sibling != KV_NONE ? &p->blocks[b->prev_sibling].next_sibling
+                                 : &p->blocks[b->parent].child) = to;
+    for (int32_t i = b->child; b->n_children > 0 && i != KV_NONE; i = p->blocks[i].next_sibling) {
+        p->blocks[i].parent = to;
+    }
+    if (b->n_refs == 0) {
+        p->blocks[b->prev_idle].next_idle = p->blocks[b->next_idle].prev_idle = to;
+    }
+    if (b->snapshot != KV_NONE) {
+        p->snapshots[b->snapshot].block = to;
+        kv_record_move_snapshot(p, b->snapshot);
+    }
+}

@@ -118,6 +118,12 @@ static int take_control(struct loop *l, struct err *e)
         case MSG_CONFIG:
             err = take_config(l);
             break;
+        case MSG_BUDGET: {
+            struct msg_budget m;
+            memcpy(&m, l->msg.payload, sizeof(m));
+            budget_take(&l->budget, &m);
+            break;
+        }
         default:
             err = ERR_PROTOCOL;
             break;
@@ -131,6 +137,22 @@ static int take_control(struct loop *l, struct err *e)
 }
 
 /* ---- the turn ---- */
+
+static void set(_Atomic uint64_t *at, uint64_t value)
+{
+    atomic_store_explicit(at, value, memory_order_relaxed);
+}
+
+static int keep_budget(struct loop *l, struct err *e)
+{
+    struct msg_gave m;
+    if (!budget_apply(&l->budget, &l->fleet, l->n_orphans == 0, &m)) {
+        return 0;
+    }
+    set(&l->attach->status->vram_bytes, m.held_bytes);
+    int err = channel_send(l->channel, MSG_GAVE, l->attach->epoch, &m, sizeof(m), NULL, 0);
+    return err < 0 ? err_set(e, err, "GAVE") : 0;
+}
 
 static void take_prepared(struct loop *l)
 {
@@ -199,11 +221,6 @@ static bool is_drained(struct loop *l)
     return l->n_live == 0;
 }
 
-static void set(_Atomic uint64_t *at, uint64_t value)
-{
-    atomic_store_explicit(at, value, memory_order_relaxed);
-}
-
 /* Asks the kernel, and so not at every step. */
 static void tell_stores(const struct loop *l)
 {
@@ -217,7 +234,7 @@ static void tell_caches(const struct loop *l)
 {
     struct status_page *page = l->attach->status;
     struct engine_cache sum = {0};
-    uint64_t n_preempted = 0;
+    uint64_t n_preempted = 0, vram_bytes = 0;
     for (size_t i = 0; i < l->models->n; i++) {
         if (!l->models->v[i].engine) {
             continue;
@@ -229,6 +246,7 @@ static void tell_caches(const struct loop *l)
         sum.n_evicted += c.n_evicted;
         sum.n_restored += c.n_restored;
         sum.n_broken += c.n_broken;
+        vram_bytes += engine_vram_bytes(l->models->v[i].engine);
         n_preempted += scheduler_stats(l->fleet.schedulers[i]).n_preempted;
     }
     set(&page->kv_blocks, (uint64_t)sum.n_blocks);
@@ -238,6 +256,7 @@ static void tell_caches(const struct loop *l)
     set(&page->kv_restored, sum.n_restored);
     set(&page->kv_broken, sum.n_broken);
     set(&page->n_preempted, n_preempted);
+    set(&page->vram_bytes, vram_bytes);
 }
 
 /* For the crash report. */
@@ -320,6 +339,10 @@ int loop_turn(struct loop *l, struct err *e)
     take_prepared(l);
     fleet_tend(&l->fleet, l->live, l->n_orphans == 0);
     loop_intake_loaded(l);
+    err = keep_budget(l, e);
+    if (err < 0) {
+        return err;
+    }
     tell_requests(l);
     bool computed = compute(l);
     flush(l);

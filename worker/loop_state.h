@@ -3,6 +3,7 @@
 #ifndef WORKER_LOOP_STATE_H
 #define WORKER_LOOP_STATE_H
 
+#include "worker/budget.h"
 #include "worker/fleet.h"
 #include "worker/pace.h"
 #include "worker/loop.h"
@@ -27,6 +28,7 @@ struct loop {
     struct prepare *prepare; /* owned */
     int prepare_bell;        /* owned */
     struct fleet fleet;
+    struct budget budget;
     struct pace paces[LIMIT_MODELS];
     struct request *live; /* owned, but for what is lent; newest first */
     size_t n_live, n_orphans;

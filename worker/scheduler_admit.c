@@ -52,6 +52,15 @@ static int64_t n_reusable(struct scheduler *s, const struct choice *c)
     return n;
 }
 
+/* The only sequence does not fit a KV cache that was made smaller for others' sake (worker/budget.h): it takes back what
+ * it needs. False: there is no more. */
+static bool take_back(struct scheduler *s, const struct choice *c)
+{
+    int64_t now = engine_cache(s->engine).n_blocks, full = engine_info(s->engine)->n_blocks;
+    int64_t want = now + choice_n_missing(c) / ENGINE_BLOCK_TOKENS + 2 + full / 16;
+    return now < full && engine_resize_kv(s->engine, MIN(want, full)) > now;
+}
+
 static bool has_room(struct scheduler *s, const struct choice *c)
 {
     int64_t slots = MIN(choice_n_slots(c), s->n_seqs), used = 0, held;
@@ -79,7 +88,11 @@ static bool admit_one(struct scheduler *s, struct choice *c)
     }
     int64_t n_cached = engine_seq_reuse(s->engine, c->seq, s->ids, n_reusable(s, c));
     if (engine_seq_reserve(s->engine, c->seq, choice_n_missing(c)) < 0) {
+        bool grows = s->n_running == 0 && take_back(s, c);
         engine_seq_destroy(s->engine, &c->seq);
+        if (grows) {
+            return admit_one(s, c);
+        }
         if (s->n_running == 0) {
             struct err e;
             err_set(&e, ERR_NO_MEMORY, "%lld tokens do not fit the KV cache",
@@ -148,6 +161,9 @@ void scheduler_admit_reserve(struct scheduler *s)
         if (request_is_stalled(c->request) ||
             engine_seq_reserve(s->engine, c->seq, choice_n_missing(c)) == 0) {
             i++;
+            continue;
+        }
+        if (s->n_running == 1 && take_back(s, c)) {
             continue;
         }
         if (s->n_running == 1) {

@@ -44,6 +44,12 @@ class Machine:
         self.put(device + 'mem_info_vram_total', f'{total}\n')
         self.put(device + 'mem_info_vram_used', f'{used}\n')
 
+    def held(self):
+        """Bytes of device memory that programs have asked for and not given back; of one that was killed: all."""
+        with open(self.log) as f:
+            words = [line.split() for line in f]
+        return sum(int(n) * {'malloc': 1, 'free': -1}.get(what, 0) for what, n in words)
+
     def fault(self, rules):
         """From the next launch on, in whatever process."""
         with open(self.faults + '.new', 'w') as f:

@@ -213,6 +213,8 @@ def game(bin_dir):
         check_equal((v['displays'], v['is_watched']), (1, True), 'displays, watched')
         s.wait_log('VRAM: others use 12288 MiB')
         s.wait_log('VRAM: the driver moved 1024 MiB of ours')
+        s.wait_log('VRAM: the worker gave back')
+        check(s.metric('vram_spilled_bytes') == GIB, 'a metric tells what was spilled')
         put_memory(m, s, 3 * GIB, 1 * GIB)
         wait_vram(s, lambda v: v[0]['others_bytes'] == 2 * GIB)
         check_equal(vram(s)[0]['ceiling_bytes'], 8 * GIB - (256 << 20), 'it does not rise at once')

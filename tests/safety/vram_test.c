@@ -45,18 +45,44 @@ static void it_falls_at_once_and_rises_when_it_is_calm(void)
     struct vram_sample s = {.total_bytes = 20480 * MIB, .n_displays = 1};
     uint64_t now = 1000;
     s.used_bytes = 8192 * MIB;
-    CHECK_INT(vram_observe(&w, &s, 4096 * MIB, now) / MIB, 12032);
+    CHECK_INT(vram_observe(&w, &s, 4096 * MIB, now, VRAM_CALM_MS) / MIB, 12032);
     s.used_bytes = 12288 * MIB; /* a game begins */
-    CHECK_INT(vram_observe(&w, &s, 4096 * MIB, now += 1000) / MIB, 7936);
+    CHECK_INT(vram_observe(&w, &s, 4096 * MIB, now += 1000, VRAM_CALM_MS) / MIB, 7936);
     s.used_bytes = 2048 * MIB; /* and ends */
     for (int i = 0; i < 29; i++) {
-        CHECK_INT(vram_observe(&w, &s, 4096 * MIB, now += 1000) / MIB, 7936);
+        CHECK_INT(vram_observe(&w, &s, 4096 * MIB, now += 1000, VRAM_CALM_MS) / MIB, 7936);
     }
-    CHECK_INT(vram_observe(&w, &s, 4096 * MIB, now += 1000) / MIB, 16384);
+    CHECK_INT(vram_observe(&w, &s, 4096 * MIB, now += 1000, VRAM_CALM_MS) / MIB, 16384);
     for (int i = 0; i < 100; i++) { /* one that comes and goes takes it once */
         s.used_bytes = (i % 10 == 0 ? 12288 : 2048) * MIB;
-        CHECK_INT(vram_observe(&w, &s, 4096 * MIB, now += 1000) / MIB, 7936);
+        CHECK_INT(vram_observe(&w, &s, 4096 * MIB, now += 1000, VRAM_CALM_MS) / MIB, 7936);
     }
+}
+
+static void what_was_spilled(void)
+{
+    struct vram_spill w = {0};
+    struct vram_sample s = {.total_bytes = 20480 * MIB, .used_bytes = 8192 * MIB, .gtt_bytes = 300 * MIB};
+    CHECK_INT(vram_spill(&w, &s), 0);
+    s.gtt_bytes = 500 * MIB; /* buffers of the runtime's, while the card has room */
+    CHECK_INT(vram_spill(&w, &s), 0);
+    s.used_bytes = 20400 * MIB;
+    s.gtt_bytes = 510 * MIB;
+    CHECK_INT(vram_spill(&w, &s), 0);
+    s.gtt_bytes = 1500 * MIB; /* it grows while the card is full */
+    CHECK_INT(vram_spill(&w, &s) / MIB, 1000);
+    s.spilled_bytes = 1200 * MIB; /* the driver knows better */
+    CHECK_INT(vram_spill(&w, &s) / MIB, 1200);
+    s.spilled_bytes = 0;
+    s.gtt_bytes = 400 * MIB;
+    CHECK_INT(vram_spill(&w, &s), 0);
+    s.gtt_bytes = 450 * MIB;
+    CHECK_INT(vram_spill(&w, &s) / MIB, 50);
+    s.used_bytes = 4096 * MIB; /* the game is over: what is there now is ours by choice */
+    CHECK_INT(vram_spill(&w, &s), 0);
+    w = (struct vram_spill){0};
+    s.total_bytes = s.used_bytes = s.gtt_bytes = 0;
+    CHECK_INT(vram_spill(&w, &s), 0);
 }
 
 static void the_ladder(void)
@@ -122,7 +148,12 @@ static void a_look(void)
     CHECK_INT(s.gtt_bytes, 2 * MIB);
     CHECK_INT(s.spilled_bytes, 512 * 1024);
     CHECK_INT(s.n_displays, 2);
-    CHECK_INT(vram_others(&s) / MIB, 8192 - 3073);
+    tree_put(root, "/proc/7/fdinfo/9", "drm-client-id:\t15\ndrm-pdev:\t0000:03:00.0\n"
+                            "drm-resident-vram:\t8 MiB\ndrm-resident-gtt:\t4096\n"); /* newer names */
+    CHECK_INT(probe_vram_read(root, &g, 7, &s), 0);
+    CHECK_INT(s.ours_bytes / MIB, 3081);
+    CHECK_INT(s.gtt_bytes, 2 * MIB + 4096);
+    CHECK_INT(vram_others(&s) / MIB, 8192 - 3081);
 }
 
 int main(void)
@@ -130,6 +161,7 @@ int main(void)
     CHECK(mkdtemp(root));
     the_ceiling_leaves_the_desktop_its_share();
     it_falls_at_once_and_rises_when_it_is_calm();
+    what_was_spilled();
     the_ladder();
     a_look();
     tree_remove(root);

@@ -18,6 +18,7 @@ struct fake {
 void (*fake_on_step)(const struct engine_row *rows, int64_t n);
 int32_t fake_poison = -1;
 int32_t fake_n_snapshots;
+uint64_t fake_block_bytes;
 static const struct engine *newest; /* opened or stepped last: of the sequences that are asked for */
 
 static struct fake *fake_of(struct engine *en)
@@ -211,7 +212,8 @@ static void check_blocks(const struct kv_pool *p, const int32_t *n_refs, const i
         const struct kv_block *b = &p->blocks[i];
         CHECK_INT(b->n_refs, n_refs[i]);
         n_idle += b->n_refs == 0 && b->n_ids > 0;
-        n_free += b->n_refs == 0 && b->n_ids == 0;
+        n_free += i < p->limit && b->n_refs == 0 && b->n_ids == 0;
+        CHECK(i < p->limit || (b->n_refs == 0 && b->n_ids == 0));
         if (b->n_ids > 0) {
             CHECK_INT(b->n_children, n_children[i]);
             CHECK(b->n_refs == 0 || b->parent == kv_root(p) || p->blocks[b->parent].n_refs > 0);
@@ -286,6 +288,22 @@ void engine_drop_stores(const struct engine_options *o, const uint8_t fingerprin
     (void)keeps_cache;
 }
 
+uint64_t engine_vram_bytes(const struct engine *en)
+{
+    return fake_block_bytes * (uint64_t)en->kv.limit + 4 * fake_block_bytes;
+}
+
+uint64_t engine_vram_block_bytes(const struct engine *en)
+{
+    (void)en;
+    return fake_block_bytes;
+}
+
+int64_t engine_resize_kv(struct engine *en, int64_t n_blocks)
+{
+    return engine_seq_limit(en, n_blocks);
+}
+
 int engine_open(const char *path, const struct engine_options *o, struct engine **ret,
                 struct err *e)
 {
@@ -312,7 +330,7 @@ void engine_close(struct engine **at)
     struct fake *f = fake_of(*at);
     struct engine *en = *at;
     CHECK_INT(fake_stats(en).n_seqs, 0);
-    CHECK_INT(engine_free_blocks(en), en->info.n_blocks);
+    CHECK_INT(engine_free_blocks(en), en->kv.limit);
     fake_check(en);
     kv_pool_finish(&en->kv);
     free(en->tables);

@@ -20,6 +20,9 @@ void fake_models_finish(struct models *m); /* checks that no sequence and no blo
  * and so many snapshots; 0: they have none. */
 extern int32_t fake_n_snapshots;
 
+/* Of device memory, that a block of the KV cache takes, and a fourth of a model's other memory; 0: it is on the CPU. */
+extern uint64_t fake_block_bytes;
+
 struct fake_stats {
     int64_t n_steps, n_rows;
     int64_t max_rows; /* of a step */

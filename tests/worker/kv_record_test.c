@@ -118,8 +118,8 @@ static int64_t follow(struct kv_pool *p, const int32_t *text, int64_t n)
 /* Nothing is lost or held twice, and all can be taken. */
 static void check_accounts(struct kv_pool *p)
 {
-    CHECK_INT(p->n_free + p->n_idle, p->n_blocks);
-    for (int64_t i = 0; i < p->n_blocks; i++) {
+    CHECK_INT(p->n_free + p->n_idle, p->limit);
+    for (int64_t i = 0; i < p->limit; i++) {
         CHECK(kv_take(p) >= 0); /* evicts children before their parents, or an assertion fails */
     }
     CHECK_INT(kv_take(p), -ENOSPC);
@@ -373,6 +373,65 @@ static void use_is_remembered(void)
     munmap(memory, pool_bytes());
 }
 
+/* ---- fewer blocks and more ---- */
+
+/* While a sequence holds a text, the pool gets smaller and larger: what stays is what it was, where
+ * the pool says that it is, and whoever comes next in this memory finds it there. */
+static void a_pool_gives_back_blocks(void)
+{
+    n_blocks = TEXTS * TEXT_BLOCKS + 5;
+    void *memory = new_memory(), *copy = new_memory();
+    uint64_t rng = 3;
+    struct pool pool;
+    int32_t text[TEXT_BLOCKS * KV_BLOCK], held[TEXT_BLOCKS];
+    int64_t n_moved = 0;
+    open_at(&pool, memory);
+    struct kv_pool *p = &pool.p;
+    for (int round = 0; round < 2000; round++) {
+        compute(p, (int)(test_random(&rng) % TEXTS));
+        make_text((int)(test_random(&rng) % TEXTS), text);
+        int64_t n_held = follow(p, text, TEXT_BLOCKS * KV_BLOCK);
+        for (int32_t i = 0, at = kv_root(p); i < n_held; i++) {
+            held[i] = at = kv_find(p, at, text + i * KV_BLOCK);
+            kv_ref(p, at);
+        }
+        int32_t own = kv_take(p); /* written, and not published yet */
+        write_block(p, own, text, KV_BLOCK);
+        int64_t wish = (int64_t)(test_random(&rng) % (uint64_t)(n_blocks + 3));
+        int64_t got = kv_limit(p, wish);
+        CHECK_INT(got, MIN(MAX(wish, n_held + 1), n_blocks));
+        CHECK_INT(kv_available(p), got - n_held - 1);
+        n_moved += p->moved[own] != own;
+        own = p->moved[own];
+        CHECK(own < got && memcmp(p->ids + own * KV_BLOCK, text, KV_BLOCK * sizeof *text) == 0);
+        CHECK(is_filled(p->layers[0].data + (size_t)own * kv_block_bytes(&p->layers[0]),
+                        kv_block_bytes(&p->layers[0]), text_hash(text, KV_BLOCK)));
+        kv_release(p, own);
+        CHECK_INT(follow(p, text, n_held * KV_BLOCK), n_held);
+        for (int32_t i = 0, at = kv_root(p); i < n_held; i++) {
+            at = kv_find(p, at, text + i * KV_BLOCK);
+            CHECK(at == p->moved[held[i]] && at < got);
+        }
+        for (int64_t i = n_held; i-- > 0;) {
+            kv_release(p, p->moved[held[i]]);
+        }
+        if (round % 50 == 0) {
+            int64_t found = 0;
+            for (int i = 0; i < TEXTS; i++) {
+                make_text(i, text);
+                found += follow(p, text, TEXT_BLOCKS * KV_BLOCK);
+            }
+            CHECK_INT(go_on(memory, copy, false), found);
+        }
+        kv_limit(p, MAX(got, TEXT_BLOCKS + 1)); /* for the next text */
+    }
+    CHECK(n_moved > 100);
+    check_accounts(p);
+    kv_pool_finish(p);
+    munmap(memory, pool_bytes());
+    munmap(copy, pool_bytes());
+}
+
 int main(void)
 {
     stopped_after_every_instruction();
@@ -381,5 +440,6 @@ int main(void)
     a_broken_block_goes_with_all_behind_it();
     another_model_finds_nothing();
     use_is_remembered();
+    a_pool_gives_back_blocks();
     return 0;
 }

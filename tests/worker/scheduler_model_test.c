@@ -244,7 +244,7 @@ static void check_all(void)
         const int32_t *ids = fake_tokens(c->seq, &n);
         CHECK(n <= x->n && (n == 0 || memcmp(ids, x->ids, (size_t)n * sizeof(*ids)) == 0));
     }
-    CHECK_INT(engine_free_blocks(s->engine), s->engine->info.n_blocks - count_blocks(s));
+    CHECK_INT(engine_free_blocks(s->engine), engine_cache(s->engine).n_blocks - count_blocks(s));
     CHECK_INT(scheduler_stats(s).n_prompt_tok, t.n_prompt_tok);
     CHECK(scheduler_stats(s).n_cached_tok <= t.n_prompt_tok);
 }
@@ -400,6 +400,9 @@ static void operate(void)
         bench_pause(t.b, r->id, false);
     } else if (what < 160) {
         send();
+    } else if (what < 161) { /* the cache gets smaller or larger; who is alone takes back what it needs */
+        struct engine *en = t.b->scheduler->engine;
+        engine_resize_kv(en, (int64_t)below((uint64_t)engine_info(en)->n_blocks * 3 / 2));
     } else {
         t.b->take = below(20) ? BENCH_ALL : below(6);
         t.b->time_ns += below(100000000);

@@ -80,7 +80,7 @@ static void check_all(void)
 {
     fake_check(t.en);
     CHECK_INT(fake_stats(t.en).n_seqs, t.n_live);
-    CHECK_INT(engine_free_blocks(t.en), t.n_blocks - blocks_counted());
+    CHECK_INT(engine_free_blocks(t.en), engine_cache(t.en).n_blocks - blocks_counted());
 }
 
 /* ---- operations ---- */
@@ -239,6 +239,8 @@ static void run(int64_t n_blocks, int32_t n_snapshots, uint64_t seed, uint64_t n
             fork_one();
         } else if (what == 4 && t.n_live > 0) {
             end((int)below((uint64_t)t.n_live));
+        } else if (what == 5 && below(4) == 0) { /* the cache gets smaller and larger under all of them */
+            engine_resize_kv(t.en, below(3) == 0 ? n_blocks : (int64_t)below((uint64_t)n_blocks + 1));
         } else {
             step();
         }

@@ -1,5 +1,5 @@
 /* One model on the GPU (see gpu_engine.h). The token loop's thread, once it is made. Blocks in door_wait. Nothing is
- * allocated after gpu_engine_create, on the device or here. */
+ * allocated after gpu_engine_create, on the device or here, but where the KV cache is resized. */
 #include "worker/gpu/gpu_engine.h"
 
 #include "shared/clock.h"
@@ -17,8 +17,16 @@
 
 enum {
     INPUT_ALIGN = 64,
+    KV_PIECES = 8, /* resized one at a time: so much more is held for that moment */
     PART_BYTES = 64 << 20, /* of attention's scratch; more rows take several launches */
     GRAPH_ROWS = 32,       /* steps of so few rows are replayed */
+};
+
+/* Memory of some layers' KV caches. */
+struct kv_piece {
+    size_t first, end; /* layers */
+    void *memory;      /* owned, on the device */
+    int64_t n_blocks;  /* that it has room for */
 };
 
 struct gpu_engine {
@@ -27,6 +35,7 @@ struct gpu_engine {
     struct gpu_engine_options o;
     struct gpu_arena arena;
     void *memory; /* owned, on the device */
+    struct kv_piece kv[KV_PIECES];
     struct gpu_weights weights;
     struct gpu_emit emit;
     unsigned char *is_unread; /* owned */
@@ -124,17 +133,82 @@ int gpu_engine_plan(struct program *p, const struct gpu_engine_options *o, struc
     return err;
 }
 
-static void take_kv(struct door *d, struct program *p, int64_t n_blocks, struct gpu_arena *a)
+/* --- the KV cache ------------------------------------------------------------------------------------ */
+
+/* The piece's layers in memory for n_blocks: those blocks that fit both keep what they hold. */
+static int place_piece(struct gpu_engine *g, struct kv_piece *piece, int64_t n_blocks, struct err *e)
 {
-    for (size_t i = 0; i < p->n_kv; i++) {
-        size_t bytes = kv_block_bytes(&p->kv[i]) * (size_t)n_blocks;
-        char *data = gpu_arena_take(a, GPU_LABEL_KV, bytes);
-        if (a->base) {
-            p->kv[i].data = data;
-            door_zero(d, data, bytes); /* attention loads whole blocks, and drops what nobody wrote */
+    struct gpu_arena plan = {0}, fresh = {0};
+    void *memory;
+    for (size_t i = piece->first; i < piece->end; i++) {
+        gpu_arena_take(&plan, GPU_LABEL_KV, kv_block_bytes(&g->p->kv[i]) * (size_t)n_blocks);
+    }
+    int err = door_allocate(g->door, plan.used, &memory, e);
+    if (err < 0) {
+        return err;
+    }
+    fresh.base = memory;
+    for (size_t i = piece->first; i < piece->end; i++) {
+        struct kv_layer *l = &g->p->kv[i];
+        size_t bytes = kv_block_bytes(l) * (size_t)n_blocks;
+        size_t kept = kv_block_bytes(l) * (size_t)MIN(n_blocks, piece->n_blocks);
+        char *data = gpu_arena_take(&fresh, GPU_LABEL_KV, bytes);
+        door_copy(g->door, data, l->data, kept);
+        /* Attention loads whole blocks, and drops what nobody wrote. */
+        door_zero(g->door, data + kept, bytes - kept);
+        l->data = data;
+    }
+    door_wait(g->door, 0);
+    door_free(g->door, piece->memory);
+    piece->memory = memory;
+    piece->n_blocks = n_blocks;
+    return 0;
+}
+
+static int take_kv(struct gpu_engine *g, int64_t n_blocks, struct err *e)
+{
+    size_t n = g->p->n_kv;
+    int err = 0;
+    for (size_t i = 0; i < KV_PIECES && err == 0; i++) {
+        struct kv_piece *k = &g->kv[i];
+        *k = (struct kv_piece){.first = i * n / KV_PIECES, .end = (i + 1) * n / KV_PIECES};
+        err = k->first < k->end ? place_piece(g, k, n_blocks, e) : 0;
+    }
+    return err;
+}
+
+int64_t gpu_engine_resize_kv(struct gpu_engine *g, int64_t n_blocks)
+{
+    int64_t least = n_blocks;
+    for (size_t i = 0; i < KV_PIECES; i++) {
+        struct kv_piece *k = &g->kv[i];
+        struct err e;
+        if (k->first == k->end || k->n_blocks == n_blocks) {
+            continue;
+        }
+        if (place_piece(g, k, n_blocks, &e) < 0) {
+            log_info("a part of the KV cache keeps its size: %s", e.detail);
+        }
+        gpu_graphs_forget(&g->graphs);
+        least = MIN(least, k->n_blocks);
+    }
+    return least < n_blocks ? gpu_engine_resize_kv(g, least) : n_blocks; /* a part could not grow */
+}
+
+struct gpu_arena gpu_engine_memory(const struct gpu_engine *g)
+{
+    struct gpu_arena a = g->arena;
+    for (size_t i = 0; i < KV_PIECES; i++) {
+        const struct kv_piece *k = &g->kv[i];
+        for (size_t layer = k->first; layer < k->end; layer++) {
+            gpu_arena_take(&a, GPU_LABEL_KV,
+                           kv_block_bytes(&g->p->kv[layer]) * (size_t)k->n_blocks);
         }
     }
+    return a;
 }
+
+/* --- making, all of it ------------------------------------------------------------------------------- */
 
 static void take_states(struct gpu_engine *g, struct program *p, const struct gpu_engine_options *o,
                         struct gpu_arena *a)
@@ -238,16 +312,15 @@ int gpu_engine_create(struct door *d, struct program *p, const struct gpu_engine
     g->o = *o;
     struct gpu_arena plan;
     int err = gpu_engine_plan(p, o, &plan);
-    take_kv(d, p, o->n_blocks, &plan);
     take_states(g, p, o, &plan);
     err = err < 0 ? err : look_at_buffers(g);
     err = err < 0 ? err : door_allocate(d, plan.used, &g->memory, e);
     if (err == 0) {
         g->arena.base = g->memory;
         err = take(g, p, o, &g->arena);
-        take_kv(d, p, o->n_blocks, &g->arena);
         take_states(g, p, o, &g->arena);
     }
+    err = err < 0 ? err : take_kv(g, o->n_blocks, e);
     err = err < 0 ? err : take_host(g, e);
     err = err < 0 ? err : upload_heads(g);
     err = err < 0 ? err
@@ -290,11 +363,6 @@ void gpu_engine_destroy(struct gpu_engine **at)
     free(g->is_unread);
     free(g->rope_of);
     free(g);
-}
-
-const struct gpu_arena *gpu_engine_memory(const struct gpu_engine *g)
-{
-    return &g->arena;
 }
 
 /* --- inputs --------------------------------------------------------------------------------------------- */

@@ -1,4 +1,5 @@
-/* One model on the GPU: its weights, KV cache and buffers in one allocation, and steps of its program as launches of
+/* One model on the GPU: its weights and buffers in one allocation, its KV cache in a few more (so that it can be
+ * made smaller and larger), and steps of its program as launches of
  * kernels. The same program as the CPU's, and the same steps (struct op_step); which kernels an op takes stands
  * in gpu_emit.c. */
 #ifndef WORKER_GPU_GPU_ENGINE_H
@@ -29,8 +30,12 @@ MUST_CHECK int gpu_engine_plan(struct program *p, const struct gpu_engine_option
 MUST_CHECK int gpu_engine_create(struct door *d, struct program *p,
                                  const struct gpu_engine_options *o, struct gpu_engine **ret,
                                  struct err *e);
+/* Makes the KV cache one of n_blocks; those numbered below it keep what they hold. Between steps. Returns how many
+ * there is memory for now: what cannot be had when it grows, or cannot be copied when it shrinks, stays as it was. */
+int64_t gpu_engine_resize_kv(struct gpu_engine *g, int64_t n_blocks);
 void gpu_engine_destroy(struct gpu_engine **g);
-const struct gpu_arena *gpu_engine_memory(const struct gpu_engine *g);
+/* What it holds on the device, by label. */
+struct gpu_arena gpu_engine_memory(const struct gpu_engine *g);
 
 /* One step; see program_run. Returns the logits of its n_out rows, one after the other, valid until the next step:
  * with n_top > 0 of those rows only whose `travels` is set. With n_top the device has picked out the

@@ -20,6 +20,14 @@ void gpu_graphs_finish(struct gpu_graphs *g)
     }
 }
 
+void gpu_graphs_forget(struct gpu_graphs *g)
+{
+    bool is_off = g->is_off;
+    gpu_graphs_finish(g);
+    gpu_graphs_init(g, g->door);
+    g->is_off = is_off;
+}
+
 static void latch_off(struct gpu_graphs *g, const char *why)
 {
     log_warn("GPU graphs are off from here on: %s", why);

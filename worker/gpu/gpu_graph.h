@@ -31,6 +31,8 @@ enum gpu_graph_way { GPU_GRAPH_PLAIN, GPU_GRAPH_RECORD, GPU_GRAPH_REPLAY };
 
 void gpu_graphs_init(struct gpu_graphs *g, struct door *d);
 void gpu_graphs_finish(struct gpu_graphs *g);
+/* Addresses have changed: what was recorded is forgotten, and what is recorded next compared again. */
+void gpu_graphs_forget(struct gpu_graphs *g);
 /* What to do with a step; a key is recorded when it comes for the second time. */
 enum gpu_graph_way gpu_graphs_way(struct gpu_graphs *g, const struct gpu_graph_key *key);
 /* Begin, launches, end; then replay. Negative: latched off. */

@@ -1,0 +1,97 @@
+"""The desktop needs the card's memory: sysfs tells that others use more and more of it, and the worker gives back. Streams
+go on, byte for byte; device memory is really freed; when there is room again it is taken again."""
+import json
+import re
+import sys
+import threading
+import time
+
+from machine import GIB, Machine
+from server import Server, chat, check, check_equal, stream_text
+
+BIN = sys.argv[1]
+TOTAL, MARGIN = 20 * GIB, 256 << 20
+ARGS = ['--ctx-size', '512', '--parallel', '4', '--chunk-size', '64', '--vram-reserve', '0']
+STORY = chat('Tell me a story about a brave mouse.', max_tokens=9, logit_bias={'2047': -100})
+
+
+class Desktop(threading.Thread):
+    """Others leave `room` bytes of the card to us; what we hold is what the runtime was asked for."""
+
+    def __init__(self, machine, server):
+        super().__init__(daemon=True)
+        self.machine, self.server, self.room, self.is_over = machine, server, TOTAL, False
+        self.start()
+
+    def run(self):
+        while not self.is_over:
+            others = max(TOTAL - MARGIN - self.room, 0)
+            self.machine.set_vram(TOTAL, min(TOTAL, others + self.machine.held()))
+            time.sleep(0.05)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.is_over = True
+        self.join()
+
+
+def vram(server):
+    return json.loads(server.get('/v1/vram')[1])['data'][0]
+
+
+def metric(server, name):
+    return int(re.search(rf'^rocmforge_{name} (\d+)$', server.get('/metrics')[1].decode(), re.M).group(1))
+
+
+def wait(what, test, seconds=120):
+    end = time.monotonic() + seconds
+    while not test():
+        check(time.monotonic() < end, f'within {seconds} s: {what}')
+        time.sleep(0.02)
+
+
+def story(server):
+    return stream_text(server.stream('/v1/chat/completions', STORY))
+
+
+machine = Machine(BIN)
+with Server(BIN, '--device', 'gpu', *ARGS, env=machine.env) as server:
+    undisturbed = story(server)
+    full = machine.held()
+
+machine = Machine(BIN)
+with Server(BIN, '--device', 'gpu', *ARGS, env=machine.env, before=['--calm-ms', '1500']) as server, \
+        Desktop(machine, server) as desktop:
+    check_equal(machine.held(), full, 'device memory at the start')
+    blocks = metric(server, 'kv_blocks')
+    story(server)  # leaves something in the cache
+    wait('the card is watched', lambda: server.get('/v1/vram')[1].find(b'held_bytes') > 0)
+    wait('something is cached', lambda: metric(server, 'kv_blocks_cached') > 0)
+
+    events = server.stream('/v1/chat/completions', STORY)
+    seen = [next(events) for _ in range(3)]
+    weights = full - int(re.search(r'VRAM: ([\d.]+) MB for KV cache', server.log_text()).group(1).replace('.', '')) * 10**5
+    desktop.room = weights + (full - weights) // 3  # two thirds of the KV cache must go
+    wait('it gives back', lambda: metric(server, 'vram_given_back_bytes') > 0)
+    check_equal(stream_text(seen + list(events)), undisturbed, 'a story while memory is given back')
+    wait('the pool is smaller', lambda: metric(server, 'kv_blocks') < blocks // 2)
+    wait('device memory is freed', lambda: machine.held() <= desktop.room)
+    v = vram(server)
+    check_equal((v['given_back_bytes'] > 0, v['left_over_bytes']), (True, 0), f'/v1/vram: {v}')
+    check('the worker gave back' in server.log_text(), 'the log says so')
+    check_equal(story(server), undisturbed, 'a story in the smaller cache')
+
+    at = time.monotonic()
+    desktop.room = TOTAL
+    time.sleep(1)
+    check(metric(server, 'kv_blocks') < blocks, 'it does not grow at once')
+    events = server.stream('/v1/chat/completions', STORY)
+    seen = [next(events) for _ in range(3)]
+    wait('it grows again', lambda: metric(server, 'kv_blocks') == blocks)
+    check_equal(stream_text(seen + list(events)), undisturbed, 'a story while it grows')
+    check_equal(machine.held(), full, 'device memory as at the start')
+    check_equal(metric(server, 'worker_starts_total'), 1, 'by the same worker')
+    check('graphs are off' not in server.log_text(), 'steps are replayed as before')
+    print(f'ok: {full} bytes, grown again after {time.monotonic() - at:.1f} s')
