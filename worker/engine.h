@@ -20,7 +20,7 @@ struct engine_seq; /* one sequence: its block table, its recurrent state */
 struct engine_options {
     int n_threads;          /* 0: automatic */
     enum isa isa;
-    enum type kv_type;      /* TYPE_F32, TYPE_F16, TYPE_BF16, TYPE_Q8_0; on a GPU TYPE_F16 */
+    enum type kv_type;      /* TYPE_F32, TYPE_F16, TYPE_BF16, TYPE_Q8_0 */
     int64_t n_ctx;          /* 0: the model's, as far as memory allows */
     int64_t n_seqs;         /* sequences that may be computed together */
     int64_t max_rows;       /* rows of one step (chunk size) */

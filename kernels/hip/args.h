@@ -166,17 +166,18 @@ struct matmul_args {
     float alpha, limit;
 };
 
-/* kv_write: K and V of each row into its sequence's blocks (kernels/kv.h, binary16), both rotated before as op rope does where
- * n_rot > 0, and queries rotated in place of a launch of their own. */
+/* kv_write: K and V of each row into its sequence's blocks (kernels/kv.h; F16, BF16 or F32), K rotated before as op rope does
+ * where n_rot > 0, and queries rotated in place of a launch of their own. kv_write_q8: into blocks of Q8_0. */
 enum { KV_WRITE_THREADS = 256 };
 struct kv_write_args {
     const float *k, *v; /* v unused with v_in_k */
     float *q;           /* NULL: no queries; n_head x dim_k, rotated in place */
     const float *table; /* cosines and sines, or NULL: n_rot is 0 */
-    uint16_t *kv;       /* the layer's blocks */
+    uint8_t *kv;        /* the layer's blocks */
     const int32_t *tables, *row_table, *positions; /* as attention's */
     int64_t k_stride, v_stride, q_stride, table_stride, tables_stride;
     int32_t n_rows;
+    int32_t type; /* enum type, of the cache */
     int32_t n_head, n_kv_head, dim_k, dim_v, v_in_k;
     int32_t n_rot, adjacent;
 };
@@ -187,7 +188,8 @@ struct kv_write_args {
  * attention_tile does the same, to the same bits, in one launch for rows that follow each other in a sequence: `tiles`
  * names first row and number of rows of each tile, at most table_attention_rows(a); y only, dim_k and dim_v at most
  * ATTENTION_TILE_DIM, part and n_splits unused.
- * K and V lie in blocks of 16 positions as kernels/kv.h says, in binary16, and dim_k and dim_v are multiples of 8. */
+ * K and V lie in blocks of 16 positions as kernels/kv.h says, and dim_k and dim_v are multiples of 8. The kernels so named read
+ * F16; those with _q8 Q8_0, those with _wide F32 and BF16. */
 enum {
     ATTENTION_SPLIT = 256,
     ATTENTION_HEADS = 4,
@@ -200,7 +202,7 @@ enum {
 };
 struct attention_args {
     const float *q;           /* rows of n_head x dim_k */
-    const uint16_t *kv;       /* the layer's blocks */
+    const uint8_t *kv;        /* the layer's blocks */
     const int32_t *tables;    /* block tables, table_stride entries apart */
     const int32_t *row_table; /* of each row, which table */
     const int32_t *positions; /* of each row */
@@ -212,6 +214,7 @@ struct attention_args {
     int8_t *act;              /* NULL: y only; else dim_v is a multiple of 32 */
     int64_t q_stride, y_stride, act_stride, table_stride;
     int32_t n_rows;
+    int32_t type; /* enum type, of the cache */
     int32_t n_head, n_kv_head, dim_k, dim_v;
     int32_t v_in_k;
     int32_t n_splits; /* of the longest row */

@@ -2,18 +2,23 @@
  * position 0; each split's softmax is made alone and the splits are folded in ascending order. The cut and every
  * order inside depend on the row's position only: a row's bits are the same with any neighbours, and from
  * attention_split and attention_tile. Positions that the row may not see are never multiplied: stale blocks may hold
- * anything.
+ * anything. The cache holds binary16, groups of bytes with a scale (q8), or F32 and BF16 (wide): a kernel each.
  *
  * For a position and a query head: dim_k + dim_v fused multiply-adds, one exponential; 2 (dim_k + dim_v) bytes, which
  * attention_split reads once for ATTENTION_HEADS heads, attention_tile for ATTENTION_PAIRS heads and rows. */
 #include "kernels/hip/act.h"
+#include "kernels/hip/cache.h"
 
 #define attention_split_args attention_args
 #define attention_fold_args attention_args
 #define attention_tile_args attention_args
+#define attention_split_q8_args attention_args
+#define attention_tile_q8_args attention_args
+#define attention_split_wide_args attention_args
+#define attention_tile_wide_args attention_args
 
 enum {
-    ATTENTION_KV_BLOCK = 16,
+    ATTENTION_KV_BLOCK = CACHE_BLOCK,
     ATTENTION_STRANDS = 4, /* quarters of the dimensions, summed apart */
     ATTENTION_LISTS = 8,   /* eighths of a split's positions, summed apart */
     ATTENTION_OF_LIST = ATTENTION_SPLIT / ATTENTION_LISTS,
@@ -30,9 +35,9 @@ GPU_FN int attention_lowest(const struct attention_args *a, int position)
     return a->window > 0 && position >= a->window ? position - a->window + 1 : 0;
 }
 
-GPU_FN int64_t attention_head_elems(const struct attention_args *a)
+GPU_FN int64_t attention_head_bytes(const struct attention_args *a, int type)
 {
-    return (int64_t)ATTENTION_KV_BLOCK * (a->dim_k + (a->v_in_k ? 0 : a->dim_v));
+    return cache_tile_bytes(type, a->dim_k) + (a->v_in_k ? 0 : cache_tile_bytes(type, a->dim_v));
 }
 
 GPU_FN float *attention_part(const struct attention_args *a, int row, int head, int split)
@@ -41,17 +46,12 @@ GPU_FN float *attention_part(const struct attention_args *a, int row, int head, 
     return a->part + index * (2 + a->dim_v);
 }
 
-GPU_FN float attention_half(struct gpu_16 v, int i)
-{
-    return gpu_f16_f32((uint16_t)(v.w[i / 2] >> i % 2 * 16));
-}
-
 /* --- steps that both kernels share ----------------------------------------------------------------- */
 
-/* One strand of the scores of n pairs (a constant maximum of max) at eight positions. k: dimension 0 of those positions; q: of
- * the first pair, pitch floats from pair to pair. */
-GPU_FN void attention_strand(const struct attention_args *a, const uint16_t *k, const float *q,
-                             int pitch, int max, int strand, float sum[][8])
+/* One strand of the scores of n pairs (a constant maximum of max) at eight positions, from `at` on in a block. k: the head's keys
+ * of that block; q: of the first pair, pitch floats from pair to pair. */
+GPU_FN void attention_strand(const struct attention_args *a, int type, const uint8_t *k, int at,
+                             const float *q, int pitch, int max, int strand, float sum[][8])
 {
     int quarter = a->dim_k / ATTENTION_STRANDS;
     GPU_UNROLL
@@ -62,21 +62,32 @@ GPU_FN void attention_strand(const struct attention_args *a, const uint16_t *k, 
         }
     }
     int end = (strand + 1) * quarter;
-    for (int first = strand * quarter; first < end; first += ATTENTION_AHEAD) {
-        struct gpu_16 v[ATTENTION_AHEAD];
-        GPU_UNROLL
-        for (int j = 0; j < ATTENTION_AHEAD; j++) {
-            v[j] = gpu_load16(k + (first + j < end ? first + j : end - 1) * ATTENTION_KV_BLOCK);
+    for (int from = strand * quarter, to = end; from < end; from = to) {
+        float scale[8] = {0};
+        if (type == TYPE_Q8_0) { /* dimensions that share scales */
+            to = from / CACHE_GROUP * CACHE_GROUP + CACHE_GROUP;
+            to = to < end ? to : end;
+            cache_key_scales(k, from, at, scale);
         }
-        GPU_UNROLL
-        for (int j = 0; j < ATTENTION_AHEAD; j++) {
-            if (first + j < end) {
+        GPU_LOOP
+        for (int first = from; first < to; first += ATTENTION_AHEAD) {
+            struct cache_eight v[ATTENTION_AHEAD];
+            GPU_UNROLL
+            for (int j = 0; j < ATTENTION_AHEAD; j++) {
+                v[j] = cache_keys(type, k, a->dim_k, first + j < to ? first + j : to - 1, at);
+            }
+            GPU_UNROLL
+            for (int j = 0; j < ATTENTION_AHEAD; j++) {
+                if (first + j >= to) {
+                    continue;
+                }
                 GPU_UNROLL
                 for (int h = 0; h < max; h++) {
                     float of_pair = q[h * pitch + first + j];
                     GPU_UNROLL
                     for (int i = 0; i < 8; i++) {
-                        sum[h][i] = gpu_fma(of_pair, attention_half(v[j], i), sum[h][i]);
+                        float key = cache_number(type, &v[j], i, scale[i]);
+                        sum[h][i] = gpu_fma(of_pair, key, sum[h][i]);
                     }
                 }
             }
@@ -110,23 +121,15 @@ GPU_FN void attention_softmax(float *scores, float *ret_largest, float *ret_sum)
 }
 
 /* Eight columns of a position's values. kv: the KV head's part of block 0. */
-GPU_FN void attention_values(const struct attention_args *a, const uint16_t *kv, int64_t block_elems,
-                             const int32_t *table, int p, int column, float v[8])
+GPU_FN void attention_values(const struct attention_args *a, int type, const uint8_t *kv,
+                             int64_t block_bytes, const int32_t *table, int p, int column, float v[8])
 {
-    const uint16_t *k = kv + table[p / ATTENTION_KV_BLOCK] * block_elems;
+    const uint8_t *k = kv + table[p / ATTENTION_KV_BLOCK] * block_bytes;
     int in_block = p % ATTENTION_KV_BLOCK;
     if (a->v_in_k) {
-        GPU_UNROLL
-        for (int i = 0; i < 8; i++) {
-            v[i] = gpu_f16_f32(k[(column + i) * ATTENTION_KV_BLOCK + in_block]);
-        }
+        cache_values_in_keys(type, k, a->dim_k, column, in_block, v);
     } else {
-        struct gpu_16 loaded =
-            gpu_load16(k + ATTENTION_KV_BLOCK * a->dim_k + in_block * a->dim_v + column);
-        GPU_UNROLL
-        for (int i = 0; i < 8; i++) {
-            v[i] = attention_half(loaded, i);
-        }
+        cache_values(type, k + cache_tile_bytes(type, a->dim_k), a->dim_v, column, in_block, v);
     }
 }
 
@@ -155,7 +158,7 @@ GPU_FN struct attention_fold_state attention_fold_begin(const struct attention_a
 /* --- one row: a block does a split, and a second kernel folds the splits ---------------------------- */
 
 /* Lane l does positions 8 l to 8 l + 7, a wave a quarter of the dimensions. */
-GPU_KERNEL(attention_split, ATTENTION_THREADS)
+GPU_FN void attention_split_run(const struct attention_args a, int type)
 {
     GPU_SHARED(float, q, ATTENTION_HEADS * ATTENTION_MAX_DIM);
     GPU_SHARED(float, scores, ATTENTION_STRANDS * ATTENTION_HEADS * ATTENTION_SPLIT);
@@ -171,8 +174,8 @@ GPU_KERNEL(attention_split, ATTENTION_THREADS)
     int first_head = kv_head * group + chunk;
     int n_heads = group - chunk < ATTENTION_HEADS ? group - chunk : ATTENTION_HEADS;
     const int32_t *table = a.tables + a.row_table[row] * a.table_stride + first / ATTENTION_KV_BLOCK;
-    int64_t head_elems = attention_head_elems(&a), block_elems = head_elems * a.n_kv_head;
-    const uint16_t *kv = a.kv + kv_head * head_elems;
+    int64_t head_bytes = attention_head_bytes(&a, type), block_bytes = head_bytes * a.n_kv_head;
+    const uint8_t *kv = a.kv + kv_head * head_bytes;
 
     for (int i = thread; i < ATTENTION_HEADS * a.dim_k; i += ATTENTION_THREADS) {
         int h = i / a.dim_k, d = i % a.dim_k;
@@ -187,8 +190,8 @@ GPU_KERNEL(attention_split, ATTENTION_THREADS)
     bool is_seen = start <= position && start + ATTENTION_KV_BLOCK > lowest;
     float strand[ATTENTION_HEADS][8] = {{0}};
     if (is_seen) {
-        const uint16_t *k = kv + table[lane / 2] * block_elems + lane % 2 * 8;
-        attention_strand(&a, k, q, ATTENTION_MAX_DIM, ATTENTION_HEADS, wave, strand);
+        const uint8_t *k = kv + table[lane / 2] * block_bytes;
+        attention_strand(&a, type, k, lane % 2 * 8, q, ATTENTION_MAX_DIM, ATTENTION_HEADS, wave, strand);
     }
     GPU_UNROLL
     for (int h = 0; h < ATTENTION_HEADS; h++) {
@@ -229,7 +232,7 @@ GPU_KERNEL(attention_split, ATTENTION_THREADS)
             GPU_UNROLL
             for (int j = 0; j < ATTENTION_AHEAD; j++) {
                 int p = at + j < to ? at + j : to - 1;
-                attention_values(&a, kv, block_elems, table, p, left + column, v[j]);
+                attention_values(&a, type, kv, block_bytes, table, p, left + column, v[j]);
             }
             GPU_UNROLL
             for (int j = 0; j < ATTENTION_AHEAD; j++) {
@@ -266,6 +269,19 @@ GPU_KERNEL(attention_split, ATTENTION_THREADS)
     }
 }
 
+GPU_KERNEL(attention_split, ATTENTION_THREADS)
+{
+    attention_split_run(a, TYPE_F16);
+}
+GPU_KERNEL(attention_split_q8, ATTENTION_THREADS)
+{
+    attention_split_run(a, TYPE_Q8_0);
+}
+GPU_KERNEL(attention_split_wide, ATTENTION_THREADS)
+{
+    attention_split_run(a, cache_wide_type(a.type));
+}
+
 GPU_KERNEL(attention_fold, ATTENTION_FOLD_THREADS)
 {
     int head = gpu_block_x(), row = gpu_block_y(), position = a.positions[row];
@@ -292,19 +308,19 @@ GPU_KERNEL(attention_fold, ATTENTION_FOLD_THREADS)
 /* --- many rows of a sequence: a block does all splits of some rows, and folds as it goes -------------- */
 
 /* Scores of the wave's pairs: lane l does positions 8 l to 8 l + 7 of the split. */
-GPU_FN void attention_tile_scores(const struct attention_args *a, const uint16_t *k, const float *q,
-                                  int first_pair, float *scores)
+GPU_FN void attention_tile_scores(const struct attention_args *a, int type, const uint8_t *k, int at,
+                                  const float *q, int first_pair, float *scores)
 {
     float all[ATTENTION_WAVE_PAIRS][8], half[ATTENTION_WAVE_PAIRS][8], sum[ATTENTION_WAVE_PAIRS][8];
     q += first_pair * ATTENTION_TILE_DIM;
-    attention_strand(a, k, q, ATTENTION_TILE_DIM, ATTENTION_WAVE_PAIRS, 0, half);
-    attention_strand(a, k, q, ATTENTION_TILE_DIM, ATTENTION_WAVE_PAIRS, 1, sum);
+    attention_strand(a, type, k, at, q, ATTENTION_TILE_DIM, ATTENTION_WAVE_PAIRS, 0, half);
+    attention_strand(a, type, k, at, q, ATTENTION_TILE_DIM, ATTENTION_WAVE_PAIRS, 1, sum);
     GPU_UNROLL
     for (int i = 0; i < 8 * ATTENTION_WAVE_PAIRS; i++) {
         all[i / 8][i % 8] = half[i / 8][i % 8] + sum[i / 8][i % 8];
     }
-    attention_strand(a, k, q, ATTENTION_TILE_DIM, ATTENTION_WAVE_PAIRS, 2, half);
-    attention_strand(a, k, q, ATTENTION_TILE_DIM, ATTENTION_WAVE_PAIRS, 3, sum);
+    attention_strand(a, type, k, at, q, ATTENTION_TILE_DIM, ATTENTION_WAVE_PAIRS, 2, half);
+    attention_strand(a, type, k, at, q, ATTENTION_TILE_DIM, ATTENTION_WAVE_PAIRS, 3, sum);
     GPU_UNROLL
     for (int i = 0; i < 8 * ATTENTION_WAVE_PAIRS; i++) {
         float s = all[i / 8][i % 8] + (half[i / 8][i % 8] + sum[i / 8][i % 8]);
@@ -312,7 +328,7 @@ GPU_FN void attention_tile_scores(const struct attention_args *a, const uint16_t
     }
 }
 
-GPU_KERNEL(attention_tile, ATTENTION_TILE_THREADS)
+GPU_FN void attention_tile_run(const struct attention_args a, int type)
 {
     GPU_SHARED(float, q, ATTENTION_PAIRS * ATTENTION_TILE_DIM);
     GPU_SHARED(float, scores, ATTENTION_PAIRS * ATTENTION_SPLIT);
@@ -326,8 +342,8 @@ GPU_KERNEL(attention_tile, ATTENTION_TILE_THREADS)
     int n_heads = (kv_head + 1) * group - first_head < heads ? (kv_head + 1) * group - first_head : heads;
     int first_row = a.tiles[2 * gpu_block_x()], n_rows = a.tiles[2 * gpu_block_x() + 1];
     int n_pairs = n_rows * n_heads; /* pair i: row i / n_heads, head i % n_heads */
-    int64_t head_elems = attention_head_elems(&a), block_elems = head_elems * a.n_kv_head;
-    const uint16_t *kv = a.kv + kv_head * head_elems;
+    int64_t head_bytes = attention_head_bytes(&a, type), block_bytes = head_bytes * a.n_kv_head;
+    const uint8_t *kv = a.kv + kv_head * head_bytes;
     const int32_t *blocks = a.tables + a.row_table[first_row] * a.table_stride;
 
     for (int i = thread; i < ATTENTION_PAIRS * a.dim_k; i += ATTENTION_TILE_THREADS) {
@@ -359,8 +375,8 @@ GPU_KERNEL(attention_tile, ATTENTION_TILE_THREADS)
         int start = first + lane / 2 * ATTENTION_KV_BLOCK;
         gpu_barrier();
         if (start <= highest && start + ATTENTION_KV_BLOCK > lowest) {
-            const uint16_t *k = kv + table[lane / 2] * block_elems + lane % 2 * 8;
-            attention_tile_scores(&a, k, q, wave * ATTENTION_WAVE_PAIRS, scores);
+            const uint8_t *k = kv + table[lane / 2] * block_bytes;
+            attention_tile_scores(&a, type, k, lane % 2 * 8, q, wave * ATTENTION_WAVE_PAIRS, scores);
         }
         gpu_wave_sync();
         for (int i = 0; i < ATTENTION_WAVE_PAIRS; i++) {
@@ -398,7 +414,7 @@ GPU_KERNEL(attention_tile, ATTENTION_TILE_THREADS)
                     float sum[8] = {0};
                     for (int p = from; p < to; p++) {
                         float v[8], w = scores[my_pair * ATTENTION_SPLIT + p];
-                        attention_values(&a, kv, block_elems, table, p, column, v);
+                        attention_values(&a, type, kv, block_bytes, table, p, column, v);
                         GPU_UNROLL
                         for (int i = 0; i < 8; i++) {
                             sum[i] = gpu_fma(w, v[i], sum[i]);
@@ -427,4 +443,17 @@ GPU_KERNEL(attention_tile, ATTENTION_TILE_THREADS)
             }
         }
     }
+}
+
+GPU_KERNEL(attention_tile, ATTENTION_TILE_THREADS)
+{
+    attention_tile_run(a, TYPE_F16);
+}
+GPU_KERNEL(attention_tile_q8, ATTENTION_TILE_THREADS)
+{
+    attention_tile_run(a, TYPE_Q8_0);
+}
+GPU_KERNEL(attention_tile_wide, ATTENTION_TILE_THREADS)
+{
+    attention_tile_run(a, cache_wide_type(a.type));
 }

@@ -86,6 +86,13 @@ GPU_FN float gpu_bf16_f32(uint16_t h)
 {
     return gpu_bits_f32((uint32_t)h << 16);
 }
+/* To nearest, ties to even; NaN stays NaN. */
+GPU_FN uint16_t gpu_f32_bf16(float f)
+{
+    uint32_t bits = gpu_f32_bits(f);
+    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? bits >> 16 | 0x40
+                                                         : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
 GPU_FN float gpu_max2(float a, float b)
 {
     return a > b ? a : b;

@@ -1,7 +1,8 @@
 /* The device vocabulary on AMD GPUs, by clang's builtins; see gpu.h. Compiled without HIP's headers and without
  * device libraries. What the target has is known when its object is compiled: one object for each gfx target.
  *
- * GPU_BPERMUTE: all shuffles by ds_bpermute, for runs in an instruction emulator that has no exact DPP. */
+ * GPU_BPERMUTE: for runs in an instruction emulator that has no exact DPP and takes a matrix product's summand from registers
+ * only: all shuffles by ds_bpermute, and no constant there. */
 #ifndef KERNELS_HIP_GPU_AMD_H
 #define KERNELS_HIP_GPU_AMD_H
 
@@ -248,6 +249,11 @@ GPU_FN int gpu_acc_row(int i)
     __builtin_amdgcn_wmma_i32_16x16x16_iu8_w32(true, a, true, b, c, false)
 #endif
 
+#if defined(GPU_BPERMUTE)
+#define GPU_AMD_IN_REGISTERS(v) __asm__ volatile("" : "+v"(v))
+#else
+#define GPU_AMD_IN_REGISTERS(v) (void)0
+#endif
 #if defined(__GFX10__)
 GPU_FN void gpu_mma_f16(struct gpu_frag_f16 a, struct gpu_frag_f16 b, struct gpu_acc_f32 *d)
 {
@@ -288,11 +294,13 @@ GPU_FN void gpu_mma_i8_rows(const int8_t *a, const int8_t *b, int pitch, struct 
 GPU_FN void gpu_mma_f16(struct gpu_frag_f16 a, struct gpu_frag_f16 b, struct gpu_acc_f32 *d)
 {
     gpu_f8 c = __builtin_bit_cast(gpu_f8, *d);
+    GPU_AMD_IN_REGISTERS(c);
     *d = __builtin_bit_cast(struct gpu_acc_f32, GPU_AMD_MMA_F16(a.v, b.v, c));
 }
 GPU_FN void gpu_mma_i8(struct gpu_frag_i8 a, struct gpu_frag_i8 b, struct gpu_acc_i32 *d)
 {
     gpu_i8 c = __builtin_bit_cast(gpu_i8, *d);
+    GPU_AMD_IN_REGISTERS(c);
     *d = __builtin_bit_cast(struct gpu_acc_i32, GPU_AMD_MMA_I8(a.v, b.v, c));
 }
 #endif

@@ -1,9 +1,11 @@
 /* Keys and values into the paged cache, keys and queries rotated on the way. A thread does a pair of
- * dimensions of a head, or a value: 6 bytes a value, 3 operations where it is rotated. */
+ * dimensions of a head, or a value: 6 bytes a value, 3 operations where it is rotated. Into bytes, a wave does the
+ * 32 dimensions that share a scale. */
 #include "kernels/hip/args.h"
+#include "kernels/hip/cache.h"
 #include "kernels/hip/gpu.h"
 
-enum { KV_WRITE_BLOCK = 16 };
+#define kv_write_q8_args kv_write_args
 
 /* Dimensions that thread `pair` of a head of n does, and their values. */
 struct kv_write_pair {
@@ -33,35 +35,115 @@ GPU_FN struct kv_write_pair kv_write_rotated(const struct kv_write_args *a, cons
     return p;
 }
 
+/* Element i of a tile. */
+GPU_FN void kv_write_put(int type, uint8_t *tile, int i, float x)
+{
+    if (type == TYPE_F32) {
+        ((float *)(void *)tile)[i] = x;
+    } else {
+        ((uint16_t *)(void *)tile)[i] = type == TYPE_F16 ? gpu_f32_f16(x) : gpu_f32_bf16(x);
+    }
+}
+
+/* The head's part of the block that the row belongs in. */
+GPU_FN uint8_t *kv_write_head(const struct kv_write_args *a, int type, int row, int head,
+                              int *ret_slot)
+{
+    int position = a->positions[row];
+    int64_t block = a->tables[a->row_table[row] * a->tables_stride + position / CACHE_BLOCK];
+    int64_t bytes = cache_tile_bytes(type, a->dim_k) + (a->v_in_k ? 0 : cache_tile_bytes(type, a->dim_v));
+    *ret_slot = position % CACHE_BLOCK;
+    return a->kv + (block * a->n_kv_head + head) * bytes;
+}
+
+/* A query's pair is rotated in place. */
+GPU_FN void kv_write_query(const struct kv_write_args *a, int row, int index)
+{
+    int of_head = a->dim_k / 2;
+    float *x = a->q + row * a->q_stride + (int64_t)(index / of_head) * a->dim_k;
+    struct kv_write_pair p = kv_write_rotated(a, x, row, index % of_head);
+    x[p.first] = p.u;
+    x[p.second] = p.v;
+}
+
 GPU_KERNEL(kv_write, KV_WRITE_THREADS)
 {
     int row = gpu_block_y(), index = gpu_block_x() * KV_WRITE_THREADS + gpu_thread();
     int of_head = a.dim_k / 2, n_q = a.q ? a.n_head * of_head : 0, n_k = a.n_kv_head * of_head;
     if (index < n_q) {
-        float *x = a.q + row * a.q_stride + (int64_t)(index / of_head) * a.dim_k;
-        struct kv_write_pair p = kv_write_rotated(&a, x, row, index % of_head);
-        x[p.first] = p.u;
-        x[p.second] = p.v;
+        kv_write_query(&a, row, index);
         return;
     }
     index -= n_q;
-    int position = a.positions[row], slot = position % KV_WRITE_BLOCK;
-    int64_t block = a.tables[a.row_table[row] * a.tables_stride + position / KV_WRITE_BLOCK];
-    int64_t head_elems = (int64_t)KV_WRITE_BLOCK * (a.dim_k + (a.v_in_k ? 0 : a.dim_v));
-    uint16_t *kv = a.kv + block * head_elems * a.n_kv_head;
+    int slot, values = cache_tile_bytes(a.type, a.dim_k);
     if (index < n_k) {
         int head = index / of_head;
         const float *x = a.k + row * a.k_stride + (int64_t)head * a.dim_k;
         struct kv_write_pair p = kv_write_rotated(&a, x, row, index % of_head);
-        uint16_t *k = kv + head * head_elems + slot;
-        k[p.first * KV_WRITE_BLOCK] = gpu_f32_f16(p.u);
-        k[p.second * KV_WRITE_BLOCK] = gpu_f32_f16(p.v);
+        uint8_t *k = kv_write_head(&a, a.type, row, head, &slot);
+        kv_write_put(a.type, k, p.first * CACHE_BLOCK + slot, p.u);
+        kv_write_put(a.type, k, p.second * CACHE_BLOCK + slot, p.v);
         return;
     }
     index -= n_k;
     if (!a.v_in_k && index < a.n_kv_head * a.dim_v) {
         int head = index / a.dim_v, d = index % a.dim_v;
-        uint16_t *v = kv + head * head_elems + KV_WRITE_BLOCK * a.dim_k + slot * a.dim_v;
-        v[d] = gpu_f32_f16(a.v[row * a.v_stride + index]);
+        uint8_t *v = kv_write_head(&a, a.type, row, head, &slot) + values;
+        kv_write_put(a.type, v, slot * a.dim_v + d, a.v[row * a.v_stride + index]);
+    }
+}
+
+/* A key's dimension, rotated. */
+GPU_FN float kv_write_key(const struct kv_write_args *a, const float *x, int row, int d)
+{
+    int n_pairs = a->n_rot / 2;
+    if (d >= 2 * n_pairs) {
+        return x[d];
+    }
+    struct kv_write_pair p = kv_write_rotated(a, x, row, a->adjacent ? d / 2 : d % n_pairs);
+    return d == p.first ? p.u : p.v;
+}
+
+GPU_KERNEL(kv_write_q8, KV_WRITE_THREADS)
+{
+    enum { WAVES = KV_WRITE_THREADS / GPU_WAVE };
+    int row = gpu_block_y(), n_q = a.q ? a.n_head * (a.dim_k / 2) : 0, lane = gpu_lane();
+    int n_q_blocks = (n_q + KV_WRITE_THREADS - 1) / KV_WRITE_THREADS;
+    if (gpu_block_x() < n_q_blocks) {
+        int index = gpu_block_x() * KV_WRITE_THREADS + gpu_thread();
+        if (index < n_q) {
+            kv_write_query(&a, row, index);
+        }
+        return;
+    }
+    int of_k = cache_groups(a.dim_k), of_v = a.v_in_k ? 0 : cache_groups(a.dim_v);
+    int index = (gpu_block_x() - n_q_blocks) * WAVES + gpu_uniform(gpu_thread() / GPU_WAVE);
+    if (index >= a.n_kv_head * (of_k + of_v)) {
+        return;
+    }
+    int head = index / (of_k + of_v), group = index % (of_k + of_v), slot;
+    bool is_key = group < of_k;
+    group -= is_key ? 0 : of_k;
+    int dim = is_key ? a.dim_k : a.dim_v, d = group * CACHE_GROUP + lane;
+    float x = 0;
+    if (d < dim && is_key) {
+        x = kv_write_key(&a, a.k + row * a.k_stride + (int64_t)head * dim, row, d);
+    } else if (d < dim) {
+        x = a.v[row * a.v_stride + (int64_t)head * dim + d];
+    }
+    /* The scale is rounded first, and what is divided by it is the rounded one. What is not finite makes it NaN. */
+    float poison = gpu_sum(x - x), largest = gpu_max(gpu_abs(x)) / 127.0f;
+    uint16_t scale = poison == 0 ? gpu_f32_f16(gpu_min2(largest, 65504.0f)) : 0x7e00;
+    float by = poison == 0 && scale ? 1.0f / gpu_f16_f32(scale) : 0.0f;
+    float q = by > 0 ? gpu_round(gpu_min2(gpu_max2(x * by, -127.0f), 127.0f)) : 0.0f;
+    uint8_t *tile = kv_write_head(&a, TYPE_Q8_0, row, head, &slot);
+    tile += is_key ? 0 : cache_tile_bytes(TYPE_Q8_0, a.dim_k);
+    uint8_t *bytes = tile + 2 * CACHE_BLOCK * cache_groups(dim);
+    if (d < dim) {
+        bytes[is_key ? d * CACHE_BLOCK + slot : slot * dim + d] = (uint8_t)(int32_t)q;
+    }
+    if (lane == 0) {
+        int at = is_key ? group * CACHE_BLOCK + slot : slot * cache_groups(dim) + group;
+        ((uint16_t *)(void *)tile)[at] = scale;
     }
 }

@@ -61,3 +61,22 @@ enum table_id table_gemm(enum type type)
         return TABLE_gemm;
     }
 }
+
+enum table_id table_kv_write(enum type type)
+{
+    return type == TYPE_Q8_0 ? TABLE_kv_write_q8 : TABLE_kv_write;
+}
+
+enum table_id table_attention_split(enum type type)
+{
+    return type == TYPE_F16    ? TABLE_attention_split
+           : type == TYPE_Q8_0 ? TABLE_attention_split_q8
+                               : TABLE_attention_split_wide;
+}
+
+enum table_id table_attention_tile(enum type type)
+{
+    return type == TYPE_F16    ? TABLE_attention_tile
+           : type == TYPE_Q8_0 ? TABLE_attention_tile_q8
+                               : TABLE_attention_tile_wide;
+}

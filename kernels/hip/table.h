@@ -21,6 +21,13 @@
     KERNEL(name, matmul_args, GEMM_THREADS, matmul, table_row_blocks(a, GEMM_ROWS),                \
            table_gemm_tiles(a), 1)
 
+#define TABLE_SPLIT(KERNEL, name)                                                                  \
+    KERNEL(name, attention_args, ATTENTION_THREADS, attention, a->n_splits,                        \
+           table_attention_chunks(a, ATTENTION_HEADS), a->n_rows)
+#define TABLE_TILE(KERNEL, name)                                                                   \
+    KERNEL(name, attention_args, ATTENTION_TILE_THREADS, attention, a->n_tiles,                    \
+           table_attention_chunks(a, ATTENTION_PAIRS), 1)
+
 static inline int32_t table_gemm_tiles(const struct matmul_args *a)
 {
     int32_t n = TABLE_CEIL(a->n_tokens, GEMM_TOKENS) + (a->order ? a->n_expert : 0);
@@ -40,6 +47,13 @@ static inline int32_t table_kv_write_threads(const struct kv_write_args *a)
 {
     int32_t queries = a->q ? a->n_head * a->dim_k / 2 : 0;
     return queries + a->n_kv_head * (a->dim_k / 2 + (a->v_in_k ? 0 : a->dim_v));
+}
+static inline int32_t table_kv_write_q8_blocks(const struct kv_write_args *a)
+{
+    int32_t queries = a->q ? a->n_head * a->dim_k / 2 : 0;
+    int32_t groups = TABLE_CEIL(a->dim_k, 32) + (a->v_in_k ? 0 : TABLE_CEIL(a->dim_v, 32));
+    return TABLE_CEIL(queries, KV_WRITE_THREADS) +
+           TABLE_CEIL(a->n_kv_head * groups, KV_WRITE_THREADS / 32);
 }
 static inline int32_t table_row_blocks(const struct matmul_args *a, int32_t rows)
 {
@@ -68,6 +82,8 @@ enum { OP_none = OP_COUNT };
            a->n_rows, 1)                                                                           \
     KERNEL(kv_write, kv_write_args, KV_WRITE_THREADS, kv_write,                                    \
            TABLE_CEIL(table_kv_write_threads(a), KV_WRITE_THREADS), a->n_rows, 1)                  \
+    KERNEL(kv_write_q8, kv_write_args, KV_WRITE_THREADS, kv_write, table_kv_write_q8_blocks(a),     \
+           a->n_rows, 1)                                                                           \
     TABLE_GEMV(KERNEL, gemv)                                                                       \
     TABLE_GEMV(KERNEL, gemv_q4_0)                                                                  \
     TABLE_GEMV(KERNEL, gemv_q8_0)                                                                  \
@@ -92,12 +108,14 @@ enum { OP_none = OP_COUNT };
            a->n_head_v *TABLE_CEIL(a->dim_v, DELTA_THREADS / 32 * DELTA_COLUMNS), a->n_runs, 1)    \
     KERNEL(top_part, top_args, TOP_THREADS, none, a->n_parts, a->n_rows, 1)                        \
     KERNEL(top_fold, top_args, TOP_THREADS, none, a->n_rows, 1, 1)                                 \
-    KERNEL(attention_split, attention_args, ATTENTION_THREADS, attention, a->n_splits,             \
-           table_attention_chunks(a, ATTENTION_HEADS), a->n_rows)                                  \
+    TABLE_SPLIT(KERNEL, attention_split)                                                           \
+    TABLE_SPLIT(KERNEL, attention_split_q8)                                                        \
+    TABLE_SPLIT(KERNEL, attention_split_wide)                                                      \
     KERNEL(attention_fold, attention_args, ATTENTION_FOLD_THREADS, attention, a->n_head,           \
            a->n_rows, 1)                                                                           \
-    KERNEL(attention_tile, attention_args, ATTENTION_TILE_THREADS, attention, a->n_tiles,          \
-           table_attention_chunks(a, ATTENTION_PAIRS), 1)
+    TABLE_TILE(KERNEL, attention_tile)                                                             \
+    TABLE_TILE(KERNEL, attention_tile_q8)                                                          \
+    TABLE_TILE(KERNEL, attention_tile_wide)
 
 enum table_id {
 #define TABLE_ENTRY(name, args, threads, op, x, y, z) TABLE_##name,
@@ -114,6 +132,11 @@ struct table_kernel {
     void (*grid)(const void *args, int32_t ret[3]);
 };
 extern const struct table_kernel table_kernels[TABLE_COUNT]; /* by enum table_id */
+
+/* Which kernel serves a KV cache of this type. */
+enum table_id table_kv_write(enum type type);
+enum table_id table_attention_split(enum type type);
+enum table_id table_attention_tile(enum type type);
 
 /* Which gemv, which gemm serves matrices of this type. TABLE_COUNT: F32, F16 and BF16 have no gemm; gemv does any number of
  * tokens. */

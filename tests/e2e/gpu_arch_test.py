@@ -1,5 +1,5 @@
 """Every architecture with 16-bit weights on the GPU's kernels (emulated): the logits of a prompt and of what follows are
-the processor's."""
+the processor's, recurrent models and caches of every type included."""
 import glob
 import os
 import sys
@@ -10,8 +10,22 @@ from machine import Machine
 BIN = sys.argv[1]
 DATA = os.path.join(os.path.dirname(os.getcwd()), 'shared', 'data', 'archs')
 TOLERANCE = 1e-4
+# Caches of other types round keys and values: where the last bits of these differ, by a whole step.
+CACHES = (('llama-dense', 'q8_0', 1e-3), ('llama-dense', 'bf16', 1e-3), ('gpt-oss-moe', 'q8_0', 1e-3), ('gemma2-dense', 'f32', 1e-4),
+          ('deepseek2-moe', 'q8_0', 2e-3))
 PROMPT = range(3, 41)
 FOLLOWING = ('--gen', '2')
+
+
+def check(machine, what, model, more, tolerance):
+    expected, _ = logits.compute(BIN, model, PROMPT, 'cpu', more=more)
+    got, said = logits.compute(BIN, model, PROMPT, 'gpu', machine.env, more)
+    error = 1.0
+    if got is not None and len(got) == len(expected):
+        error = logits.nmse(got, expected) ** 0.5
+    ok = error < tolerance
+    print(f'{"ok" if ok else "FAILED"}: {what}: {f"{error:.1e}" if got is not None else said[-300:]}', flush=True)
+    return ok
 
 
 def main():
@@ -23,15 +37,10 @@ def main():
     bad = 0
     for model in models:
         name = os.path.basename(model).split('-')[0] if 'gpt-oss' not in model else 'gpt-oss'
-        expected, _ = logits.compute(BIN, model, PROMPT, 'cpu', more=FOLLOWING)
-        got, said = logits.compute(BIN, model, PROMPT, 'gpu', machine.env, FOLLOWING)
-        error = 1.0
-        if got is not None and len(got) == len(expected):
-            error = logits.nmse(got, expected) ** 0.5
-        ok = error < TOLERANCE
-        what = f'{error:.1e}' if got is not None else said[-300:]
-        print(f'{"ok" if ok else "FAILED"}: {name}: {what}')
-        bad += not ok
+        bad += not check(machine, name, model, FOLLOWING, TOLERANCE)
+    for name, cache, tolerance in CACHES:
+        model = os.path.join(DATA, f'{name}-F16.gguf')
+        bad += not check(machine, f'{name}, {cache} cache', model, (*FOLLOWING, '--kv-type', cache), tolerance)
     sys.exit(1 if bad else 0)
 
 

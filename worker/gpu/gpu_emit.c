@@ -490,7 +490,8 @@ static void emit_kv_write(const struct gpu_emit *t, const struct op *ops, size_t
         .v = l->v_in_k ? NULL : o->v.data,
         .q = q ? q->x.data : NULL,
         .table = k ? table_of(t, &k->table) : NULL,
-        .kv = (uint16_t *)(void *)l->data,
+        .kv = (uint8_t *)l->data,
+        .type = (int32_t)l->type,
         .tables = t->tables,
         .row_table = t->in.row_table,
         .positions = t->in.positions,
@@ -508,7 +509,7 @@ static void emit_kv_write(const struct gpu_emit *t, const struct op *ops, size_t
         .n_rot = k ? k->n_rot : 0,
         .adjacent = k ? k->adjacent : 0,
     };
-    door_launch(t->door, TABLE_kv_write, &a);
+    door_launch(t->door, table_kv_write(l->type), &a);
 }
 
 static size_t part_of_row(int64_t n_head, int64_t dim_v, int64_t n_splits)
@@ -554,7 +555,7 @@ static void attend_split(const struct gpu_emit *t, const struct op_attention *o,
         a.act = act ? act + row * a.act_stride : NULL;
         a.positions = t->in.positions + row;
         a.row_table = t->in.row_table + row;
-        door_launch(t->door, TABLE_attention_split, &a);
+        door_launch(t->door, table_attention_split(l->type), &a);
         door_launch(t->door, TABLE_attention_fold, &a);
     }
 }
@@ -577,7 +578,8 @@ static void emit_attention(const struct gpu_emit *t, const struct op_attention *
     const struct op_rows *act = has_act ? &convert->u.convert.y : NULL;
     struct attention_args a = {
         .q = o->q.data,
-        .kv = (const uint16_t *)(const void *)l->data,
+        .kv = (const uint8_t *)l->data,
+        .type = (int32_t)l->type,
         .tables = t->tables,
         .row_table = t->in.row_table,
         .positions = t->in.positions,
@@ -610,7 +612,7 @@ static void emit_attention(const struct gpu_emit *t, const struct op_attention *
     a.tiles = t->in.tiles[tiles];
     a.n_tiles = t->in.n_tiles[tiles];
     a.n_rows = (int32_t)t->n_rows;
-    door_launch(t->door, TABLE_attention_tile, &a);
+    door_launch(t->door, table_attention_tile(l->type), &a);
     if (convert) {
         emit_convert(t, &convert->u.convert);
     }

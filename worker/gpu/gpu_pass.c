@@ -29,9 +29,6 @@ static int check_matrix(const struct op *op, const struct matmul_weight *w, stru
 static int check_attention(const struct program *p, const struct op *op, int kv, struct err *e)
 {
     const struct kv_layer *l = &p->kv[kv];
-    if (l->type != TYPE_F16) {
-        return refuse(op, "this type of KV cache (--kv-type f16)", e);
-    }
     if (l->dim_k % 8 != 0 || l->dim_v % 8 != 0 || l->dim_k > ATTENTION_MAX_DIM || l->dim_v > 1024) {
         return refuse(op, "heads of this size", e);
     }

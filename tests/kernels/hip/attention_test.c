@@ -1,10 +1,12 @@
 /* Attention on the emulator against double precision: paged, shuffled blocks full of stale NaN, grouped heads, windows,
- * sinks, soft cap, slopes, values inside keys, long sequences; one row's bits with any others beside it. */
+ * sinks, soft cap, slopes, values inside keys, long sequences, every type of cache; one row's bits with any others beside it. */
 #include "kernels/half.h"
+#include "kernels/kv.h"
 #include "tests/kernels/hip/device.h"
 
-extern const struct gpu_host_kernel attention_split_kernel, attention_fold_kernel,
-    attention_tile_kernel;
+extern const struct gpu_host_kernel attention_split_kernel, attention_split_q8_kernel,
+    attention_split_wide_kernel, attention_fold_kernel, attention_tile_kernel,
+    attention_tile_q8_kernel, attention_tile_wide_kernel;
 
 enum { MAX_ROWS = 19, BLOCK = 16 };
 struct shape {
@@ -14,6 +16,7 @@ struct shape {
     int window;
     float softcap;
     bool v_in_k, has_sinks, has_alibi;
+    enum type type; /* of the cache */
 };
 
 /* Element (position, dimension) of a KV head. */
@@ -26,7 +29,37 @@ static size_t elem(const struct shape *s, int block, int head, int position, int
                         : (size_t)(d * BLOCK + position % BLOCK));
 }
 
-static void exact_head(const struct shape *s, const uint16_t *kv, const int32_t *table,
+/* A random number into element `at` of the cache, and what it is to kv. A Q8_0 tile's scales stand before its bytes. */
+static void put(const struct shape *s, uint8_t *cache, double *kv, size_t at, int position, int d,
+                bool is_v, uint64_t *seed)
+{
+    float x = (float)test_uniform(seed);
+    uint16_t half = s->type == TYPE_BF16 ? half_bf16_from_f32(x) : half_from_f32(x);
+    if (s->type == TYPE_F32) {
+        memcpy(cache + 4 * at, &x, 4);
+        kv[at] = (double)x;
+    } else if (s->type != TYPE_Q8_0) {
+        memcpy(cache + 2 * at, &half, 2);
+        kv[at] = (double)(s->type == TYPE_BF16 ? half_bf16_to_f32(half) : half_to_f32(half));
+    } else {
+        struct kv_layer l = {.type = TYPE_Q8_0, .n_head = 1, .dim_k = s->dim_k, .dim_v = s->dim_v,
+                             .v_in_k = s->v_in_k};
+        size_t of_head = (size_t)BLOCK * (size_t)(s->dim_k + (s->v_in_k ? 0 : s->dim_v));
+        uint8_t *tile = cache + at / of_head * kv_head_bytes(&l) +
+                        (is_v ? kv_tile_bytes(TYPE_Q8_0, s->dim_k) : 0);
+        size_t groups = kv_q8_groups(is_v ? s->dim_v : s->dim_k), slot = (size_t)(position % BLOCK);
+        size_t scale_at = is_v ? slot * groups + (size_t)d / 32 : (size_t)d / 32 * BLOCK + slot;
+        size_t in_tile = at % of_head - (is_v ? (size_t)(BLOCK * s->dim_k) : 0);
+        /* One scale for each group, whichever of its numbers asks first. */
+        uint16_t scale = half_from_f32(0.002f + 0.0001f * (float)((scale_at * 7 + at / of_head) % 61));
+        int8_t q = (int8_t)(x * 127);
+        memcpy(tile + 2 * scale_at, &scale, 2);
+        memcpy(tile + 2 * BLOCK * groups + in_tile, &q, 1);
+        kv[at] = (double)half_to_f32(scale) * q;
+    }
+}
+
+static void exact_head(const struct shape *s, const double *kv, const int32_t *table,
                        const float *q, int position, int head, float scale, float sink, float slope,
                        double *y)
 {
@@ -36,8 +69,7 @@ static void exact_head(const struct shape *s, const uint16_t *kv, const int32_t 
     double sum = 0, largest = s->has_sinks ? (double)sink : -INFINITY;
     for (int p = from; p <= position; p++) {
         for (int d = 0; d < s->dim_k; d++) {
-            w[p] += (double)q[d] *
-                    (double)half_to_f32(kv[elem(s, table[p / BLOCK], kv_head, p, d, false)]);
+            w[p] += (double)q[d] * kv[elem(s, table[p / BLOCK], kv_head, p, d, false)];
         }
         w[p] *= (double)scale;
         w[p] = s->softcap > 0 ? (double)s->softcap * tanh(w[p] / (double)s->softcap) : w[p];
@@ -50,7 +82,7 @@ static void exact_head(const struct shape *s, const uint16_t *kv, const int32_t 
         double e = exp(w[p] - largest);
         sum += e;
         for (int d = 0; d < s->dim_v; d++) {
-            y[d] += e * (double)half_to_f32(kv[elem(s, table[p / BLOCK], kv_head, p, d, true)]);
+            y[d] += e * kv[elem(s, table[p / BLOCK], kv_head, p, d, true)];
         }
     }
     for (int d = 0; d < s->dim_v; d++) {
@@ -61,8 +93,25 @@ static void exact_head(const struct shape *s, const uint16_t *kv, const int32_t 
 
 static void launch(const struct attention_args *a)
 {
-    DEVICE_RUN(attention_split, a);
+    if (a->type == TYPE_F16) {
+        DEVICE_RUN(attention_split, a);
+    } else if (a->type == TYPE_Q8_0) {
+        DEVICE_RUN(attention_split_q8, a);
+    } else {
+        DEVICE_RUN(attention_split_wide, a);
+    }
     DEVICE_RUN(attention_fold, a);
+}
+
+static void launch_tiles(const struct attention_args *a)
+{
+    if (a->type == TYPE_F16) {
+        DEVICE_RUN(attention_tile, a);
+    } else if (a->type == TYPE_Q8_0) {
+        DEVICE_RUN(attention_tile_q8, a);
+    } else {
+        DEVICE_RUN(attention_tile_wide, a);
+    }
 }
 
 /* The same rows in tiles: the same bits. */
@@ -81,7 +130,7 @@ static void check_tiles(struct attention_args a, const float *y)
     a.n_tiles = n;
     a.part = NULL;
     a.y = dy;
-    DEVICE_RUN(attention_tile, &a);
+    launch_tiles(&a);
     emulator_download(got, dy, n_bytes);
     CHECK(memcmp(got, y, n_bytes) == 0);
     emulator_free(dtiles);
@@ -117,19 +166,23 @@ static void test(const struct shape *given)
         }
     }
     size_t n_kv = (size_t)pool * elem(s, 1, 0, 0, 0, false);
-    uint16_t *kv = malloc(n_kv * 2);
-    for (size_t i = 0; i < n_kv; i++) {
-        kv[i] = 0x7e00;
+    struct kv_layer layer = {.type = s->type, .n_head = s->n_kv_head, .dim_k = s->dim_k,
+                             .dim_v = s->dim_v, .v_in_k = s->v_in_k};
+    size_t n_bytes = (size_t)pool * kv_block_bytes(&layer);
+    double *kv = malloc(n_kv * sizeof *kv);
+    uint8_t *cache = malloc(n_bytes);
+    for (size_t i = 0; i < n_bytes; i++) {
+        cache[i] = i % 2 ? 0x7f : 0xff; /* not a number, in every type */
     }
     for (int r = is_run ? s->n_rows - 1 : 0; r < s->n_rows; r++) {
         for (int p = 0; p <= s->positions[r]; p++) {
             int block = tables[rows[r] * table_stride + p / BLOCK];
             for (int h = 0; h < s->n_kv_head; h++) {
                 for (int d = 0; d < s->dim_k; d++) {
-                    kv[elem(s, block, h, p, d, false)] = half_from_f32((float)test_uniform(&seed));
+                    put(s, cache, kv, elem(s, block, h, p, d, false), p, d, false, &seed);
                 }
                 for (int d = 0; d < s->dim_v && !s->v_in_k; d++) {
-                    kv[elem(s, block, h, p, d, true)] = half_from_f32((float)test_uniform(&seed));
+                    put(s, cache, kv, elem(s, block, h, p, d, true), p, d, true, &seed);
                 }
             }
         }
@@ -141,9 +194,9 @@ static void test(const struct shape *given)
         .q_stride = q_n, .y_stride = y_n, .table_stride = table_stride, .n_rows = s->n_rows, .n_head = s->n_head,
         .n_kv_head = s->n_kv_head, .dim_k = s->dim_k, .dim_v = s->dim_v, .v_in_k = s->v_in_k,
         .n_splits = longest / ATTENTION_SPLIT + 1, .window = s->window, .scale = 0.3f,
-        .softcap = s->softcap};
+        .softcap = s->softcap, .type = (int32_t)s->type};
     size_t n_part = (size_t)(s->n_rows * s->n_head * a.n_splits) * (size_t)(2 + s->dim_v);
-    void *dq = device_copy(q, (size_t)(s->n_rows * q_n) * 4), *dkv = device_copy(kv, n_kv * 2);
+    void *dq = device_copy(q, (size_t)(s->n_rows * q_n) * 4), *dkv = device_copy(cache, n_bytes);
     void *dt = device_copy(tables, (size_t)(s->n_rows * table_stride) * 4);
     void *dr = device_copy(rows, (size_t)s->n_rows * 4);
     void *dp = device_copy(s->positions, (size_t)s->n_rows * 4);
@@ -189,7 +242,7 @@ static void test(const struct shape *given)
     for (size_t i = 0; i < COUNT_OF(device); i++) {
         emulator_free(device[i]);
     }
-    void *host[] = {kv, q, sinks, alibi, y, alone, exact};
+    void *host[] = {kv, cache, q, sinks, alibi, y, alone, exact};
     for (size_t i = 0; i < COUNT_OF(host); i++) {
         free(host[i]);
     }
@@ -221,10 +274,17 @@ int main(int argc, char **argv)
          .v_in_k = true},
     };
     static const struct shape far = {.n_head = 1, .n_kv_head = 1, .dim_k = 16, .dim_v = 16,
-                                     .n_rows = 1, .positions = {33000}};
+                                     .type = TYPE_F16, .n_rows = 1, .positions = {33000}};
+    static const enum type others[] = {TYPE_Q8_0, TYPE_BF16, TYPE_F32};
     bool is_long = argc > 1 && strcmp(argv[1], "--long") == 0;
     for (size_t i = 0; i < COUNT_OF(shapes) && !is_long; i++) {
-        test(&shapes[i]);
+        struct shape other = shapes[i];
+        other.type = TYPE_F16;
+        test(&other);
+        for (size_t k = 0; k < COUNT_OF(others) && i % 2 == 1; k++) {
+            other.type = others[k];
+            test(&other);
+        }
     }
     if (is_long) {
         test(&far);

@@ -1,8 +1,9 @@
 /* kv_write and copy on the emulator: every value in its place of the paged cache, rotated or not, and nothing else touched. */
+#include "kernels/cpu/kv_q8.h"
 #include "kernels/half.h"
 #include "tests/kernels/hip/device.h"
 
-extern const struct gpu_host_kernel kv_write_kernel, copy_kernel;
+extern const struct gpu_host_kernel kv_write_kernel, kv_write_q8_kernel, copy_kernel;
 
 enum { BLOCK = 16, ROWS = 3, BLOCKS = 6 };
 
@@ -51,7 +52,7 @@ static void test(int n_head, int n_kv_head, int dim_k, int dim_v, int n_rot, boo
                               .q_stride = n_q, .table_stride = n_rot, .tables_stride = 3,
                               .n_rows = ROWS, .n_head = n_head, .n_kv_head = n_kv_head,
                               .dim_k = dim_k, .dim_v = dim_v, .v_in_k = v_in_k, .n_rot = n_rot,
-                              .adjacent = adjacent};
+                              .adjacent = adjacent, .type = TYPE_F16};
     DEVICE_RUN(kv_write, &a);
     emulator_download(kv, dkv, (size_t)n_kv * 2);
     for (int r = 0; r < ROWS; r++) {
@@ -86,6 +87,91 @@ static void test(int n_head, int n_kv_head, int dim_k, int dim_v, int n_rot, boo
         emulator_free(device[i]);
     }
     void *host[] = {k, v, q, table, kv, was};
+    for (size_t i = 0; i < COUNT_OF(host); i++) {
+        free(host[i]);
+    }
+}
+
+/* A row's numbers into a tile, as the processor does it. */
+static void expect(enum type type, uint8_t *tile, const float *x, int dim, int slot, bool is_key)
+{
+    size_t n_groups = kv_q8_groups(dim);
+    for (int d = 0; d < dim && type != TYPE_Q8_0; d++) {
+        size_t at = (size_t)(is_key ? d * BLOCK + slot : slot * dim + d);
+        uint16_t half = type == TYPE_BF16 ? half_bf16_from_f32(x[d]) : half_from_f32(x[d]);
+        if (type == TYPE_F32) {
+            memcpy(tile + 4 * at, &x[d], 4);
+        } else {
+            memcpy(tile + 2 * at, &half, 2);
+        }
+    }
+    for (size_t g = 0; g < n_groups && type == TYPE_Q8_0; g++) {
+        int first = (int)g * 32, n = MIN(32, dim - first);
+        int8_t *q = (int8_t *)(tile + 2 * BLOCK * n_groups);
+        uint16_t scale = is_key ? kv_q8_put(q + first * BLOCK + slot, BLOCK, x + first, n)
+                                : kv_q8_put(q + slot * dim + first, 1, x + first, n);
+        memcpy(tile + 2 * (is_key ? g * BLOCK + (size_t)slot : (size_t)slot * n_groups + g), &scale, 2);
+    }
+}
+
+/* Every type of cache: the processor's bytes, and nothing else touched. Queries are rotated beside. */
+static void test_type(enum type type, int n_kv_head, int dim_k, int dim_v, bool v_in_k)
+{
+    static const int32_t positions[ROWS] = {0, 17, 47}, row_table[ROWS] = {1, 0, 0};
+    static const int32_t tables[6] = {5, 1, 4, 2, -1, -1};
+    enum { HEADS = 5, ROT = 8 };
+    uint64_t seed = (uint64_t)(dim_k + (int)type);
+    int n_k = n_kv_head * dim_k, n_v = n_kv_head * dim_v, n_q = HEADS * dim_k;
+    struct kv_layer l = {.type = type, .n_head = n_kv_head, .dim_k = dim_k, .dim_v = dim_v,
+                         .v_in_k = v_in_k};
+    size_t n_bytes = BLOCKS * kv_block_bytes(&l);
+    float *k = device_random(ROWS * n_k, 2, &seed), *v = device_random(ROWS * n_v, 2, &seed);
+    float *q = device_random(ROWS * n_q, 2, &seed), *table = calloc(ROWS * ROT, 4);
+    for (int i = 0; i < ROWS * ROT; i++) {
+        table[i] = i % ROT < ROT / 2 ? 1 : 0; /* by no angle: keys stay as they are */
+    }
+    memset(k, 0, 32 * 4);
+    v[3] = NAN;
+    k[n_k + 1] = 3e38f;
+    v[n_v] = 1e-9f;
+    uint8_t *was = malloc(n_bytes), *got = malloc(n_bytes);
+    memset(was, 0x5a, n_bytes);
+    void *dk = device_copy(k, (size_t)(ROWS * n_k) * 4), *dv = device_copy(v, (size_t)(ROWS * n_v) * 4);
+    void *dq = device_copy(q, (size_t)(ROWS * n_q) * 4), *dt = device_copy(table, ROWS * ROT * 4);
+    void *dkv = device_copy(was, n_bytes), *dtables = device_copy(tables, sizeof tables);
+    void *drt = device_copy(row_table, sizeof row_table), *dp = device_copy(positions, sizeof positions);
+    struct kv_write_args a = {.k = dk, .v = v_in_k ? NULL : dv, .q = dq, .table = dt, .kv = dkv,
+                              .tables = dtables, .row_table = drt, .positions = dp,
+                              .k_stride = n_k, .v_stride = n_v, .q_stride = n_q,
+                              .table_stride = ROT, .tables_stride = 3, .n_rows = ROWS,
+                              .type = (int32_t)type, .n_head = HEADS, .n_kv_head = n_kv_head,
+                              .dim_k = dim_k, .dim_v = dim_v, .v_in_k = v_in_k, .n_rot = ROT};
+    if (type == TYPE_Q8_0) {
+        DEVICE_RUN(kv_write_q8, &a);
+    } else {
+        DEVICE_RUN(kv_write, &a);
+    }
+    for (int r = 0; r < ROWS; r++) {
+        for (int h = 0; h < n_kv_head; h++) {
+            size_t block = (size_t)tables[row_table[r] * 3 + positions[r] / BLOCK];
+            uint8_t *tile = was + block * kv_block_bytes(&l) + (size_t)h * kv_head_bytes(&l);
+            expect(type, tile, k + r * n_k + h * dim_k, dim_k, positions[r] % BLOCK, true);
+            if (!v_in_k) {
+                expect(type, tile + kv_tile_bytes(type, dim_k), v + r * n_v + h * dim_v, dim_v,
+                       positions[r] % BLOCK, false);
+            }
+        }
+    }
+    emulator_download(got, dkv, n_bytes);
+    CHECK(memcmp(got, was, n_bytes) == 0);
+    float *rotated_q = malloc((size_t)(ROWS * n_q) * 4);
+    emulator_download(rotated_q, dq, (size_t)(ROWS * n_q) * 4);
+    CHECK(memcmp(rotated_q, q, (size_t)(ROWS * n_q) * 4) == 0);
+    void *device[] = {dk, dv, dq, dt, dkv, dtables, drt, dp};
+    for (size_t i = 0; i < COUNT_OF(device); i++) {
+        emulator_free(device[i]);
+    }
+    void *host[] = {k, v, q, table, was, got, rotated_q};
     for (size_t i = 0; i < COUNT_OF(host); i++) {
         free(host[i]);
     }
@@ -126,6 +212,12 @@ int main(void)
     test(4, 2, 48, 24, 32, true, false);
     test(0, 3, 16, 8, 0, false, false);
     test(2, 1, 72, 64, 8, false, true);
+    static const enum type types[] = {TYPE_F32, TYPE_F16, TYPE_BF16, TYPE_Q8_0};
+    for (size_t i = 0; i < COUNT_OF(types); i++) {
+        test_type(types[i], 1, 64, 64, false);
+        test_type(types[i], 3, 40, 24, false);
+        test_type(types[i], 1, 72, 64, true);
+    }
     test_copy(true, 1, 257, 0, 0);
     test_copy(false, 3, 31, 40, 33);
     test_copy(false, 3, 1, 0, 2); /* the first for all */
