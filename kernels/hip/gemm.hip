@@ -4,6 +4,7 @@
  *
  * For a chunk of 128 columns and an output: 128 integer products on the matrix unit, and 4 conversions, products and
  * fused multiply-adds (twice that where halves of groups have scales of their own, one more with minima). */
+#include "kernels/hip/gemm.h"
 #include "kernels/hip/group.h"
 
 #define gemm_args matmul_args
@@ -162,28 +163,6 @@ GPU_FN void gemm_chunk(bool has_halves, bool has_min, const struct gemm_place *p
             }
         }
     }
-}
-
-/* Which expert and which of its places this block does; false: none. Places follow order's offsets. */
-GPU_FN bool gemm_find(const struct matmul_args *a, int tile, int *expert, int *first, int *n)
-{
-    if (!a->order) {
-        *expert = 0;
-        *first = tile * GEMM_TOKENS;
-        *n = a->n_tokens - *first;
-        return true;
-    }
-    for (int e = 0; e < a->n_expert; e++) {
-        int count = a->order[e + 1] - a->order[e], n_tiles = (count + GEMM_TOKENS - 1) / GEMM_TOKENS;
-        if (tile < n_tiles) {
-            *expert = e;
-            *first = a->order[e] + tile * GEMM_TOKENS;
-            *n = count - tile * GEMM_TOKENS;
-            return true;
-        }
-        tile -= n_tiles;
-    }
-    return false;
 }
 
 GPU_FN void gemm_run(const struct matmul_args a, int type)

@@ -54,9 +54,11 @@ enum table_id table_gemm(enum type type)
     case TYPE_Q6_K:
         return TABLE_gemm_q6_k;
     case TYPE_F32:
+        return TABLE_gemm_f32;
     case TYPE_F16:
+        return TABLE_gemm_f16;
     case TYPE_BF16:
-        return TABLE_COUNT;
+        return TABLE_gemm_bf16;
     default:
         return TABLE_gemm;
     }

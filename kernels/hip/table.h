@@ -97,6 +97,9 @@ enum { OP_none = OP_COUNT };
     TABLE_GEMM(KERNEL, gemm_q8_0)                                                                  \
     TABLE_GEMM(KERNEL, gemm_q4_k)                                                                  \
     TABLE_GEMM(KERNEL, gemm_q6_k)                                                                  \
+    TABLE_GEMM(KERNEL, gemm_f32)                                                                   \
+    TABLE_GEMM(KERNEL, gemm_f16)                                                                   \
+    TABLE_GEMM(KERNEL, gemm_bf16)                                                                  \
     KERNEL(route, route_args, ROUTE_THREADS, route, a->n_rows, 1, 1)                               \
     KERNEL(order, order_args, ORDER_THREADS, order, 1, 1, 1)                                       \
     KERNEL(combine, combine_args, COMBINE_THREADS, combine, TABLE_CEIL(a->n, COMBINE_THREADS),     \
@@ -138,8 +141,7 @@ enum table_id table_kv_write(enum type type);
 enum table_id table_attention_split(enum type type);
 enum table_id table_attention_tile(enum type type);
 
-/* Which gemv, which gemm serves matrices of this type. TABLE_COUNT: F32, F16 and BF16 have no gemm; gemv does any number of
- * tokens. */
+/* Which gemv, which gemm serves matrices of this type. */
 enum table_id table_gemv(enum type type);
 enum table_id table_gemm(enum type type);
 

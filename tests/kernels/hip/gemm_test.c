@@ -3,12 +3,13 @@
 #include "tests/kernels/hip/matmul.h"
 
 extern const struct gpu_host_kernel gemm_kernel, gemm_q4_0_kernel, gemm_q8_0_kernel,
-    gemm_q4_k_kernel, gemm_q6_k_kernel, order_kernel;
+    gemm_q4_k_kernel, gemm_q6_k_kernel, gemm_f32_kernel, gemm_f16_kernel, gemm_bf16_kernel, order_kernel;
 
 static void run_gemm(const struct matmul_args *a)
 {
     static const struct gpu_host_kernel *const all[] = {
-        &gemm_kernel, &gemm_q4_0_kernel, &gemm_q8_0_kernel, &gemm_q4_k_kernel, &gemm_q6_k_kernel};
+        &gemm_kernel,      &gemm_q4_0_kernel, &gemm_q8_0_kernel, &gemm_q4_k_kernel,
+        &gemm_q6_k_kernel, &gemm_f32_kernel,  &gemm_f16_kernel,  &gemm_bf16_kernel};
     const struct table_kernel *entry = &table_kernels[table_gemm((enum type)a->type)];
     for (size_t i = 0; i < COUNT_OF(all); i++) {
         if (strcmp(all[i]->name, entry->name) == 0) {
@@ -98,12 +99,12 @@ static void test_several(void)
 }
 
 /* Slots sorted by expert: one expert has none, one more than a tile. */
-static void test_experts(bool x_per_slot)
+static void test_experts(enum type type, bool x_per_slot)
 {
     enum { EXPERTS = 5, USED = 2, TOKENS = 50, SLOTS = TOKENS * USED, ROWS = 40, COLS = 256 };
     uint64_t seed = 13;
-    struct matmul_matrix m = matmul_matrix(TYPE_Q4_K, EXPERTS, ROWS, COLS, &seed);
-    struct matmul_x x = matmul_x(TYPE_Q4_K, x_per_slot ? SLOTS : TOKENS, COLS, &seed);
+    struct matmul_matrix m = matmul_matrix(type, EXPERTS, ROWS, COLS, &seed);
+    struct matmul_x x = matmul_x(type, x_per_slot ? SLOTS : TOKENS, COLS, &seed);
     float *bias = device_random(EXPERTS * ROWS, 1, &seed);
     int32_t ids[SLOTS], order[EXPERTS + 1 + SLOTS];
     for (int i = 0; i < SLOTS; i++) {
@@ -126,7 +127,7 @@ static void test_experts(bool x_per_slot)
     }
     struct matmul_args a = {.w = {m.w}, .y = {dy}, .bias = {db}, .x = x.device, .ids = dids,
                             .order = dorder, .y_stride = {ROWS}, .ids_stride = USED,
-                            .x_bytes = x.bytes, .type = TYPE_Q4_K, .n_cols = COLS, .n_w = 1,
+                            .x_bytes = x.bytes, .type = (int32_t)type, .n_cols = COLS, .n_w = 1,
                             .n_tokens = SLOTS, .n_expert = EXPERTS, .n_used = USED,
                             .x_per_slot = x_per_slot, .glu = MATMUL_NO_GLU};
     run_gemm(&a);
@@ -151,6 +152,9 @@ int main(void)
         enum type type = blocks_types[i];
         int block = (int)type_info((uint32_t)type)->block_elems;
         if (matmul_is_float(type)) {
+            test(type, 33, 31, 5);
+            test(type, 3, 545, 1);
+            test(type, 130, 300, 66);
             continue;
         }
         test(type, 33, block == 256 ? 256 : 192 / block * block + block, 5);
@@ -160,7 +164,8 @@ int main(void)
         }
     }
     test_several();
-    test_experts(false);
-    test_experts(true);
+    test_experts(TYPE_Q4_K, false);
+    test_experts(TYPE_Q4_K, true);
+    test_experts(TYPE_F16, true);
     return 0;
 }
