@@ -85,15 +85,32 @@ void conn_close(struct conn *c)
     uv_close((uv_handle_t *)&c->x.timer, on_timer_closed);
 }
 
+/* Time is over; but after a sleep of this process timers come before what lies in the socket, so that
+ * gets one turn of the loop, which restarts the timer where it was the request. */
+static bool has_last_turn(struct conn *c, uv_timer_cb on_timeout)
+{
+    c->had_last_turn = !c->had_last_turn;
+    if (c->had_last_turn) {
+        uv_timer_start(&c->timer, on_timeout, 1, 0);
+    }
+    return c->had_last_turn;
+}
+
 static void on_idle_timeout(uv_timer_t *t)
 {
-    conn_close(t->data);
+    struct conn *c = t->data;
+    if (!has_last_turn(c, on_idle_timeout)) {
+        conn_close(c);
+    }
 }
 
 static void on_late(uv_timer_t *t)
 {
     struct conn *c = t->data;
     struct err e;
+    if (has_last_turn(c, on_late)) {
+        return;
+    }
     if (c->state == CONN_WAIT) { /* a connection that never asked */
         conn_close(c);
         return;
@@ -107,6 +124,7 @@ static void on_late(uv_timer_t *t)
 static void enter(struct conn *c, enum conn_state state)
 {
     c->state = state;
+    c->had_last_turn = false;
     switch (state) {
     case CONN_HEAD:
         uv_timer_start(&c->timer, on_late, LIMIT_HEADER_TIMEOUT_MS, 0);

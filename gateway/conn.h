@@ -25,6 +25,7 @@ struct conn {
     enum conn_state state;
     bool is_unix, is_dirty, is_reading, is_writing, is_full;
     bool is_eof; /* the client sends no more */
+    bool had_last_turn; /* its time is over but for one turn of the loop */
     bool closes; /* after what is in `out` */
     uint8_t n_probes, n_handles;
     struct http http;

@@ -3,6 +3,7 @@ import json
 import os
 import random
 import signal
+import socket
 import statistics
 import threading
 import time
@@ -337,19 +338,24 @@ class tempfile_programs:
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
-@row('65', 'the machine sleeps and wakes', 'SIGSTOP of all processes for 5 s', 2)
+@row('65', 'the machine sleeps and wakes', 'SIGSTOP of all processes for 11 s', 2)
 def everybody_sleeps(bin_dir):
     with Rig(bin_dir) as s:
         whole = story_of(s)
+        fresh = socket.create_connection(('127.0.0.1', s.port), 30)
+        check_equal(s.get('/health')[0], 200, 'the gateway took it; 10 s for its headers begin')
         stream = Stream(s).seen(3)
         everybody = [s.process.pid, s.gateway(), s.worker()]
         for pid in everybody:
             os.kill(pid, signal.SIGSTOP)
-        time.sleep(5)
+        fresh.sendall(b'GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')
+        time.sleep(11)
         for pid in reversed(everybody):
             os.kill(pid, signal.SIGCONT)
         at = time.monotonic()
         expect_whole(stream, whole)
+        check(fresh.recv(100).startswith(b'HTTP/1.1 200 '), 'what was sent meanwhile is answered')
+        fresh.close()
         check_equal([s.process.pid, s.gateway(), s.worker()], everybody, 'nobody was killed')
         return stream.resumed(at)
 
