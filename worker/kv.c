@@ -132,11 +132,6 @@ static char *huge_page_of(char *at)
     return at - (uintptr_t)at % MEMORY_HUGE_BYTES;
 }
 
-void kv_use_huge_pages(struct kv_pool *p)
-{
-    p->is_collapsed = calloc(p->bytes / MEMORY_HUGE_BYTES + 2, 1); /* without memory: plain pages */
-}
-
 static void collapse_block(struct kv_pool *p, int32_t block)
 {
     char *first = huge_page_of(p->memory);
@@ -150,6 +145,14 @@ static void collapse_block(struct kv_pool *p, int32_t block)
             }
             *is_done = 1;
         }
+    }
+}
+
+void kv_use_huge_pages(struct kv_pool *p)
+{
+    p->is_collapsed = calloc(p->bytes / MEMORY_HUGE_BYTES + 2, 1); /* without memory: plain pages */
+    if (p->is_collapsed && p->n_blocks > 0) {
+        collapse_block(p, 0); /* the first prompt shall not wait for it */
     }
 }
 

@@ -85,8 +85,9 @@ struct kv_pool {
 /* Bytes that one block takes in all layers. */
 size_t kv_bytes_per_block(const struct kv_layer *layers, size_t n_layers);
 
-/* From now on the memory of blocks is made huge pages when the first of them is taken, as far as the
- * system can: attention reads a few KB here and there, and finding a page costs as much as that. */
+/* From now on the memory of blocks is made huge pages when the first of them is taken (block 0's at
+ * once), as far as the system can: attention reads a few KB here and there, and finding a page
+ * costs as much as that. */
 void kv_use_huge_pages(struct kv_pool *p);
 
 /* Maps memory for n_blocks of every layer and sets the layers' data. The memory is only taken when
