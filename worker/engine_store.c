@@ -1,5 +1,6 @@
 /* What of an engine outlives the process: under which keys it is kept, and the memory of its KV pool.
  * The thread that opens a model; the keys: any. */
+#include "worker/build_id.h"
 #include "worker/engine_state.h"
 
 #include "shared/hash.h"
@@ -13,9 +14,12 @@ static void kv_key(const struct engine_options *o, const uint8_t fingerprint[32]
                    uint8_t ret[STORE_KEY_BYTES])
 {
     const uint32_t layout = KV_RECORD_LAYOUT;
+    size_t n_build;
+    const void *build = build_id(&n_build); /* another build's kernels may compute other bits */
     const int64_t sizes[] = {(int64_t)o->kv_type, o->n_ctx, o->n_seqs,
                              (int64_t)o->kv_memory_bytes};
     const struct stores_part parts[] = {{&layout, sizeof layout},
+                                        {build, n_build},
                                         {isa_name(o->isa), strlen(isa_name(o->isa))},
                                         {fingerprint, 32},
                                         {sizes, sizeof sizes},

@@ -1,6 +1,7 @@
 /* Packed weights in a sealed memfd (see weights.h). The thread that opens a model, and its pool; reads
  * the model file. Invariant: what is mapped by a program is sealed against writing. */
 #include "worker/weights.h"
+#include "worker/build_id.h"
 
 #include "ipc/memfd.h"
 #include "shared/hash.h"
@@ -33,8 +34,12 @@ static size_t table_bytes(size_t data_bytes)
 void weights_key(enum isa isa, const uint8_t fingerprint[32], uint8_t ret[STORE_KEY_BYTES])
 {
     const uint32_t layout = MATMUL_LAYOUT;
-    const struct stores_part parts[] = {
-        {&layout, sizeof layout}, {isa_name(isa), strlen(isa_name(isa))}, {fingerprint, 32}};
+    size_t n_build;
+    const void *build = build_id(&n_build);
+    const struct stores_part parts[] = {{&layout, sizeof layout},
+                                        {build, n_build},
+                                        {isa_name(isa), strlen(isa_name(isa))},
+                                        {fingerprint, 32}};
     stores_key(STORE_WEIGHTS, parts, COUNT_OF(parts), ret);
 }
 

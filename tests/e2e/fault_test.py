@@ -31,7 +31,8 @@ def client(server, i, results, times):
 
 with Server(sys.argv[1]) as server:
     alone = [stream_text(server.stream('/v1/chat/completions', body(i))) for i in range(N)]
-    for name, number in FAULTS:
+    faults = list(FAULTS)
+    for name, number in faults:
         results, times = [None] * N, [[] for _ in range(N)]
         threads = [threading.Thread(target=client, args=(server, i, results, times))
                    for i in range(N)]
@@ -45,11 +46,16 @@ with Server(sys.argv[1]) as server:
         for t in threads:
             t.join()
         check_equal(results, alone, name)
+        # On a busy machine some streams, or all, may have ended before the last one began.
         gaps = []
-        for t in times:
+        for t in (t for t in times if t[-1] > start):
             gap, end = max((b - a, b) for a, b in zip(t, t[1:]) if b > start)
             gaps.append((end - start) * 1000)
-        print(f'  {name}: next token after {min(gaps):.0f} ms, of all {N} streams after '
+        if not gaps:
+            check(len(faults) < 50, f'{name} never met a stream')
+            faults.append((name, number))
+            continue
+        print(f'  {name}: next token after {min(gaps):.0f} ms, of all {len(gaps)} streams after '
               f'{max(gaps):.0f} ms')
         while server.get('/ready')[0] != 200:
             time.sleep(0.01)

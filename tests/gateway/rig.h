@@ -68,7 +68,7 @@ long rig_gateway_kib(const struct rig *r); /* its own resident memory; rings do 
 /* Waits up to 5 s for the condition. */
 #define RIG_WAIT(cond)                                                                             \
     do {                                                                                           \
-        for (int i_ = 0; i_ < 1000 && !(cond); i_++) {                                             \
+        for (int i_ = 0; i_ < 6000 && !(cond); i_++) {                                             \
             usleep(5000);                                                                          \
         }                                                                                          \
         CHECK(cond);                                                                               \

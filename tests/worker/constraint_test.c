@@ -4,6 +4,7 @@
 #include "tests/test.h"
 #include "tests/worker/fake_tokenizer.h"
 #include "worker/grammar/automaton.h"
+#include "worker/grammar/budget.h"
 #include "worker/grammar/constraint.h"
 
 #include <math.h>
@@ -157,6 +158,37 @@ static void work_is_bounded(const struct pieces *pieces)
     constraint_destroy(&c);
 }
 
+/* However many there are: together they take no more than they may, the next one is told so in
+ * words, and those that are there go on. */
+static void memory_in_sum(const struct pieces *pieces)
+{
+    enum { MANY = 2000, OTHERS = BUDGET_BYTES - (16 << 20) };
+    static struct constraint *all[MANY];
+    static const char grammar[] = "root ::= [a-z]*";
+    struct err e;
+    int n = 0, rc = 0;
+    CHECK(budget_take(OTHERS));
+    while (n < MANY && (rc = constraint_create(grammar, strlen(grammar), pieces, fake_tokenizer(),
+                                               FAKE_VOCAB, &all[n], &e)) == 0) {
+        n++;
+    }
+    CHECK_INT(rc, ERR_BUSY);
+    CHECK(n > 5 && strstr(e.detail, "MB together"));
+    CHECK(budget_is_tight() && !budget_take(1 << 20));
+    static float logits[FAKE_VOCAB];
+    const float *allowed;
+    struct constraint_place place;
+    constraint_begin(all[0], &place);
+    CHECK_INT(constraint_mask(all[0], &place, NULL, 0, logits, &allowed, &e), 0);
+    for (int i = 0; i < n; i++) {
+        constraint_destroy(&all[i]);
+    }
+    budget_give(OTHERS);
+    CHECK(budget_take(BUDGET_BYTES)); /* every byte came back */
+    CHECK(!budget_take(1));
+    budget_give(BUDGET_BYTES);
+}
+
 int main(void)
 {
     struct pieces *pieces = NULL;
@@ -170,6 +202,7 @@ int main(void)
     }
     tables_overflow(pieces);
     work_is_bounded(pieces);
+    memory_in_sum(pieces);
     pieces_destroy(&pieces);
     return 0;
 }

@@ -1,6 +1,7 @@
 /* The lazy automaton (see automaton.h). The token loop's and prepare threads', one at a time;
  * blocks never; allocates while its tables grow. */
 #include "worker/grammar/automaton.h"
+#include "worker/grammar/budget.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -14,6 +15,9 @@ enum {
     MOST_CLOSURE = 1 << 15, /* places of one state; more means left recursion */
     MOST_LOOKS = 1 << 18,   /* for one state, at places met before too */
     MOST_CHECKED = 1 << 24, /* looks when all rules are tried */
+    FEW_NODES = 256,        /* what tables begin with */
+    FEW_STATES = 64,
+    FEW_SLOTS = 1024,
 };
 
 struct node { /* a place: an element, and where it goes on behind the rule's end */
@@ -54,6 +58,8 @@ struct automaton {
     bool accepts, is_full; /* of the closure under way */
     uint32_t generation;
     uint64_t n_visits, closure_visits; /* now, and when the closure began */
+    size_t bytes;                      /* of the budget */
+    bool is_refused;                   /* the budget had no more, at the beginning */
 };
 
 static uint32_t mix(uint64_t x)
@@ -62,8 +68,23 @@ static uint32_t mix(uint64_t x)
     return (uint32_t)(x >> 32 ^ x >> 15);
 }
 
+static bool charge(struct automaton *a, size_t bytes)
+{
+    bool ok = budget_take(bytes);
+    a->bytes += ok ? bytes : 0;
+    a->is_refused = a->is_refused || !ok;
+    return ok;
+}
+
+static void discharge(struct automaton *a, size_t bytes)
+{
+    a->bytes -= bytes;
+    budget_give(bytes);
+}
+
 /* Room for n rows of this size behind the pointer at pp; false: there is none. */
-static bool grow(void *pp, uint32_t *cap, uint32_t n, uint32_t most, size_t size)
+static bool grow(struct automaton *a, void *pp, uint32_t *cap, uint32_t n, uint32_t most,
+                 size_t size)
 {
     void *old;
     memcpy(&old, pp, sizeof(old)); /* whatever the rows are */
@@ -74,9 +95,10 @@ static bool grow(void *pp, uint32_t *cap, uint32_t n, uint32_t most, size_t size
         return false;
     }
     uint32_t fresh = MIN(MAX(n, *cap * 2), most);
-    void *grown = realloc(old, fresh * size);
+    size_t more = (fresh - *cap) * size;
+    void *grown = charge(a, more) ? realloc(old, fresh * size) : NULL;
     if (!grown) {
-        return false;
+        return false; /* what was charged for nothing is given back at the end */
     }
     memset((char *)grown + *cap * size, 0, (fresh - *cap) * size);
     memcpy(pp, &grown, sizeof(grown));
@@ -84,9 +106,23 @@ static bool grow(void *pp, uint32_t *cap, uint32_t n, uint32_t most, size_t size
     return true;
 }
 
-static bool index_make(struct index *x, uint32_t slots)
+/* Few rows, whatever they hold. */
+static void shrink(struct automaton *a, void *pp, uint32_t *cap, uint32_t few, size_t size)
 {
-    x->slots = calloc(slots, sizeof(*x->slots));
+    void *old;
+    memcpy(&old, pp, sizeof(old));
+    void *small = *cap > few ? realloc(old, few * size) : NULL;
+    if (small) {
+        memcpy(pp, &small, sizeof(small));
+        discharge(a, (*cap - few) * size);
+        *cap = few;
+    }
+}
+
+static bool index_make(struct automaton *a, struct index *x, uint32_t slots)
+{
+    size_t bytes = slots * sizeof(*x->slots);
+    x->slots = charge(a, bytes) ? calloc(slots, sizeof(*x->slots)) : NULL;
     x->mask = slots - 1;
     return x->slots != NULL;
 }
@@ -101,7 +137,7 @@ static uint32_t node_hash(const struct node *n)
 static bool nodes_rehash(struct automaton *a)
 {
     struct index fresh;
-    if (!index_make(&fresh, (a->node_index.mask + 1) * 2)) {
+    if (!index_make(a, &fresh, (a->node_index.mask + 1) * 2)) {
         return false;
     }
     for (uint32_t i = 1; i < a->n_nodes; i++) {
@@ -112,6 +148,7 @@ static bool nodes_rehash(struct automaton *a)
         fresh.slots[at] = i;
     }
     free(a->node_index.slots);
+    discharge(a, (a->node_index.mask + 1) * sizeof(*fresh.slots));
     a->node_index = fresh;
     return true;
 }
@@ -127,8 +164,8 @@ static uint32_t place(struct automaton *a, uint32_t element, uint32_t parent)
         }
     }
     uint32_t cap = a->cap_nodes; /* of both, and counted when both have it */
-    if (!grow(&a->marks, &cap, a->n_nodes + 1, MOST_NODES, sizeof(*a->marks)) ||
-        !grow(&a->nodes, &a->cap_nodes, a->n_nodes + 1, MOST_NODES, sizeof(*a->nodes))) {
+    if (!grow(a, &a->marks, &cap, a->n_nodes + 1, MOST_NODES, sizeof(*a->marks)) ||
+        !grow(a, &a->nodes, &a->cap_nodes, a->n_nodes + 1, MOST_NODES, sizeof(*a->nodes))) {
         a->is_full = true;
         return 0;
     }
@@ -237,8 +274,8 @@ static uint32_t intern(struct automaton *a)
             return i;
         }
     }
-    if (!grow(&a->states, &a->cap_states, a->n_states + 1, MOST_STATES, sizeof(*a->states)) ||
-        !grow(&a->members, &a->cap_members, a->n_members + a->n_found, MOST_MEMBERS,
+    if (!grow(a, &a->states, &a->cap_states, a->n_states + 1, MOST_STATES, sizeof(*a->states)) ||
+        !grow(a, &a->members, &a->cap_members, a->n_members + a->n_found, MOST_MEMBERS,
               sizeof(*a->members))) {
         return AUTOMATON_FULL;
     }
@@ -254,7 +291,7 @@ static uint32_t intern(struct automaton *a)
 
 static bool steps_rehash(struct automaton *a, uint32_t slots)
 {
-    struct step *fresh = calloc(slots, sizeof(*fresh));
+    struct step *fresh = charge(a, slots * sizeof(*fresh)) ? calloc(slots, sizeof(*fresh)) : NULL;
     if (!fresh) {
         return false;
     }
@@ -267,7 +304,10 @@ static bool steps_rehash(struct automaton *a, uint32_t slots)
             fresh[at] = a->steps[i];
         }
     }
-    free(a->steps);
+    if (a->steps) {
+        free(a->steps);
+        discharge(a, (a->step_mask + 1) * sizeof(*fresh));
+    }
     a->steps = fresh;
     a->step_mask = slots - 1;
     return true;
@@ -341,9 +381,29 @@ static uint32_t begin(struct automaton *a)
     return intern(a);
 }
 
+/* Others need the room, and the tables are made again as they are needed. */
+static void shrink_all(struct automaton *a)
+{
+    uint32_t cap = a->cap_nodes; /* of both */
+    shrink(a, &a->marks, &cap, FEW_NODES, sizeof(*a->marks));
+    shrink(a, &a->nodes, &a->cap_nodes, FEW_NODES, sizeof(*a->nodes));
+    a->cap_nodes = MIN(a->cap_nodes, cap);
+    shrink(a, &a->states, &a->cap_states, FEW_STATES, sizeof(*a->states));
+    shrink(a, &a->members, &a->cap_members, FEW_NODES, sizeof(*a->members));
+    cap = a->node_index.mask + 1;
+    shrink(a, &a->node_index.slots, &cap, FEW_SLOTS, sizeof(*a->node_index.slots));
+    a->node_index.mask = cap - 1;
+    cap = a->step_mask + 1;
+    shrink(a, &a->steps, &cap, FEW_SLOTS, sizeof(*a->steps));
+    a->step_mask = cap - 1;
+}
+
 void automaton_reset(struct automaton *a)
 {
     a->generation++;
+    if (budget_is_tight()) {
+        shrink_all(a);
+    }
     begin(a);
 }
 
@@ -370,14 +430,15 @@ int automaton_create(const struct grammar *g, struct automaton **ret, struct err
     }
     a->g = g;
     uint32_t cap_marks = 0;
-    a->todo = calloc(MOST_CLOSURE, sizeof(*a->todo));
-    a->found = calloc(MOST_CLOSURE, sizeof(*a->found));
-    bool ok = a->todo && a->found && index_make(&a->node_index, 1024) &&
-              index_make(&a->state_index, MOST_STATES * 2) && steps_rehash(a, 1024) &&
-              grow(&a->nodes, &a->cap_nodes, 256, MOST_NODES, sizeof(*a->nodes)) &&
-              grow(&a->marks, &cap_marks, 256, MOST_NODES, sizeof(*a->marks)) &&
-              grow(&a->states, &a->cap_states, 64, MOST_STATES, sizeof(*a->states));
-    int rc = ok ? 0 : -ENOMEM;
+    size_t closure_bytes = MOST_CLOSURE * (sizeof(*a->todo) + sizeof(*a->found));
+    bool ok = charge(a, closure_bytes) && (a->todo = calloc(MOST_CLOSURE, sizeof(*a->todo))) &&
+              (a->found = calloc(MOST_CLOSURE, sizeof(*a->found))) &&
+              index_make(a, &a->node_index, FEW_SLOTS) &&
+              index_make(a, &a->state_index, MOST_STATES * 2) && steps_rehash(a, FEW_SLOTS) &&
+              grow(a, &a->nodes, &a->cap_nodes, FEW_NODES, MOST_NODES, sizeof(*a->nodes)) &&
+              grow(a, &a->marks, &cap_marks, FEW_NODES, MOST_NODES, sizeof(*a->marks)) &&
+              grow(a, &a->states, &a->cap_states, FEW_STATES, MOST_STATES, sizeof(*a->states));
+    int rc = ok ? 0 : a->is_refused ? budget_refuse(e) : -ENOMEM;
     if (rc == 0 && begin(a) != AUTOMATON_BEGIN) {
         rc = err_set(e, ERR_GRAMMAR,
                      a->is_full ? "it is left-recursive, or too much is possible at once"
@@ -406,6 +467,7 @@ void automaton_destroy(struct automaton **ap)
         free(a->steps);
         free(a->todo);
         free(a->found);
+        budget_give(a->bytes);
         free(a);
         *ap = NULL;
     }

@@ -3,6 +3,7 @@
  * that were met last are kept. */
 #include "worker/grammar/constraint.h"
 #include "worker/grammar/automaton.h"
+#include "worker/grammar/budget.h"
 
 #include <errno.h>
 #include <math.h>
@@ -29,6 +30,7 @@ struct constraint {
     int64_t n_vocab;
     float *logits; /* owned; scratch */
     struct mask masks[MASKS];
+    size_t bytes; /* of the budget: logits and masks */
     uint64_t n_uses;
     struct buf piece; /* scratch */
 };
@@ -45,11 +47,16 @@ int constraint_create(const char *text, size_t n, const struct pieces *pieces,
     c->t = t;
     c->n_vocab = n_vocab;
     buf_init(&c->piece, 0);
-    c->logits = malloc((size_t)n_vocab * sizeof(*c->logits));
-    int rc = c->logits ? grammar_create(text, n, &c->grammar, e) : -ENOMEM;
+    size_t words = (size_t)(n_vocab + 63) / 64;
+    size_t bytes = (size_t)n_vocab * sizeof(*c->logits) + MASKS * words * sizeof(uint64_t);
+    c->bytes = budget_take(bytes) ? bytes : 0;
+    c->logits = c->bytes ? malloc((size_t)n_vocab * sizeof(*c->logits)) : NULL;
+    int rc = !c->bytes    ? budget_refuse(e)
+             : !c->logits ? -ENOMEM
+                          : grammar_create(text, n, &c->grammar, e);
     rc = rc < 0 ? rc : automaton_create(c->grammar, &c->automaton, e);
     for (size_t i = 0; i < MASKS && rc == 0; i++) {
-        c->masks[i].bits = calloc((size_t)(n_vocab + 63) / 64, sizeof(uint64_t));
+        c->masks[i].bits = calloc(words, sizeof(uint64_t));
         rc = c->masks[i].bits ? 0 : -ENOMEM;
     }
     if (rc < 0) {
@@ -71,6 +78,7 @@ void constraint_destroy(struct constraint **cp)
         grammar_destroy(&c->grammar);
         buf_finish(&c->piece);
         free(c->logits);
+        budget_give(c->bytes);
         free(c);
         *cp = NULL;
     }
@@ -94,6 +102,9 @@ static void reset(struct constraint *c)
 
 static int too_much(struct err *e)
 {
+    if (budget_is_tight()) {
+        return budget_refuse(e);
+    }
     return err_set(e, ERR_GRAMMAR, "the grammar allows too much at once");
 }
 
