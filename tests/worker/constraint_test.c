@@ -4,7 +4,7 @@
 #include "tests/test.h"
 #include "tests/worker/fake_tokenizer.h"
 #include "worker/grammar/automaton.h"
-#include "worker/grammar/budget.h"
+#include "worker/grammar/grammar_budget.h"
 #include "worker/grammar/constraint.h"
 
 #include <math.h>
@@ -162,19 +162,19 @@ static void work_is_bounded(const struct pieces *pieces)
  * words, and those that are there go on. */
 static void memory_in_sum(const struct pieces *pieces)
 {
-    enum { MANY = 2000, OTHERS = BUDGET_BYTES - (16 << 20) };
+    enum { MANY = 2000, OTHERS = GRAMMAR_BUDGET_BYTES - (16 << 20) };
     static struct constraint *all[MANY];
     static const char grammar[] = "root ::= [a-z]*";
     struct err e;
     int n = 0, rc = 0;
-    CHECK(budget_take(OTHERS));
+    CHECK(grammar_budget_take(OTHERS));
     while (n < MANY && (rc = constraint_create(grammar, strlen(grammar), pieces, fake_tokenizer(),
                                                FAKE_VOCAB, &all[n], &e)) == 0) {
         n++;
     }
     CHECK_INT(rc, ERR_BUSY);
     CHECK(n > 5 && strstr(e.detail, "MB together"));
-    CHECK(budget_is_tight() && !budget_take(1 << 20));
+    CHECK(grammar_budget_is_tight() && !grammar_budget_take(1 << 20));
     static float logits[FAKE_VOCAB];
     const float *allowed;
     struct constraint_place place;
@@ -183,10 +183,10 @@ static void memory_in_sum(const struct pieces *pieces)
     for (int i = 0; i < n; i++) {
         constraint_destroy(&all[i]);
     }
-    budget_give(OTHERS);
-    CHECK(budget_take(BUDGET_BYTES)); /* every byte came back */
-    CHECK(!budget_take(1));
-    budget_give(BUDGET_BYTES);
+    grammar_budget_give(OTHERS);
+    CHECK(grammar_budget_take(GRAMMAR_BUDGET_BYTES)); /* every byte came back */
+    CHECK(!grammar_budget_take(1));
+    grammar_budget_give(GRAMMAR_BUDGET_BYTES);
 }
 
 int main(void)

@@ -1,7 +1,7 @@
 /* The lazy automaton (see automaton.h). The token loop's and prepare threads', one at a time;
  * blocks never; allocates while its tables grow. */
 #include "worker/grammar/automaton.h"
-#include "worker/grammar/budget.h"
+#include "worker/grammar/grammar_budget.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -70,7 +70,7 @@ static uint32_t mix(uint64_t x)
 
 static bool charge(struct automaton *a, size_t bytes)
 {
-    bool ok = budget_take(bytes);
+    bool ok = grammar_budget_take(bytes);
     a->bytes += ok ? bytes : 0;
     a->is_refused = a->is_refused || !ok;
     return ok;
@@ -79,7 +79,7 @@ static bool charge(struct automaton *a, size_t bytes)
 static void discharge(struct automaton *a, size_t bytes)
 {
     a->bytes -= bytes;
-    budget_give(bytes);
+    grammar_budget_give(bytes);
 }
 
 /* Room for n rows of this size behind the pointer at pp; false: there is none. */
@@ -401,7 +401,7 @@ static void shrink_all(struct automaton *a)
 void automaton_reset(struct automaton *a)
 {
     a->generation++;
-    if (budget_is_tight()) {
+    if (grammar_budget_is_tight()) {
         shrink_all(a);
     }
     begin(a);
@@ -438,7 +438,7 @@ int automaton_create(const struct grammar *g, struct automaton **ret, struct err
               grow(a, &a->nodes, &a->cap_nodes, FEW_NODES, MOST_NODES, sizeof(*a->nodes)) &&
               grow(a, &a->marks, &cap_marks, FEW_NODES, MOST_NODES, sizeof(*a->marks)) &&
               grow(a, &a->states, &a->cap_states, FEW_STATES, MOST_STATES, sizeof(*a->states));
-    int rc = ok ? 0 : a->is_refused ? budget_refuse(e) : -ENOMEM;
+    int rc = ok ? 0 : a->is_refused ? grammar_budget_refuse(e) : -ENOMEM;
     if (rc == 0 && begin(a) != AUTOMATON_BEGIN) {
         rc = err_set(e, ERR_GRAMMAR,
                      a->is_full ? "it is left-recursive, or too much is possible at once"
@@ -467,7 +467,7 @@ void automaton_destroy(struct automaton **ap)
         free(a->steps);
         free(a->todo);
         free(a->found);
-        budget_give(a->bytes);
+        grammar_budget_give(a->bytes);
         free(a);
         *ap = NULL;
     }

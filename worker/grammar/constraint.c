@@ -3,7 +3,7 @@
  * that were met last are kept. */
 #include "worker/grammar/constraint.h"
 #include "worker/grammar/automaton.h"
-#include "worker/grammar/budget.h"
+#include "worker/grammar/grammar_budget.h"
 
 #include <errno.h>
 #include <math.h>
@@ -49,9 +49,9 @@ int constraint_create(const char *text, size_t n, const struct pieces *pieces,
     buf_init(&c->piece, 0);
     size_t words = (size_t)(n_vocab + 63) / 64;
     size_t bytes = (size_t)n_vocab * sizeof(*c->logits) + MASKS * words * sizeof(uint64_t);
-    c->bytes = budget_take(bytes) ? bytes : 0;
+    c->bytes = grammar_budget_take(bytes) ? bytes : 0;
     c->logits = c->bytes ? malloc((size_t)n_vocab * sizeof(*c->logits)) : NULL;
-    int rc = !c->bytes    ? budget_refuse(e)
+    int rc = !c->bytes    ? grammar_budget_refuse(e)
              : !c->logits ? -ENOMEM
                           : grammar_create(text, n, &c->grammar, e);
     rc = rc < 0 ? rc : automaton_create(c->grammar, &c->automaton, e);
@@ -78,7 +78,7 @@ void constraint_destroy(struct constraint **cp)
         grammar_destroy(&c->grammar);
         buf_finish(&c->piece);
         free(c->logits);
-        budget_give(c->bytes);
+        grammar_budget_give(c->bytes);
         free(c);
         *cp = NULL;
     }
@@ -102,8 +102,8 @@ static void reset(struct constraint *c)
 
 static int too_much(struct err *e)
 {
-    if (budget_is_tight()) {
-        return budget_refuse(e);
+    if (grammar_budget_is_tight()) {
+        return grammar_budget_refuse(e);
     }
     return err_set(e, ERR_GRAMMAR, "the grammar allows too much at once");
 }

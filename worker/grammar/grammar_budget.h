@@ -5,13 +5,13 @@
 
 #include "shared/err.h"
 
-enum { BUDGET_BYTES = 512 * 1024 * 1024 };
+enum { GRAMMAR_BUDGET_BYTES = 512 * 1024 * 1024 };
 
 /* False: others have it. */
-MUST_CHECK bool budget_take(size_t bytes);
-void budget_give(size_t bytes);
-int budget_refuse(struct err *e); /* ERR_BUSY, in words */
+MUST_CHECK bool grammar_budget_take(size_t bytes);
+void grammar_budget_give(size_t bytes);
+int grammar_budget_refuse(struct err *e); /* ERR_BUSY, in words */
 /* Most of it is taken: tables that can be made again give back what they grew. */
-bool budget_is_tight(void);
+bool grammar_budget_is_tight(void);
 
 #endif
