@@ -1,5 +1,6 @@
 /* What several kinds of tokenizer do in the same way. */
 #include "worker/tokenizer_kind.h"
+#include "worker/tokenizer_trie.h"
 
 #include <string.h>
 
@@ -61,4 +62,20 @@ void tokenizer_kind_mark_spaces(const struct tokenizer_vocab *v, const char *tex
             }
         }
     }
+}
+
+int tokenizer_kind_trie(const struct tokenizer_vocab *v, struct tokenizer_tables kept,
+                        struct tokenizer_trie *ret)
+{
+    if (tokenizer_trie_use(ret, kept.data, kept.bytes, v->n)) {
+        return 0;
+    }
+    int rc = tokenizer_trie_init(ret);
+    for (int32_t id = 0; rc == 0 && id < v->n; id++) {
+        struct gguf_str s = tokenizer_vocab_bytes(v, id);
+        if (tokenizer_vocab_find(v, s.data, s.len) == id) {
+            rc = tokenizer_trie_insert(ret, s.data, s.len, id);
+        }
+    }
+    return rc == 0 ? tokenizer_trie_pack(ret) : rc;
 }

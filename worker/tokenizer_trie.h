@@ -8,11 +8,14 @@
 enum { TOKENIZER_TRIE_MAX_NODES = 1 << 24 };
 
 struct tokenizer_trie {
-    uint64_t *edge;     /* owned; (node << 8 | byte) << 32 | child; 0: free */
+    uint64_t *edge;     /* owned until packed; (node << 8 | byte) << 32 | child; 0: free */
     uint32_t edge_mask; /* slots - 1 */
-    int32_t *value;     /* owned; by node, -1: no string ends here */
+    int32_t *value;     /* likewise; by node, -1: no string ends here */
     uint32_t n_nodes, cap_nodes;
     uint32_t root[256]; /* children of node 0, without hashing */
+    const void *packed; /* one block without pointers, in which edge and value stand; NULL: not yet */
+    size_t packed_bytes;
+    bool is_borrowed;   /* the block is somebody else's */
 };
 
 MUST_CHECK int tokenizer_trie_init(struct tokenizer_trie *t);
@@ -22,6 +25,12 @@ void tokenizer_trie_finish(struct tokenizer_trie *t);
  * Errors: -ENOMEM, also when there would be too many nodes. */
 MUST_CHECK int tokenizer_trie_insert(struct tokenizer_trie *t, const char *s, size_t n,
                                      int32_t value);
+
+/* Nothing more is inserted: all that it is in one block, which another process can use. -ENOMEM. */
+MUST_CHECK int tokenizer_trie_pack(struct tokenizer_trie *t);
+/* From such a block, borrowed until the end. False: it is damaged, or not of n_values values. */
+MUST_CHECK bool tokenizer_trie_use(struct tokenizer_trie *t, const void *data, size_t bytes,
+                                   int32_t n_values);
 
 static inline uint32_t tokenizer_trie_slot(uint32_t key, uint32_t mask)
 {

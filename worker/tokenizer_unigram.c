@@ -33,19 +33,13 @@ static void destroy(void *model)
     }
 }
 
-static int fill(struct unigram *m, const struct tokenizer_vocab *v, const struct gguf *g,
-                struct err *e)
+static int fill(struct unigram *m, const struct tokenizer_vocab *v, struct tokenizer_tables kept,
+                const struct gguf *g, struct err *e)
 {
     int rc = tokenizer_charsmap_init(&m->map, g, e);
-    if (rc == 0) {
-        rc = tokenizer_trie_init(&m->trie);
-    }
+    rc = rc == 0 ? tokenizer_kind_trie(v, kept, &m->trie) : rc;
     double worst = 0;
     for (int32_t id = 0; rc == 0 && id < v->n; id++) {
-        struct gguf_str s = tokenizer_vocab_bytes(v, id);
-        if (tokenizer_vocab_find(v, s.data, s.len) == id) {
-            rc = tokenizer_trie_insert(&m->trie, s.data, s.len, id);
-        }
         if (v->type[id] == TOKENIZER_NORMAL) {
             worst = MIN(worst, v->score[id]);
         }
@@ -54,10 +48,15 @@ static int fill(struct unigram *m, const struct tokenizer_vocab *v, const struct
     return rc;
 }
 
+static struct tokenizer_tables tables_of(const void *model)
+{
+    const struct unigram *m = model;
+    return (struct tokenizer_tables){m->trie.packed, m->trie.packed_bytes};
+}
+
 static int create(const struct gguf *g, struct tokenizer_tables tables, struct tokenizer_vocab *v,
                   void **ret_model, char *warn, struct err *e)
 {
-    (void)tables;
     (void)warn;
     int rc = tokenizer_vocab_init(v, g,
                                   &(struct tokenizer_vocab_defaults){.bos = -1,
@@ -72,7 +71,7 @@ static int create(const struct gguf *g, struct tokenizer_tables tables, struct t
         return rc;
     }
     struct unigram *m = calloc(1, sizeof(*m));
-    rc = m ? fill(m, v, g, e) : -ENOMEM;
+    rc = m ? fill(m, v, tables, g, e) : -ENOMEM;
     if (rc < 0) {
         destroy(m);
         tokenizer_vocab_finish(v);
@@ -196,4 +195,4 @@ static int encode(const void *model, const struct tokenizer_vocab *v, const char
     return rc;
 }
 
-const struct tokenizer_kind tokenizer_unigram = {"t5", create, NULL, destroy, encode};
+const struct tokenizer_kind tokenizer_unigram = {"t5", create, tables_of, destroy, encode};

@@ -28,30 +28,26 @@ static void destroy(void *model)
     }
 }
 
-static int fill(struct wordpiece *m, const struct tokenizer_vocab *v, const struct gguf *g,
-                struct err *e)
+static int fill(struct wordpiece *m, const struct tokenizer_vocab *v, struct tokenizer_tables kept,
+                const struct gguf *g, struct err *e)
 {
     int rc = gguf_get_bool(g, "tokenizer.ggml.normalizer.lowercase", true, &m->lowercase, e);
     if (rc == 0) {
         rc = gguf_get_bool(g, "tokenizer.ggml.normalizer.strip_accents", m->lowercase,
                            &m->strip_accents, e);
     }
-    if (rc == 0) {
-        rc = tokenizer_trie_init(&m->trie);
-    }
-    for (int32_t id = 0; rc == 0 && id < v->n; id++) {
-        struct gguf_str s = tokenizer_vocab_bytes(v, id);
-        if (tokenizer_vocab_find(v, s.data, s.len) == id) {
-            rc = tokenizer_trie_insert(&m->trie, s.data, s.len, id);
-        }
-    }
-    return rc;
+    return rc == 0 ? tokenizer_kind_trie(v, kept, &m->trie) : rc;
+}
+
+static struct tokenizer_tables tables_of(const void *model)
+{
+    const struct wordpiece *m = model;
+    return (struct tokenizer_tables){m->trie.packed, m->trie.packed_bytes};
 }
 
 static int create(const struct gguf *g, struct tokenizer_tables tables, struct tokenizer_vocab *v,
                   void **ret_model, char *warn, struct err *e)
 {
-    (void)tables;
     (void)warn;
     int rc = tokenizer_vocab_init(v, g,
                                   &(struct tokenizer_vocab_defaults){.bos = 101,
@@ -67,7 +63,7 @@ static int create(const struct gguf *g, struct tokenizer_tables tables, struct t
         return rc;
     }
     struct wordpiece *m = calloc(1, sizeof(*m));
-    rc = m ? fill(m, v, g, e) : -ENOMEM;
+    rc = m ? fill(m, v, tables, g, e) : -ENOMEM;
     if (rc < 0) {
         destroy(m);
         tokenizer_vocab_finish(v);
@@ -216,4 +212,4 @@ static int encode(const void *model, const struct tokenizer_vocab *v, const char
     return word->failed ? -ENOMEM : 0;
 }
 
-const struct tokenizer_kind tokenizer_wordpiece = {"bert", create, NULL, destroy, encode};
+const struct tokenizer_kind tokenizer_wordpiece = {"bert", create, tables_of, destroy, encode};
