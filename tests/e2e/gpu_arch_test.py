@@ -13,6 +13,7 @@ TOLERANCE = 5e-4  # the reference rounds GELU to 16 bits, as the peers do: 3e-4;
 # Caches of other types round keys and values: where the last bits of these differ, by a whole step.
 CACHES = (('llama-dense', 'q8_0', 3e-3), ('llama-dense', 'bf16', 1e-3), ('gpt-oss-moe', 'q8_0', 3e-3),
           ('gemma2-dense', 'f32', TOLERANCE), ('deepseek2-moe', 'q8_0', 3e-3))
+CHUNKED = ('llama-dense', 'mamba2-dense', 'lfm2-dense', 'qwen35-dense', 'deepseek2-moe')
 PROMPT = range(3, 41)
 FOLLOWING = ('--gen', '2')
 
@@ -29,6 +30,16 @@ def check(machine, what, model, more, tolerance):
     return ok
 
 
+def check_chunks(machine, name):
+    """A prompt in one piece and in three: by other kernels, to the same bits."""
+    model = os.path.join(DATA, f'{name}-F16.gguf')
+    whole, _ = logits.compute(BIN, model, PROMPT, 'gpu', machine.env, FOLLOWING)
+    cut, said = logits.compute(BIN, model, PROMPT, 'gpu', machine.env, (*FOLLOWING, '--chunk-size', '16'))
+    ok = whole is not None and whole == cut
+    print(f'{"ok" if ok else "FAILED"}: {name} in chunks of 16: {"equal bits" if ok else said[-300:]}', flush=True)
+    return ok
+
+
 def main():
     models = sorted(glob.glob(os.path.join(DATA, '*-F16.gguf')))
     if not models:
@@ -42,6 +53,7 @@ def main():
     for name, cache, tolerance in CACHES:
         model = os.path.join(DATA, f'{name}-F16.gguf')
         bad += not check(machine, f'{name}, {cache} cache', model, (*FOLLOWING, '--kv-type', cache), tolerance)
+    bad += sum(not check_chunks(machine, name) for name in CHUNKED)
     sys.exit(1 if bad else 0)
 
 
