@@ -4,6 +4,7 @@
  *     world_kernel.c   what the supervisor calls in place of the kernel
  *     world_process.c  processes and control channels
  *     world_worker.c   a worker: it loads, computes requests, and ends in every way
+ *     world_want.c     what requests are and what their answers have to be
  *     world_gateway.c  the real link and journal of the gateway, their clients, and what these hear
  *     simulation_test.c  time, schedules, what must always be true */
 #ifndef TESTS_SAFETY_WORLD_H
@@ -136,7 +137,10 @@ struct want {
     uint32_t poison_at; /* the token of choice 0 that kills */
     uint32_t text_bytes;
 };
-enum { N_VOCAB = 1000, N_PROMPT = 3, MAX_CHOICES = 3 };
+enum { N_VOCAB = 1000, N_PROMPT = 3, MAX_CHOICES = 3, N_POISONS = 4 };
+/* What two have in common that are the same request sent again: their number's rest by N_POISONS is
+ * not 0, and the same. */
+uint64_t want_key(uint64_t number);
 void want_of(uint64_t number, struct want *ret);
 int32_t want_id(uint64_t number, uint32_t choice, uint32_t position);
 uint32_t want_length(uint64_t number, uint32_t choice); /* tokens that are sent */
