@@ -37,7 +37,8 @@ static int compare_names(const void *a, const void *b)
     return strcmp(a, b);
 }
 
-/* To read what is in a folder, from its beginning; the descriptor stays the caller's. NULL: errno. */
+/* To read what is in a folder, from its beginning; the descriptor stays the caller's. NULL: errno
+ * says why. */
 static DIR *open_folder(int folder_fd)
 {
     int fd = openat(folder_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -1,7 +1,7 @@
 /* A worker (see world.h): it loads, announces its model, reads the request ring and computes one
  * token a turn for every choice that may go on, as msg.h says; and it ends: of itself, by somebody,
- * by the kernel, by a request, or it hangs, or talks nonsense. What it is given is checked: ids that
- * were never sent, a suspect beside others. */
+ * by the kernel, by a request, or it hangs, or talks nonsense. What it is given is checked: ids
+ * that were never sent, a suspect beside others. */
 #include "safety/process.h"
 #include "shared/err.h"
 #include "tests/safety/world.h"
