@@ -7,6 +7,7 @@
 #include "safety/monitor.h"
 #include "safety/notify.h"
 #include "safety/oom.h"
+#include "safety/topology.h"
 #include "shared/log.h"
 
 #include <signal.h>
@@ -159,7 +160,7 @@ static void death_of_worker(struct supervisor *s, struct policy_death *d, uint64
     char words[MSG_DETAIL_BYTES], where[96] = "";
     take_words(page, words, sizeof(words));
     d->has_words = *words != '\0';
-    d->is_oom_kill = d->signal == SIGKILL && !d->is_ordered && oom_kills("") > s->n_oom_kills;
+    d->is_oom_kill = d->signal == SIGKILL && !d->is_ordered && oom_kills(topology_root()) > s->n_oom_kills;
     if (page) {
         uint64_t step = atomic_load_explicit(&page->step, memory_order_relaxed);
         d->has_worked = w->was_ready && step > 0;

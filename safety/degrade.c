@@ -125,8 +125,10 @@ bool degrade_is_cpu(const struct supervisor *s)
 bool degrade_is_bound(const struct supervisor *s)
 {
     enum fallback f = fallback_of(s);
-    return f == FALLBACK_NEVER ||
-           (f == FALLBACK_LOAD && s->degrade.had_gpu && !giveback_is_squeezed(s));
+    bool is_auto = strcmp(s->cfg->v[CONFIG_device].str, "auto") == 0;
+    /* One that begins anew because the card is full is at its load. */
+    bool may_load = is_auto && (!s->degrade.had_gpu || s->giveback.left_ms || giveback_is_squeezed(s));
+    return f == FALLBACK_NEVER || (f == FALLBACK_LOAD && !may_load);
 }
 
 /* Those of the rung; and that a worker may not leave the GPU by itself where that is not wanted. */
@@ -136,6 +138,8 @@ static int override(const struct supervisor *s, struct config *c, struct err *e)
     int rc = 0;
     if (degrade_is_bound(s) && strcmp(c->v[CONFIG_device].str, "auto") == 0) {
         rc = config_set(c, "device", "gpu", CONFIG_FROM_FLAG, e);
+    } else if (giveback_is_squeezed(s) && strcmp(c->v[CONFIG_device].str, "gpu") == 0) {
+        rc = config_set(c, "device", "auto", CONFIG_FROM_FLAG, e); /* what does not fit: the CPU */
     }
     return rc == 0 ? ladder_apply(g->ladder.rung, c, e) : rc;
 }

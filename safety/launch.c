@@ -4,6 +4,7 @@
 #include "safety/crash.h"
 #include "safety/degrade.h"
 #include "safety/oom.h"
+#include "safety/topology.h"
 #include "shared/log.h"
 
 #include <errno.h>
@@ -221,7 +222,7 @@ static void start_worker(struct supervisor *s, uint64_t now_ms)
         s->worker_at_ms = retry_at(&s->worker, rc, now_ms);
         return;
     }
-    s->n_oom_kills = oom_kills("");
+    s->n_oom_kills = oom_kills(topology_root());
 }
 
 int launch_probe(struct supervisor *s, uint32_t device, uint64_t now_ms)

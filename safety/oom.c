@@ -1,4 +1,4 @@
-/* Reading memory.events; runs in the supervisor. cgroupfs does not block. */
+/* Reading memory.events, and memory.oom_control of version 1; runs in the supervisor. cgroupfs does not block. */
 #include "safety/oom.h"
 #include "shared/num.h"
 
@@ -34,16 +34,43 @@ static char *find_line(char *text, const char *prefix)
     return NULL;
 }
 
+/* The group of the hierarchy whose line in /proc/self/cgroup holds this ("0::", ":memory:"), terminated in place. */
+static const char *find_group(char *text, const char *hierarchy)
+{
+    for (char *line = text; line && *line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        char *at = strstr(line, hierarchy);
+        if (at && at < line + strcspn(line, "\n") && (*hierarchy == ':' || at == line)) {
+            at[strcspn(at, "\n")] = '\0';
+            return at + strlen(hierarchy);
+        }
+    }
+    return NULL;
+}
+
 uint64_t oom_kills(const char *root)
 {
-    char text[OOM_TEXT_BYTES], path[OOM_TEXT_BYTES + 64];
-    snprintf(path, sizeof(path), "%s/proc/self/cgroup", root);
-    const char *group = read_text(path, text) ? find_line(text, "0::") : NULL; /* version 2 */
-    if (!group) {
-        return 0;
+    static const struct {
+        const char *hierarchy, *mount, *file;
+    } places[] = {
+        {"0::", "", "memory.events"},
+        {"0::", "/unified", "memory.events"}, /* version 2 beside version 1 */
+        {":memory:", "/memory", "memory.oom_control"},
+    };
+    for (size_t i = 0; i < COUNT_OF(places); i++) {
+        char text[OOM_TEXT_BYTES], path[2 * OOM_TEXT_BYTES];
+        snprintf(path, sizeof(path), "%s/proc/self/cgroup", root);
+        const char *group = read_text(path, text) ? find_group(text, places[i].hierarchy) : NULL;
+        if (!group) {
+            continue;
+        }
+        snprintf(path, sizeof(path), "%s/sys/fs/cgroup%s%s/%s", root, places[i].mount, group,
+                 places[i].file);
+        const char *count = read_text(path, text) ? find_line(text, "oom_kill ") : NULL;
+        uint64_t n;
+        if (count && num_parse_u64(count, &n)) {
+            return n;
+        }
     }
-    snprintf(path, sizeof(path), "%s/sys/fs/cgroup%s/memory.events", root, group);
-    const char *count = read_text(path, text) ? find_line(text, "oom_kill ") : NULL;
-    uint64_t n = 0;
-    return count && num_parse_u64(count, &n) ? n : 0;
+    return 0;
 }

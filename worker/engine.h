@@ -31,6 +31,7 @@ struct engine_options {
     struct door *door;     /* the GPU (worker/gpu/door.h), borrowed, lives longer; NULL: the CPU computes */
     uint64_t vram_bytes;   /* of its memory, that the model may take, KV cache included */
     bool is_safe;          /* no fast paths that can be done without; every kernel is waited for */
+    bool is_unfused;       /* on the GPU every op is a launch of its own */
     int64_t profile_every;  /* every so many steps one is timed op by op; 0: none */
     /* Called during load with bytes done of total; may be NULL. */
     void (*progress)(void *arg, uint64_t done, uint64_t total);

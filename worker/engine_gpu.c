@@ -25,7 +25,7 @@ int engine_gpu_build(struct program *p, const struct engine_options *o, int64_t 
     struct gpu_arena plan;
     int err = gpu_pass_begin(p, e);
     err = err < 0 ? err : program_compile(p);
-    err = err < 0 ? err : gpu_pass_join(p);
+    err = err < 0 || o->is_unfused ? err : gpu_pass_join(p);
     err = err < 0 ? err : program_link(p, o->max_rows, g.max_logits, n_ctx, n_threads);
     err = err < 0 ? err : gpu_engine_plan(p, &g, &plan);
     if (err < 0) {
@@ -33,8 +33,8 @@ int engine_gpu_build(struct program *p, const struct engine_options *o, int64_t 
     }
     i->weight_bytes = plan.of_label[GPU_LABEL_WEIGHTS];
     i->scratch_bytes = plan.used - i->weight_bytes;
-    snprintf(i->profile, sizeof i->profile, "gpu %s, kv %s", door_arch(o->door),
-             type_info((uint32_t)o->kv_type)->name);
+    snprintf(i->profile, sizeof i->profile, "gpu %s, kv %s%s", door_arch(o->door),
+             type_info((uint32_t)o->kv_type)->name, o->is_unfused ? ", unfused" : "");
     snprintf(i->device, sizeof i->device, "gpu %s", door_arch(o->door));
     return 0;
 }

@@ -6,7 +6,7 @@
 const enum config_key setup_keys[] = {
     CONFIG_model,    CONFIG_device,   CONFIG_isa,        CONFIG_threads,        CONFIG_ctx_size,
     CONFIG_kv_type,  CONFIG_parallel, CONFIG_chunk_size, CONFIG_kv_memory,
-    CONFIG_kv_memory_share, CONFIG_vram_reserve, CONFIG_kernel_dir, CONFIG_safe_mode, CONFIG_gpu_lock_timeout,
+    CONFIG_kv_memory_share, CONFIG_vram_reserve, CONFIG_kernel_dir, CONFIG_safe_mode, CONFIG_gpu_fusion, CONFIG_gpu_lock_timeout,
 };
 const size_t setup_n_keys = COUNT_OF(setup_keys);
 
@@ -39,6 +39,7 @@ int setup_engine(const struct config *c, struct engine_options *ret, struct err 
         .kv_memory_bytes = (uint64_t)c->v[CONFIG_kv_memory].i << 20,
         .kv_memory_share = c->v[CONFIG_kv_memory_share].num,
         .profile_every = c->v[CONFIG_profile_every].i,
+        .is_unfused = strcmp(c->v[CONFIG_gpu_fusion].str, "off") == 0,
         .is_safe = strcmp(c->v[CONFIG_safe_mode].str, "on") == 0,
     };
     return 0;

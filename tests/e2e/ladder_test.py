@@ -43,7 +43,7 @@ with Server(BIN, '--device', 'cpu', *SMALL[:6]) as server:
 
 with Server(BIN, *SMALL, env=machine.env, before=('--stall-ms', '60000')) as server:
     check_equal(rung(server), 0, 'full speed at first')
-    for expected in (0, 0, 1, 1, 1, 2, 2, 2):
+    for expected in (0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3):
         die(server)
         check_equal(rung(server), expected, 'rung')
     worker = server.child('rocmforge-worker')
@@ -54,18 +54,19 @@ with Server(BIN, *SMALL, env=machine.env, before=('--stall-ms', '60000')) as ser
     check_equal(stream_text(seen), story, 'the story that began on the GPU and ended on the CPU')
     last = [e for e in seen if e != '[DONE]'][-1]
     check('cpu' in last.get('resumed_on', ''), f'it says so: {last}')
-    check_equal(rung(server), 3, 'rung')
+    check_equal(rung(server), 4, 'rung')
     report = json.loads(server.get('/crashes')[1])['crashes'][0]
     check_equal(report['whose_fault'], 'its own fault', 'reported')
-    check("the next worker runs on rung 'safe'" in server.log_text(), 'the log says it')
+    for name in ('safe', 'chunk', 'unfused', 'cpu'):
+        check(f"the next worker runs on rung '{name}'" in server.log_text(), f'the log says {name}')
     server.settle()
     memory = open(os.path.join(server.state, 'ladder')).read()
-    check(memory.split()[1] == '3', f'remembered: {memory}')
+    check(memory.split()[1] == '4', f'remembered: {memory}')
     kept = {**machine.env, 'XDG_STATE_HOME': server.folder.name}
     with Server(BIN, *SMALL, env=kept) as again:
         check("it begins on rung 'cpu'" in again.log_text(), 'the next server knows')
         check('on cpu' in again.log_text(), 'and computes on the CPU')
     with Server(BIN, *SMALL, '--cpu-fallback', 'never', env=kept) as never:
-        check("it begins on rung 'chunk'" in never.log_text(), 'but not where that is not wanted')
+        check("it begins on rung 'unfused'" in never.log_text(), 'but not where that is not wanted')
         check('on gpu' in never.log_text(), 'it computes on the GPU')
 print('ok')

@@ -8,7 +8,7 @@ import tempfile
 import time
 
 from matrix import row, tested
-from rig import (DEMO, STORY, Rig, Skip, Stream, chat, check, check_equal, expect_whole)
+from rig import (DEMO, STORY, Rig, Stream, chat, check, check_equal, expect_whole)
 
 
 class folder:
@@ -230,6 +230,32 @@ tested('61', 'memory cannot be had', 'the Nth allocation fails, for every N', No
        'shared/memory_failure_test')
 
 
-@row('62', 'the kernel ends the worker for want of memory', 'oom_kill of a memory cgroup', 3)
+@row('62', 'the kernel ends the worker for want of memory', 'SIGKILL; memory.events counts, made up', 3)
 def out_of_memory(bin_dir):
-    raise Skip('needs a cgroup v2 with the memory controller for memory.events')
+    with folder() as d:
+        events = f'{d}/sys/fs/cgroup/service/memory.events'
+
+        def put(path, text):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, 'w') as f:
+                f.write(text)
+
+        put(f'{d}/proc/self/cgroup', '0::/service\n')
+        put(events, 'low 0\nhigh 0\nmax 3\noom 1\noom_kill 1\n')
+        with Rig(bin_dir, '--device', 'cpu', env={'ROCMFORGE_MACHINE_ROOT': d}) as s:
+            whole = Stream(s).end().text
+            stream = Stream(s).seen(5)
+            put(events, 'low 0\nhigh 0\nmax 9\noom 2\noom_kill 2\n')
+            at, worker = time.monotonic(), s.worker()
+            os.kill(worker, signal.SIGKILL)
+            expect_whole(stream, whole)
+            s.wait_log(r'was killed by SIGKILL \(the kernel was out of memory\)')
+            check_equal((s.metric('worker_deaths_oom'), s.metric('worker_deaths_own_fault'),
+                         s.metric('kv_blocks_restored')), (1, 1, 0), 'counted, and nothing was kept')
+            took = stream.resumed(at)
+            worker = s.worker()
+            os.kill(worker, signal.SIGKILL)  # somebody else's
+            s.wait_new_worker(worker)
+            s.wait_ok()
+            check_equal(s.metric('worker_deaths_oom'), 1, 'this one was not')
+            return took

@@ -88,6 +88,11 @@ static void test_settings(void)
     CHECK_STR(c.v[CONFIG_safe_mode].str, "on");
     CHECK_INT(c.v[CONFIG_chunk_size].i, 64);
     CHECK_STR(c.v[CONFIG_device].str, "auto");
+    CHECK_STR(c.v[CONFIG_gpu_fusion].str, "on");
+    CHECK_INT(ladder_apply(LADDER_unfused, &c, &e), 0);
+    CHECK_STR(c.v[CONFIG_gpu_fusion].str, "off");
+    CHECK_INT(c.v[CONFIG_chunk_size].i, 64);
+    CHECK_STR(c.v[CONFIG_device].str, "auto");
     config_finish(&c);
     config_init(&c);
     CHECK_INT(config_set(&c, "chunk_size", "32", CONFIG_FROM_FLAG, &e), 0);

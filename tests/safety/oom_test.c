@@ -21,6 +21,20 @@ int main(void)
     CHECK_INT(oom_kills(root), 0);
     tree_put(root, "/proc/self/cgroup", "12:memory:/only version 1\n");
     CHECK_INT(oom_kills(root), 0);
+    tree_put(root, "/sys/fs/cgroup/memory/only version 1/memory.oom_control",
+             "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n");
+    CHECK_INT(oom_kills(root), 4);
+    /* Both versions: the memory controller is in one of them. */
+    tree_put(root, "/proc/self/cgroup", "12:memory:/only version 1\n1:name=systemd:/s\n0::/s\n");
+    CHECK_INT(oom_kills(root), 4);
+    tree_put(root, "/sys/fs/cgroup/unified/s/memory.events", "oom_kill 9\n");
+    CHECK_INT(oom_kills(root), 9);
+    tree_put(root, "/proc/self/cgroup", "10::/\n");
+    CHECK_INT(oom_kills(root), 0);
+    tree_put(root, "/proc/self/cgroup", "0::/\n"); /* in a container */
+    CHECK_INT(oom_kills(root), 0);
+    tree_put(root, "/sys/fs/cgroup/memory.events", "oom 1\noom_kill 5");
+    CHECK_INT(oom_kills(root), 5);
     tree_remove(root);
     return 0;
 }
