@@ -66,10 +66,11 @@ void giveback_heard(struct supervisor *s, const struct channel_msg *m, uint64_t 
     g->heard = g->round;
     g->n_stale = gave.held_bytes != v->held_bytes ? STALE_LOOKS : 0;
     if (gave.freed_bytes > 0) {
-        log_info("VRAM: the worker gave back %llu MiB (%u idle models unloaded, KV caches smaller by "
-                 "%llu MiB) and holds %llu MiB",
+        log_info("VRAM: the worker gave back %llu MiB (%u idle models unloaded, KV caches smaller "
+                 "by %llu MiB) and holds %llu MiB",
                  (unsigned long long)mib(gave.freed_bytes), (unsigned)gave.n_unloaded,
-                 (unsigned long long)mib(gave.given_bytes), (unsigned long long)mib(gave.held_bytes));
+                 (unsigned long long)mib(gave.given_bytes),
+                 (unsigned long long)mib(gave.held_bytes));
     } else if (gave.given_bytes < v->given_bytes) {
         log_info("VRAM: the KV caches have grown again by %llu MiB",
                  (unsigned long long)mib(v->given_bytes - gave.given_bytes));
@@ -88,7 +89,8 @@ static uint64_t patience_ms(const struct supervisor *s)
     return calm_ms ? MIN(calm_ms, (uint64_t)GIVEBACK_PATIENCE_MS) : GIVEBACK_PATIENCE_MS;
 }
 
-/* Nothing more can be had of this worker: its successor measures what is there, and places its models so. */
+/* Nothing more can be had of this worker: its successor measures what is there, and places its
+ * models so. */
 static void squeeze(struct supervisor *s, uint64_t now_ms)
 {
     struct giveback *g = &s->giveback;

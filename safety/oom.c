@@ -1,4 +1,5 @@
-/* Reading memory.events, and memory.oom_control of version 1; runs in the supervisor. cgroupfs does not block. */
+/* Reading memory.events, and memory.oom_control of version 1; runs in the supervisor. cgroupfs
+ * does not block. */
 #include "safety/oom.h"
 #include "shared/num.h"
 
@@ -34,7 +35,8 @@ static char *find_line(char *text, const char *prefix)
     return NULL;
 }
 
-/* The group of the hierarchy whose line in /proc/self/cgroup holds this ("0::", ":memory:"), terminated in place. */
+/* The group of the hierarchy whose line in /proc/self/cgroup holds this ("0::", ":memory:"),
+ * terminated in place. */
 static const char *find_group(char *text, const char *hierarchy)
 {
     for (char *line = text; line && *line; line = strchr(line, '\n')) {

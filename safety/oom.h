@@ -1,5 +1,5 @@
-/* OOM kills that the kernel counted in our cgroup (memory.events; in version 1 of cgroups memory.oom_control): they tell a SIGKILL of the
- * kernel's from one of somebody's. */
+/* OOM kills that the kernel counted in our cgroup (memory.events; in version 1 of cgroups
+ * memory.oom_control): they tell a SIGKILL of the kernel's from one of somebody's. */
 #ifndef SAFETY_OOM_H
 #define SAFETY_OOM_H
 

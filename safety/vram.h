@@ -3,9 +3,9 @@
  *   ceiling = total - max(reserve, what others use + VRAM_MARGIN_BYTES)
  *
  * where the reserve counts only while a display hangs on the card. When the desktop grows the
- * ceiling falls at once; it rises only after calm_ms (VRAM_CALM_MS) without having been lower, so that memory
- * is not given and taken back by turns. What is above the ceiling is given back in the order of the
- * ladder (vram_give_back). Pure; time comes with the sample. */
+ * ceiling falls at once; it rises only after calm_ms (VRAM_CALM_MS) without having been lower, so
+ * that memory is not given and taken back by turns. What is above the ceiling is given back in the
+ * order of the ladder (vram_give_back). Pure; time comes with the sample. */
 #ifndef SAFETY_VRAM_H
 #define SAFETY_VRAM_H
 
@@ -36,8 +36,9 @@ struct vram_watch {
 uint64_t vram_observe(struct vram_watch *w, const struct vram_sample *s, uint64_t reserve_bytes,
                       uint64_t now_ms, uint64_t calm_ms);
 
-/* What of the worker's memory the driver has moved out of the card: as it says itself (spilled_bytes), or, where it does
- * not (older ones), what its host memory has grown by since the card became full. */
+/* What of the worker's memory the driver has moved out of the card: as it says itself
+ * (spilled_bytes), or, where it does not (older ones), what its host memory has grown by since the
+ * card became full. */
 struct vram_spill {
     uint64_t gtt_bytes; /* that it used while the card had room */
     bool is_known;

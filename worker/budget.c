@@ -1,12 +1,13 @@
-/* Putting the ceiling of device memory into effect (see budget.h). Blocks while the device copies what stays of a KV
- * cache. */
+/* Putting the ceiling of device memory into effect (see budget.h). Blocks while the device
+ * copies what stays of a KV cache. */
 #include "worker/budget.h"
 
 #include "safety/vram.h"
 #include "shared/log.h"
 
-enum { STEPS = 16 }; /* a KV cache changes by so many parts of its full size: not for every megabyte */
-_Static_assert(VRAM_MAX_MODELS >= (int)LIMIT_MODELS, "every model is among what could be given back");
+enum { STEPS = 16 }; /* a KV cache changes by such parts of its full size, not by megabytes */
+_Static_assert(VRAM_MAX_MODELS >= (int)LIMIT_MODELS,
+               "every model is among what could be given back");
 
 void budget_take(struct budget *b, const struct msg_budget *m)
 {
@@ -97,7 +98,8 @@ static void grow(struct fleet *f, uint64_t room)
         if (one == 0) {
             continue;
         }
-        int64_t full = engine_info(en)->n_blocks, now = engine_cache(en).n_blocks, step = step_of(en);
+        int64_t full = engine_info(en)->n_blocks, now = engine_cache(en).n_blocks;
+        int64_t step = step_of(en);
         int64_t n = now + (int64_t)MIN(room / one, (uint64_t)(full - now));
         n = n == full ? full : n / step * step;
         if (n > now) {

@@ -1,7 +1,8 @@
-/* Device memory that is given back when others need it: the ceiling that the supervisor measures (safety/vram.h) is put
- * into effect here. Token loop, between steps. First the KV caches get smaller (blocks that no sequence holds),
- * then models that nobody uses are unloaded; what is more than that can be had by another worker only. When the
- * ceiling rises the caches grow again. */
+/* Device memory that is given back when others need it: the ceiling that the supervisor measures
+ * (safety/vram.h) is put into effect here. Token loop, between steps. First the KV caches get
+ * smaller (blocks that no sequence holds), then models that nobody uses are unloaded; what is
+ * more than that can be had by another worker only. When the ceiling rises the caches grow
+ * again. */
 #ifndef WORKER_BUDGET_H
 #define WORKER_BUDGET_H
 

@@ -52,8 +52,8 @@ static int64_t n_reusable(struct scheduler *s, const struct choice *c)
     return n;
 }
 
-/* The only sequence does not fit a KV cache that was made smaller for others' sake (worker/budget.h): it takes back what
- * it needs. False: there is no more. */
+/* The only sequence does not fit a KV cache that was made smaller for others' sake
+ * (worker/budget.h): it takes back what it needs. False: there is no more. */
 static bool take_back(struct scheduler *s, const struct choice *c)
 {
     int64_t now = engine_cache(s->engine).n_blocks, full = engine_info(s->engine)->n_blocks;
