@@ -128,6 +128,7 @@ struct embed_args {
 };
 
 /* Products of up to MATMUL_MAX matrices of one type and width with the same rows x: y[i] = w[i] x + bias[i], y[0] + add.
+ *   gemv_one_<type>   one token, or a slot; quantized weights
  *   gemv_<type>   a few tokens; weights are read once for GEMV_TOKENS of them
  *   gemm_<type>   many tokens
  * The bits of a result are the same from both, for any number of tokens.
@@ -141,6 +142,7 @@ enum {
     GEMV_THREADS = 256,
     GEMV_ROWS = 32,
     GEMV_TOKENS = 8,
+    GEMV_ONE_THREADS = 512,
     GEMM_THREADS = 256,
     GEMM_ROWS = 128,
     GEMM_TOKENS = 64,

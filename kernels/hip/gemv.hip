@@ -1,6 +1,6 @@
-/* Products of packed weights with a few tokens. A lane does a row of the matrix, so that sums need no exchange; x is the same
- * for all lanes. Wave w of a block takes segments w, w + 8, ... of 256 columns, and the segments' sums are added in
- * ascending order: one order for every number of tokens, and that of gemm.
+/* Products of packed weights with a few tokens (gemv_one does one). A lane does a row of the matrix, so that sums need no
+ * exchange; x is the same for all lanes. Wave w of a block takes segments w, w + 8, ... of 256 columns, and the segments'
+ * sums are added in ascending order: one order for every number of tokens, and that of gemm.
  *
  * For a group of 32 weights of Q4_0: 18 bytes, 13 operations to unpack it, and for each token 8 four-fold products, a
  * conversion, a product and a fused multiply-add; x stays in the caches. One token is bound by memory up to
@@ -26,13 +26,11 @@
 
 enum {
     GEMV_WAVES = GEMV_THREADS / GPU_WAVE,
-    GEMV_SLOTS = 2 * GEMV_WAVES * GEMV_TOKENS, /* of a segment and token each, in shared memory */
-    GEMV_AHEAD = 8 /* words of 16 bytes of weights that a lane has on their way */
+    GEMV_SLOTS = 2 * GEMV_WAVES * GEMV_TOKENS /* of a segment and token each, in shared memory */
 };
 
 /* Adds the products of chunk c with n rows of x, at most max (a constant). Branches would keep the loads of one token from those
- * of the next, so without is_checked what is missing up to max is done with the last row over again; a single token has none
- * between groups either. */
+ * of the next, so without is_checked what is missing up to max is done with the last row over again. */
 GPU_FN void gemv_chunk(const struct matmul_args *a, const struct group_chunk *chunk, int type, int c,
                        const int8_t *x, int n, int max, bool is_checked, float *sum)
 {
@@ -45,7 +43,7 @@ GPU_FN void gemv_chunk(const struct matmul_args *a, const struct group_chunk *ch
         const int8_t *q = x + ARGS_GROUP * at;
         GPU_UNROLL
         for (int t = 0; t < GEMV_TOKENS; t++) {
-            if (t < max && (!is_checked || t < n) && (max == 1 || is_there)) {
+            if (t < max && (!is_checked || t < n) && is_there) {
                 struct args_act scales = *(const struct args_act *)(const void *)(
                     q + a->n_cols - (int)(ARGS_GROUP - sizeof scales) * at);
                 struct gpu_16 first = gpu_load16(q), second = gpu_load16(q + 16);
@@ -55,8 +53,7 @@ GPU_FN void gemv_chunk(const struct matmul_args *a, const struct group_chunk *ch
                     dot[0] = gpu_dot4((int32_t)g.q[k], (int32_t)first.w[k], dot[0]);
                     dot[1] = gpu_dot4((int32_t)g.q[4 + k], (int32_t)second.w[k], dot[1]);
                 }
-                float with = group_add(sum[t], &g, type, dot, scales);
-                sum[t] = is_there ? with : sum[t];
+                sum[t] = group_add(sum[t], &g, type, dot, scales);
                 q += is_checked || t + 1 < n ? a->x_bytes : 0;
             }
         }
@@ -71,51 +68,6 @@ GPU_FN void gemv_segment(const struct matmul_args *a, const struct args_weight *
     for (int c = 2 * segment; c < 2 * segment + 2 && c < n_chunks; c++) {
         struct group_chunk chunk = group_load(w, type, n_chunks, row, c, GROUP_WHOLE);
         gemv_chunk(a, &chunk, type, c, x, n, max, is_checked, sum);
-    }
-}
-
-/* One token's sums over the wave's segments, as gemv_segments.
- * A chunk's weights, or a segment's where they are few, are asked for before those ahead of them are used. */
-GPU_FN void gemv_stream(const struct matmul_args *a, const struct args_weight *w, int type, int row,
-                        int from, int end, const int8_t *x, float *sums)
-{
-    int n_chunks = (a->n_cols + ARGS_CHUNK - 1) / ARGS_CHUNK;
-    int per = 2 * group_words(type) <= GEMV_AHEAD ? 2 : 1;
-    int first = from + gpu_uniform(gpu_thread() / GPU_WAVE);
-    struct group_chunk next[2];
-    if (first >= end) {
-        return;
-    }
-    GPU_UNROLL
-    for (int i = 0; i < per; i++) {
-        int c = 2 * first + i < n_chunks ? 2 * first + i : n_chunks - 1;
-        next[i] = group_load(w, type, n_chunks, row, c, GROUP_WHOLE);
-    }
-    for (int s = first; s < end; s += GEMV_WAVES) {
-        float sum = 0;
-        GPU_UNROLL
-        for (int h = 0; h < 2; h += per) {
-            struct group_chunk now[2];
-            bool is_last = h + per == 2;
-            GPU_UNROLL
-            for (int i = 0; i < per; i++) {
-                now[i] = next[i];
-            }
-            if (!is_last || s + GEMV_WAVES < end) {
-                GPU_UNROLL
-                for (int i = 0; i < per; i++) {
-                    int c = is_last ? 2 * (s + GEMV_WAVES) + i : 2 * s + 1;
-                    c = c < n_chunks ? c : n_chunks - 1;
-                    next[i] = group_load(w, type, n_chunks, row, c, GROUP_WHOLE);
-                }
-            }
-            gpu_keep_order();
-            GPU_UNROLL
-            for (int i = 0; i < per; i++) {
-                gemv_chunk(a, &now[i], type, 2 * s + h + i, x, 1, 1, false, &sum);
-            }
-        }
-        sums[(s - from) * GPU_WAVE] = sum;
     }
 }
 
@@ -162,10 +114,6 @@ GPU_FN void gemv_segments(const struct matmul_args *a, const struct args_weight 
                           int from, int end, const int8_t *x, int n, float *sums)
 {
     bool is_float = type == TYPE_F32 || type == TYPE_F16 || type == TYPE_BF16;
-    if (type >= 0 && !is_float && n == 1) {
-        gemv_stream(a, w, type, row, from, end, x, sums);
-        return;
-    }
     int wave = gpu_uniform(gpu_thread() / GPU_WAVE);
     for (int s = from + wave; s < end; s += GEMV_WAVES) {
         float sum[GEMV_TOKENS] = {0, 0, 0, 0, 0, 0, 0, 0};

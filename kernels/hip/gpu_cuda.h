@@ -7,7 +7,7 @@
 #define GPU_TABLE static const __device__
 /* CUDA has functions by some of our names: kernels are gpu_NAME here. */
 #define GPU_KERNEL(name, threads)                                                                  \
-    extern "C" __global__ void __launch_bounds__(threads)                                          \
+    extern "C" __global__ void __launch_bounds__(threads, (threads) >= 256 ? 2 : 1)                 \
         gpu_##name(const __grid_constant__ struct name##_args a)
 #define GPU_UNROLL _Pragma("unroll")
 #define GPU_LOOP _Pragma("unroll 1")

@@ -42,6 +42,22 @@ enum table_id table_gemv(enum type type)
     }
 }
 
+enum table_id table_gemv_one(enum type type)
+{
+    switch ((int)type) {
+    case TYPE_Q4_0:
+        return TABLE_gemv_one_q4_0;
+    case TYPE_Q8_0:
+        return TABLE_gemv_one_q8_0;
+    case TYPE_Q4_K:
+        return TABLE_gemv_one_q4_k;
+    case TYPE_Q6_K:
+        return TABLE_gemv_one_q6_k;
+    default:
+        return table_gemv(type);
+    }
+}
+
 enum table_id table_gemm(enum type type)
 {
     switch ((int)type) {

@@ -15,6 +15,9 @@
 #define TABLE_GEMV(KERNEL, name)                                                                   \
     KERNEL(name, matmul_args, GEMV_THREADS, matmul, table_row_blocks(a, GEMV_ROWS),                \
            a->ids ? a->n_tokens : TABLE_CEIL(a->n_tokens, GEMV_TOKENS), 1)
+#define TABLE_GEMV_ONE(KERNEL, name)                                                               \
+    KERNEL(name, matmul_args, GEMV_ONE_THREADS, matmul, table_row_blocks(a, GEMV_ROWS),            \
+           a->n_tokens, 1)
 
 /* With experts: no more tiles than slots, and than full tiles and one of each expert. */
 #define TABLE_GEMM(KERNEL, name)                                                                   \
@@ -92,6 +95,10 @@ enum { OP_none = OP_COUNT };
     TABLE_GEMV(KERNEL, gemv_f32)                                                                   \
     TABLE_GEMV(KERNEL, gemv_f16)                                                                   \
     TABLE_GEMV(KERNEL, gemv_bf16)                                                                  \
+    TABLE_GEMV_ONE(KERNEL, gemv_one_q4_0)                                                          \
+    TABLE_GEMV_ONE(KERNEL, gemv_one_q8_0)                                                          \
+    TABLE_GEMV_ONE(KERNEL, gemv_one_q4_k)                                                          \
+    TABLE_GEMV_ONE(KERNEL, gemv_one_q6_k)                                                          \
     TABLE_GEMM(KERNEL, gemm)                                                                       \
     TABLE_GEMM(KERNEL, gemm_q4_0)                                                                  \
     TABLE_GEMM(KERNEL, gemm_q8_0)                                                                  \
@@ -143,6 +150,7 @@ enum table_id table_attention_tile(enum type type);
 
 /* Which gemv, which gemm serves matrices of this type. */
 enum table_id table_gemv(enum type type);
+enum table_id table_gemv_one(enum type type); /* the same of a token or slot a block, where there are few of them */
 enum table_id table_gemm(enum type type);
 
 #endif

@@ -234,7 +234,9 @@ static void launch_product(const struct gpu_emit *t, const struct matmul_args *a
 {
     enum table_id gemm = table_gemm((enum type)a->type);
     bool is_many = a->n_tokens > GPU_EMIT_GEMV_ROWS && a->glu == MATMUL_NO_GLU;
-    door_launch(t->door, is_many ? gemm : table_gemv((enum type)a->type), a);
+    enum table_id gemv =
+        a->n_tokens == 1 ? table_gemv_one((enum type)a->type) : table_gemv((enum type)a->type);
+    door_launch(t->door, is_many ? gemm : gemv, a);
 }
 
 /* Products [0, n), those that share input and type in one launch each. */
@@ -377,7 +379,7 @@ static void emit_experts(const struct gpu_emit *t, const struct op *op)
         .x_per_slot = t->p->bufs[o->x.buf].mult == t->p->bufs[o->y.buf].mult,
         .glu = MATMUL_NO_GLU,
     };
-    door_launch(t->door, by_order ? gemm : table_gemv(o->w->type), &a);
+    door_launch(t->door, by_order ? gemm : table_gemv_one(o->w->type), &a);
 }
 
 static void emit_combine(const struct gpu_emit *t, const struct op_combine *o)

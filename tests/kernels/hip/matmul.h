@@ -116,11 +116,15 @@ static inline void matmul_exact(const struct matmul_matrix *m, int which, const 
 static inline void matmul_gemv(const struct matmul_args *a)
 {
     extern const struct gpu_host_kernel gemv_kernel, gemv_q4_0_kernel, gemv_q8_0_kernel,
-        gemv_q4_k_kernel, gemv_q6_k_kernel, gemv_f32_kernel, gemv_f16_kernel, gemv_bf16_kernel;
+        gemv_q4_k_kernel, gemv_q6_k_kernel, gemv_f32_kernel, gemv_f16_kernel, gemv_bf16_kernel,
+        gemv_one_q4_0_kernel, gemv_one_q8_0_kernel, gemv_one_q4_k_kernel, gemv_one_q6_k_kernel;
     static const struct gpu_host_kernel *const all[] = {
         &gemv_kernel,      &gemv_q4_0_kernel, &gemv_q8_0_kernel, &gemv_q4_k_kernel,
-        &gemv_q6_k_kernel, &gemv_f32_kernel,  &gemv_f16_kernel,  &gemv_bf16_kernel};
-    const struct table_kernel *entry = &table_kernels[table_gemv((enum type)a->type)];
+        &gemv_q6_k_kernel, &gemv_f32_kernel,  &gemv_f16_kernel,  &gemv_bf16_kernel,
+        &gemv_one_q4_0_kernel, &gemv_one_q8_0_kernel, &gemv_one_q4_k_kernel, &gemv_one_q6_k_kernel};
+    bool is_one = a->ids || a->n_tokens == 1;
+    enum type type = (enum type)a->type;
+    const struct table_kernel *entry = &table_kernels[is_one ? table_gemv_one(type) : table_gemv(type)];
     for (size_t i = 0; i < COUNT_OF(all); i++) {
         if (strcmp(all[i]->name, entry->name) == 0) {
             device_run(all[i], entry, a, sizeof *a);
