@@ -57,10 +57,13 @@ enum op_code {
 #undef OP_INT
 #undef OP_NUM
 
+enum op_place { OP_ON_CPU, OP_ON_GPU };
+
 struct op {
     enum op_code code;
     int16_t layer;    /* of the model, for traces; -1: none */
     uint8_t n_joined; /* so many ops that follow run in the same job, see ops_run */
+    uint8_t place;    /* enum op_place; ops that are joined have one place */
     union {
 #define OP(name, limit, fields) struct op_##name name;
 #include "kernels/ops.def"

@@ -75,6 +75,7 @@ static int open_gpu(struct device *d, const struct config *c, const char *purpos
         return err;
     }
     d->vram_bytes = vram_of(d, c, &g);
+    rates_read_gpu(&d->rates, topology_root(), g.gfx, g.pci, g.n_cus);
     log_info("GPU %s at %s: %.1f GB of VRAM may be used", door_arch(d->door), g.pci,
              (double)d->vram_bytes / 1e9);
     return 0;

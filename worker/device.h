@@ -12,6 +12,7 @@ struct device {
     struct lock lock;
     struct door *door;     /* owned; NULL: the CPU */
     uint64_t vram_bytes;   /* of its memory, that our models may take together */
+    struct rates rates;    /* the GPU's */
     bool is_required;      /* --device gpu: what the GPU cannot do is an error */
 };
 
@@ -29,8 +30,11 @@ void device_close(struct device *d);
 /* What engines are told of it; n_models share its memory. d may be NULL: the CPU. */
 static inline void device_use(const struct device *d, size_t n_models, struct engine_options *o)
 {
-    o->door = d ? d->door : NULL;
-    o->vram_bytes = d && n_models > 0 ? d->vram_bytes / n_models : 0;
+    bool is_used = d && d->door && n_models > 0 && o->gpu_layers != 0;
+    o->door = is_used ? d->door : NULL;
+    o->vram_bytes = is_used ? d->vram_bytes / n_models : 0;
+    o->is_gpu_required = is_used && d->is_required;
+    o->rates = is_used ? d->rates : (struct rates){0};
 }
 
 #endif

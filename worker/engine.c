@@ -8,6 +8,7 @@
 #include "worker/model.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,26 +128,63 @@ static int64_t n_snapshots(const struct program *p, const struct engine_options 
     return one > 0 ? (int64_t)MIN(0.25 * room / one, 4.0 * (double)o->n_seqs) : 0;
 }
 
+/* Bytes that a KV cache may take, in all layers: where they lie in two memories, as many as either has for its own. */
+static double kv_room(const struct program *p, const struct engine_options *o, const struct place *s,
+                      const struct engine_info *i)
+{
+    uint64_t avail = memory_available(), used = i->weight_bytes + i->scratch_bytes, here = 0;
+    double given = o->kv_memory_bytes ? (double)o->kv_memory_bytes : INFINITY;
+    if (!engine_is_for_gpu(o)) {
+        double share = avail > used ? (double)(avail - used) * o->kv_memory_share : 0;
+        return o->kv_memory_bytes ? given : share;
+    }
+    double free_vram = o->vram_bytes > i->vram_bytes ? (double)(o->vram_bytes - i->vram_bytes) : 0;
+    double n_blocks = INT32_MAX;
+    if (place_is_whole(s)) { /* of recurrent models, states as well */
+        return MIN(given, free_vram);
+    }
+    if (s->vram_kv_block_bytes > 0) {
+        n_blocks = MIN(n_blocks, free_vram / (double)s->vram_kv_block_bytes);
+    }
+    for (int32_t k = 0; k < s->n; k++) {
+        const struct place_unit *u = &s->v[k];
+        here += u->rest.place == OP_ON_CPU ? u->rest.file_bytes : 0;
+        here += u->experts.place == OP_ON_CPU ? u->experts.file_bytes : 0;
+    }
+    if (s->ram_kv_block_bytes > 0) {
+        double free_ram = avail > here ? (double)(avail - here) * o->kv_memory_share : 0;
+        n_blocks = MIN(n_blocks, free_ram / (double)s->ram_kv_block_bytes);
+    }
+    return MIN(given, n_blocks * (double)kv_bytes_per_block(p->kv, p->n_kv));
+}
+
+/* What room the blocks take. */
+static void note_kv(const struct program *p, const struct engine_options *o, const struct place *s,
+                    struct engine_info *i)
+{
+    uint64_t n_blocks = (uint64_t)i->n_blocks;
+    i->kv_bytes = kv_bytes_per_block(p->kv, p->n_kv) * n_blocks + states_bytes(p, o, i->n_snapshots);
+    i->vram_kv_bytes = s->vram_kv_block_bytes * n_blocks;
+    i->vram_bytes += i->vram_kv_bytes;
+}
+
 /* How many blocks the pool gets and how long a context may be: what was decided for one that is
  * kept, or else by the memory that is free. */
 static int size_kv(const struct program *p, const struct engine_options *o,
-                   const struct kv_size *kept, struct engine_info *i, struct err *e)
+                   const struct kv_size *kept, const struct place *s, struct engine_info *i,
+                   struct err *e)
 {
     uint64_t per_block = kv_bytes_per_block(p->kv, p->n_kv);
     if (kept) {
         i->n_ctx = kept->n_ctx;
         i->n_blocks = kept->n_blocks;
         i->n_snapshots = kept->n_snapshots;
-        i->kv_bytes = per_block * (uint64_t)i->n_blocks + states_bytes(p, o, i->n_snapshots);
+        note_kv(p, o, s, i);
         return 0;
     }
-    uint64_t avail = o->door ? o->vram_bytes : memory_available();
-    int no_room = o->door && !o->kv_memory_bytes ? ERR_NO_VRAM : ERR_NO_MEMORY;
-    uint64_t used = i->weight_bytes + i->scratch_bytes;
-    double share = o->door ? 1 : o->kv_memory_share; /* the GPU's are ours already */
-    double room = o->kv_memory_bytes ? (double)o->kv_memory_bytes
-                  : avail > used     ? (double)(avail - used) * share
-                                     : 0;
+    bool is_for_gpu = engine_is_for_gpu(o);
+    int no_room = is_for_gpu && !o->kv_memory_bytes ? ERR_NO_VRAM : ERR_NO_MEMORY;
+    double room = kv_room(p, o, s, i);
     int64_t n_ctx = o->n_ctx > 0 ? o->n_ctx : i->n_ctx_train;
     int64_t per_seq = blocks_of(n_ctx), fit = INT32_MAX / KV_BLOCK - 1;
     i->n_snapshots = n_snapshots(p, o, room);
@@ -163,20 +201,34 @@ static int size_kv(const struct program *p, const struct engine_options *o,
                        o->kv_memory_bytes ? "--kv-memory" : "a share of what is free: --kv-memory-share");
     }
     if (fit < 1) {
+        uint64_t avail = is_for_gpu ? o->vram_bytes : memory_available();
+        uint64_t used = is_for_gpu ? i->vram_bytes : i->weight_bytes + i->scratch_bytes;
         return err_set(e, no_room, "%.1f MiB are free, the model takes %.1f MiB",
                        (double)avail / 1048576, (double)used / 1048576);
     }
     per_seq = MIN(per_seq, fit);
     i->n_ctx = MIN(n_ctx, per_seq * KV_BLOCK);
     i->n_blocks = MIN(fit, per_seq * o->n_seqs);
-    i->kv_bytes = per_block * (uint64_t)i->n_blocks + states_bytes(p, o, i->n_snapshots);
+    note_kv(p, o, s, i);
     return 0;
+}
+
+static int build_for_cpu(const struct gguf *g, const struct engine_options *o, int64_t n_ctx,
+                         int n_threads, struct program *p, struct engine_info *i, struct err *e)
+{
+    int err = model_build(g, n_ctx, o->kv_type, p, i->warn, e);
+    err = err < 0 ? err : program_link(p, o->max_rows, o->max_logits, n_ctx, n_threads);
+    i->scratch_bytes = p->memory_bytes + p->scratch_bytes;
+    snprintf(i->profile, sizeof i->profile, "cpu %s, kv %s", isa_name(o->isa),
+             type_info((uint32_t)o->kv_type)->name);
+    return err;
 }
 
 /* Builds the program and sizes everything. A program whose RoPE depends on the context length is built
  * for the context that memory allows, hence the second round. */
 static int build(const struct gguf *g, const struct engine_options *o, const struct kv_size *kept,
-                 int n_threads, struct program *p, struct engine_info *i, struct err *e)
+                 struct pool *pool, struct program *p, struct place *s, struct engine_info *i,
+                 struct err *e)
 {
     int err = model_context_train(g, &i->n_ctx_train, e);
     int64_t n_ctx = kept ? kept->n_ctx : o->n_ctx > 0 ? o->n_ctx : i->n_ctx_train;
@@ -184,21 +236,17 @@ static int build(const struct gguf *g, const struct engine_options *o, const str
         struct engine_info fresh = {.n_ctx_train = i->n_ctx_train};
         program_finish(p);
         program_init(p);
-        err = model_build(g, n_ctx, o->kv_type, p, fresh.warn, e);
+        if (engine_is_for_gpu(o)) {
+            err = engine_gpu_build(g, o, n_ctx, pool, p, s, &fresh, e);
+        } else {
+            err = build_for_cpu(g, o, n_ctx, pool_threads(pool), p, &fresh, e);
+        }
         if (err < 0) {
             break;
         }
         fill_info(g, p, &fresh);
-        snprintf(fresh.profile, sizeof fresh.profile, "cpu %s, kv %s", isa_name(o->isa),
-                 type_info((uint32_t)o->kv_type)->name);
-        if (o->door) {
-            err = engine_gpu_build(p, o, n_ctx, n_threads, &fresh, e);
-        } else {
-            err = program_link(p, o->max_rows, o->max_logits, n_ctx, n_threads);
-            fresh.scratch_bytes = p->memory_bytes + p->scratch_bytes;
-        }
         *i = fresh;
-        err = err < 0 ? err : size_kv(p, o, kept, i, e);
+        err = size_kv(p, o, kept, s, i, e);
         if (err < 0 || i->n_ctx == n_ctx) {
             break;
         }
@@ -236,7 +284,7 @@ static int allocate(struct engine *en, struct err *e)
     }
     en->max_blocks = blocks_of(en->info.n_ctx);
     en->memory_bytes = o->door ? 0 : p->memory_bytes;
-    en->scratch_bytes = o->door ? 0 : p->scratch_bytes;
+    en->scratch_bytes = p->scratch_bytes;
     en->states_bytes = o->door ? 0 : states_bytes(p, o, 0);
     en->memory = memory_map(en->memory_bytes);
     en->scratch = memory_map(en->scratch_bytes);
@@ -266,7 +314,7 @@ static int allocate(struct engine *en, struct err *e)
     if (o->door) {
         return engine_gpu_open(en, e);
     }
-    program_place(p, en->memory);
+    program_place(p, OP_ON_CPU, en->memory);
     describe_memory(en);
     return 0;
 }
@@ -302,28 +350,28 @@ static int open_parts(struct engine *en, const char *path, struct err *e)
     if (err < 0) {
         return err_set(e, err, "thread pool");
     }
-    int n_threads = pool_threads(en->pool);
     uint8_t print[HASH_SHA256_BYTES];
     err = fingerprint(&en->gguf, print);
     if (err == 0) {
         memcpy(en->info.fingerprint, print, sizeof print);
         engine_find_kv(en);
-        err = build(&en->gguf, o, en->kv_store.map ? &en->kv_store.size : NULL, n_threads,
-                    &en->program, &en->info, e);
+        err = build(&en->gguf, o, en->kv_store.map ? &en->kv_store.size : NULL, en->pool, &en->program,
+                    &en->place, &en->info, e);
         memcpy(en->info.fingerprint, print, sizeof print);
     }
-    if (err == 0 && o->door) {
-        err = name_model(en, e);
-        return err < 0 ? err : allocate(en, e);
+    bool is_here = !o->door, is_whole_there = o->door && place_is_whole(&en->place);
+    if (err == 0 && !is_whole_there) { /* a part of the weights depends on the placement: it is not kept */
+        err = weights_open(&en->weights, &en->program, o->isa, en->pool, is_here ? o->stores : NULL,
+                           en->info.fingerprint, o->progress, o->progress_arg, e);
     }
-    err = err < 0 ? err
-                  : weights_open(&en->weights, &en->program, o->isa, en->pool, o->stores,
-                                 en->info.fingerprint, o->progress, o->progress_arg, e);
-    err = err < 0 ? err : program_compile(&en->program);
-    err = err < 0 ? err
-                  : program_link(&en->program, o->max_rows, o->max_logits, en->info.n_ctx, n_threads);
-    en->info.scratch_bytes = en->program.memory_bytes + en->program.scratch_bytes;
-    err = err < 0 || o->profile_every == 0 ? err : profile_init(&en->profile, &en->program);
+    if (err == 0 && is_here) {
+        err = program_compile(&en->program);
+        err = err < 0 ? err
+                      : program_link(&en->program, o->max_rows, o->max_logits, en->info.n_ctx,
+                                     pool_threads(en->pool));
+        en->info.scratch_bytes = en->program.memory_bytes + en->program.scratch_bytes;
+        err = err < 0 || o->profile_every == 0 ? err : profile_init(&en->profile, &en->program);
+    }
     err = err < 0 ? err : name_model(en, e);
     return err < 0 ? err : allocate(en, e);
 }
@@ -375,6 +423,7 @@ void engine_close(struct engine **at)
     profile_finish(&en->profile);
     program_finish(&en->program);
     weights_close(&en->weights);
+    place_finish(&en->place);
     pool_destroy(&en->pool);
     gguf_close(&en->gguf);
     free(en);
@@ -411,18 +460,41 @@ const struct gguf *engine_gguf(const struct engine *en)
     return &en->gguf;
 }
 
-int engine_estimate(const struct gguf *g, const struct engine_options *o, struct engine_info *ret,
-                    struct err *e)
+const struct place *engine_place(const struct engine *en)
+{
+    return &en->place;
+}
+
+int engine_plan(const struct gguf *g, const struct engine_options *o, struct engine_info *ret,
+                struct place *ret_place, struct err *e)
 {
     struct program p;
+    struct place s = {0};
     struct engine_info i = {.name = "", .arch = ""};
+    struct pool *pool;
     program_init(&p);
-    int err = build(g, o, NULL, MAX(o->n_threads, 1), &p, &i, e);
-    program_finish(&p);
+    int err = pool_create(o->n_threads, &pool);
     if (err < 0) {
+        return err_set(e, err, "thread pool");
+    }
+    err = build(g, o, NULL, pool, &p, &s, &i, e);
+    program_finish(&p);
+    pool_destroy(&pool);
+    if (err < 0) {
+        place_finish(&s);
         return err;
     }
     i.name = i.arch = "";
     *ret = i;
+    *ret_place = s;
     return fingerprint(g, ret->fingerprint);
+}
+
+int engine_estimate(const struct gguf *g, const struct engine_options *o, struct engine_info *ret,
+                    struct err *e)
+{
+    struct place s = {0};
+    int err = engine_plan(g, o, ret, &s, e);
+    place_finish(&s);
+    return err;
 }

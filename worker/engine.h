@@ -10,6 +10,7 @@
 #include "kernels/cpu/isa.h"
 #include "shared/err.h"
 #include "shared/gguf.h"
+#include "worker/rates.h"
 #include <stdatomic.h>
 
 struct door;
@@ -29,7 +30,11 @@ struct engine_options {
     double kv_memory_share;   /* of free memory */
     struct stores *stores; /* borrowed; NULL: nothing outlives the process */
     struct door *door;     /* the GPU (worker/gpu/door.h), borrowed, lives longer; NULL: the CPU computes */
-    uint64_t vram_bytes;   /* of its memory, that the model may take, KV cache included */
+    uint64_t vram_bytes;   /* of its memory, that the model may take, KV cache included; without a door: of a GPU that
+                            * engine_plan is to plan for */
+    int64_t gpu_layers;    /* at most so many on the GPU, the output counted as one; below 0: what fits */
+    bool is_gpu_required;  /* the GPU is used even where the CPU is faster */
+    struct rates rates;    /* of the GPU; the CPU's are measured when they are wanted */
     bool is_safe;          /* no fast paths that can be done without; every kernel is waited for */
     bool is_unfused;       /* on the GPU every op is a launch of its own */
     int64_t profile_every;  /* every so many steps one is timed op by op; 0: none */
@@ -50,6 +55,8 @@ struct engine_info {
     char profile[64];     /* equal profiles compute equal bits: "cpu avx512, kv f16" */
     uint8_t fingerprint[32]; /* of metadata and tensor table: keys caches */
     char memory[96];         /* what kind of memory it got, for the log */
+    char place[96];          /* "12 of 28 layers on the GPU"; "": all of it is where device says */
+    uint64_t vram_bytes, vram_kv_bytes; /* of the device's memory: all, and of that the KV cache; 0: none */
     char warn[160];          /* a sentence for the log, such as tensors that nothing uses; or "" */
 };
 
@@ -82,6 +89,13 @@ void engine_put_profile(struct engine *en, struct buf *b);
 /* What a model would take, without loading tensors (inspect). */
 MUST_CHECK int engine_estimate(const struct gguf *g, const struct engine_options *o,
                                struct engine_info *ret, struct err *e);
+
+/* The same, with the placement of its layers (worker/place.h), which the caller finishes; empty without a GPU. */
+struct place;
+MUST_CHECK int engine_plan(const struct gguf *g, const struct engine_options *o,
+                           struct engine_info *ret, struct place *ret_place, struct err *e);
+/* That of a loaded model; empty without a GPU. */
+const struct place *engine_place(const struct engine *en);
 
 /* Sequences. A sequence holds blocks only for the tokens it has; fork shares all full blocks (copy
  * on write for the last) and copies recurrent state. -ENOSPC: no sequence slot is free. */

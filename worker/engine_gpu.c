@@ -1,9 +1,16 @@
-/* The engine on the GPU: what opening a model does there. The thread that loads. */
+/* The engine on the GPU, or on both: what opening a model does there. The thread that loads. */
 #include "shared/log.h"
 #include "worker/engine_state.h"
 #include "worker/gpu/gpu_pass.h"
+#include "worker/model.h"
 
 #include <stdio.h>
+#include <string.h>
+
+enum {
+    AUTO_TOKENS = 8192, /* of KV cache that must fit, where nobody says how much; what is free is taken besides */
+    TRIES = 4,          /* of plans: what a plan takes is known exactly only when it is made */
+};
 
 static struct gpu_engine_options options_of(const struct engine_options *o, int64_t n_ctx)
 {
@@ -18,24 +25,132 @@ static struct gpu_engine_options options_of(const struct engine_options *o, int6
     };
 }
 
-int engine_gpu_build(struct program *p, const struct engine_options *o, int64_t n_ctx,
-                     int n_threads, struct engine_info *i, struct err *e)
+/* Blocks of KV cache without which layers rather go to the CPU. */
+static int64_t wanted_blocks(const struct engine_options *o, const struct program *p,
+                             int64_t n_ctx_train)
 {
-    struct gpu_engine_options g = options_of(o, n_ctx);
-    struct gpu_arena plan;
-    int err = gpu_pass_begin(p, e);
+    uint64_t per_block = kv_bytes_per_block(p->kv, p->n_kv);
+    int64_t n_tokens = o->n_ctx > 0 ? o->n_ctx : MIN(n_ctx_train, (int64_t)AUTO_TOKENS);
+    int64_t n_blocks = (n_tokens + KV_BLOCK - 1) / KV_BLOCK;
+    if (o->kv_memory_bytes > 0 && per_block > 0) {
+        n_blocks = MAX(n_blocks, (int64_t)(o->kv_memory_bytes / per_block));
+    }
+    return n_blocks;
+}
+
+/* The program with the ops where the placement has them. */
+static int build_placed(const struct gguf *g, const struct engine_options *o, int64_t n_ctx,
+                        int n_threads, const struct place *s, struct program *p,
+                        struct gpu_arena *ret, char warn[160], struct err *e)
+{
+    struct gpu_engine_options options = options_of(o, n_ctx);
+    program_finish(p);
+    program_init(p);
+    int err = model_build(g, n_ctx, o->kv_type, p, warn, e);
+    err = err < 0 ? err : place_apply(s, p);
+    err = err < 0 ? err : gpu_pass_begin(p, e);
+    err = err < 0 ? err : program_describe_weights(p, o->isa, e);
     err = err < 0 ? err : program_compile(p);
     err = err < 0 || o->is_unfused ? err : gpu_pass_join(p);
-    err = err < 0 ? err : program_link(p, o->max_rows, g.max_logits, n_ctx, n_threads);
-    err = err < 0 ? err : gpu_engine_plan(p, &g, &plan);
+    err = err < 0 ? err : program_link(p, o->max_rows, options.max_logits, n_ctx, n_threads);
+    return err < 0 ? err : gpu_engine_plan(p, &options, ret);
+}
+
+static uint64_t kv_of(const struct place *s, int64_t n_blocks)
+{
+    return s->vram_kv_block_bytes * (uint64_t)n_blocks;
+}
+
+static int refuse(const struct place *s, const struct place_limits *l, uint64_t room, uint64_t work,
+                  struct err *e)
+{
+    if (s->is_slower) {
+        return err_set(e, ERR_NO_VRAM, "of the model so little fits that the CPU alone is faster");
+    }
+    if (*s->no_kernel) {
+        return err_set(e, ERR_NO_GPU, "%s", s->no_kernel);
+    }
+    return err_set(e, ERR_NO_VRAM,
+                   "%.1f MiB may be used, of which the work takes %.1f MiB: no layer fits with a KV "
+                   "cache of %lld tokens",
+                   (double)room / 1048576, (double)work / 1048576, (long long)l->n_blocks * KV_BLOCK);
+}
+
+/* Of limits, the best that a plan made in earnest shows to fit. */
+static int place_some(const struct gguf *g, const struct engine_options *o, int64_t n_ctx,
+                      struct pool *pool, uint64_t work, struct place_limits *l, struct place *s,
+                      struct program *p, struct gpu_arena *plan, char warn[160], struct err *e)
+{
+    int err = 0;
+    l->rates = o->rates;
+    l->is_required = o->is_gpu_required;
+    rates_measure_cpu(&l->rates, pool, o->isa);
+    for (int i = 0; i < TRIES; i++) {
+        uint64_t room = o->vram_bytes;
+        l->vram_bytes = room > work ? room - work : 0;
+        if (!place_choose(s, l)) {
+            return refuse(s, l, room, work, e);
+        }
+        err = build_placed(g, o, n_ctx, pool_threads(pool), s, p, plan, warn, e);
+        uint64_t used = plan->used + kv_of(s, l->n_blocks);
+        if (err < 0 || used <= room) {
+            return err;
+        }
+        work += used - room;
+    }
+    return err_set(e, ERR_NO_VRAM, "no placement fits into %.1f MiB", (double)o->vram_bytes / 1048576);
+}
+
+static void describe(const struct engine_options *o, const struct place *s, struct engine_info *i)
+{
+    const char *arch = o->door ? door_arch(o->door) : "as planned";
+    const char *kv = type_info((uint32_t)o->kv_type)->name, *fused = o->is_unfused ? ", unfused" : "";
+    if (place_is_whole(s)) {
+        snprintf(i->profile, sizeof i->profile, "gpu %s, kv %s%s", arch, kv, fused);
+        snprintf(i->device, sizeof i->device, "gpu %s", arch);
+        return;
+    }
+    place_words(s, i->place, sizeof i->place);
+    /* Equal bits want every op where it was. */
+    snprintf(i->profile, sizeof i->profile, "gpu %s %d/%d-%d%s + cpu %s, kv %s%s", arch, s->n_gpu_layers,
+             s->n - 2, s->n_cpu_experts, s->v[s->n - 1].rest.place == OP_ON_GPU ? "+" : "",
+             isa_name(o->isa), kv, fused);
+    snprintf(i->device, sizeof i->device, "gpu %s (%d/%d layers) + cpu %s", arch, s->n_gpu_layers,
+             s->n - 2, isa_name(o->isa));
+}
+
+int engine_gpu_build(const struct gguf *g, const struct engine_options *o, int64_t n_ctx,
+                     struct pool *pool, struct program *p, struct place *s, struct engine_info *i,
+                     struct err *e)
+{
+    struct gpu_arena plan = {0};
+    place_finish(s);
+    int err = model_build(g, n_ctx, o->kv_type, p, i->warn, e);
+    err = err < 0 ? err : place_read(s, p);
     if (err < 0) {
         return err;
     }
-    i->weight_bytes = plan.of_label[GPU_LABEL_WEIGHTS];
-    i->scratch_bytes = plan.used - i->weight_bytes;
-    snprintf(i->profile, sizeof i->profile, "gpu %s, kv %s%s", door_arch(o->door),
-             type_info((uint32_t)o->kv_type)->name, o->is_unfused ? ", unfused" : "");
-    snprintf(i->device, sizeof i->device, "gpu %s", door_arch(o->door));
+    bool has_states = p->n_states > 0; /* which are kept in one place */
+    struct place_limits l = {.n_blocks = wanted_blocks(o, p, i->n_ctx_train), .max_layers = o->gpu_layers};
+    bool can_whole = place_all(s);
+    if (has_states && !can_whole) {
+        return err_set(e, ERR_NO_GPU, "%s", s->no_kernel);
+    }
+    bool is_whole = can_whole && (has_states || l.max_layers < 0 || l.max_layers > s->n - 2);
+    if (is_whole) {
+        err = build_placed(g, o, n_ctx, pool_threads(pool), s, p, &plan, i->warn, e);
+        is_whole = has_states || plan.used + kv_of(s, l.n_blocks) <= o->vram_bytes;
+    }
+    if (err == 0 && !is_whole) {
+        uint64_t work = plan.used - plan.of_label[GPU_LABEL_WEIGHTS];
+        err = place_some(g, o, n_ctx, pool, work, &l, s, p, &plan, i->warn, e);
+    }
+    if (err < 0) {
+        return err;
+    }
+    i->vram_bytes = plan.used;
+    i->scratch_bytes = plan.used - plan.of_label[GPU_LABEL_WEIGHTS];
+    describe(o, s, i);
     return 0;
 }
 
@@ -56,6 +171,7 @@ int engine_gpu_open(struct engine *en, struct err *e)
     en->device_states.copy = gpu_engine_copy_state;
     gguf_let_go(&en->gguf);
     struct gpu_arena a = gpu_engine_memory(en->gpu);
+    i->vram_bytes = a.used;
     snprintf(i->memory, sizeof i->memory, "%.1f MB of VRAM", (double)a.used / 1e6);
     for (int k = 0; k < GPU_LABEL_COUNT; k++) {
         if (a.of_label[k] > 0) {
@@ -72,7 +188,7 @@ uint64_t engine_vram_bytes(const struct engine *en)
 
 uint64_t engine_vram_block_bytes(const struct engine *en)
 {
-    return en->gpu ? kv_bytes_per_block(en->program.kv, en->program.n_kv) : 0;
+    return en->gpu ? en->place.vram_kv_block_bytes : 0;
 }
 
 int64_t engine_resize_kv(struct engine *en, int64_t n_blocks)

@@ -6,6 +6,7 @@
 #include "worker/engine.h"
 #include "worker/gpu/gpu_engine.h"
 #include "worker/kv_store.h"
+#include "worker/place.h"
 #include "worker/profile.h"
 #include "worker/program.h"
 #include "worker/weights.h"
@@ -27,6 +28,7 @@ struct engine {
     struct engine_info info;
     char *name; /* owned */
     struct program program;
+    struct place place; /* of its layers, with a GPU */
     struct weights weights;
     struct profile profile;
     uint64_t n_steps;
@@ -60,10 +62,17 @@ struct engine {
 void engine_find_kv(struct engine *en);
 /* The pool, in that memory or in new. ERR_NO_MEMORY. */
 MUST_CHECK int engine_open_kv(struct engine *en, struct err *e);
-/* engine_gpu.c: a program that was built, for the GPU: rewritten, linked, its memory planned. ERR_NO_GPU where an
- * op has no kernel. */
-MUST_CHECK int engine_gpu_build(struct program *p, const struct engine_options *o, int64_t n_ctx,
-                                int n_threads, struct engine_info *i, struct err *e);
+/* Whether the model, or a part of it, is for a GPU. */
+static inline bool engine_is_for_gpu(const struct engine_options *o)
+{
+    return o->door != NULL || o->vram_bytes > 0;
+}
+/* engine_gpu.c: builds the program for the GPU, or for both: layers placed, rewritten, linked, the device's memory
+ * planned. ret_place is finished by the caller, also on failure. Errors: ERR_NO_GPU where no layer has kernels,
+ * ERR_NO_VRAM where none fits. */
+MUST_CHECK int engine_gpu_build(const struct gguf *g, const struct engine_options *o, int64_t n_ctx,
+                                struct pool *pool, struct program *p, struct place *ret_place,
+                                struct engine_info *i, struct err *e);
 /* Loads it onto the GPU, when everything is sized. */
 MUST_CHECK int engine_gpu_open(struct engine *en, struct err *e);
 

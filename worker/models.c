@@ -315,6 +315,7 @@ int models_open(const struct models *m, size_t index, models_progress_fn *progre
         log_warn("model %s: computing on the CPU: %s", fresh.name, e->detail);
         models_unload(&fresh);
         o.door = NULL;
+        o.vram_bytes = 0;
         *e = (struct err){0};
         err = load(&fresh, m->config, &o, e);
     }

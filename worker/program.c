@@ -174,7 +174,7 @@ int program_describe_weights(struct program *p, enum isa isa, struct err *e)
 {
     for (size_t i = 0; i < p->n_weights; i++) {
         struct program_weights *pw = &p->weights[i];
-        for (int32_t k = 0; k < pw->n; k++) {
+        for (int32_t k = 0; k < pw->n && pw->place == OP_ON_CPU; k++) {
             struct matmul_weight *w = &pw->w[k];
             int err = matmul_describe(w, w->type, isa, w->n_rows, w->n_cols, w->data);
             if (err < 0) {
@@ -195,8 +195,7 @@ static int64_t op_rows_of(const struct program *p, const struct op *op, int64_t 
     if (out < 0) {
         return n_rows;
     }
-    const struct program_buffer *b = &p->bufs[out];
-    return (b->is_out ? n_out : n_rows) * b->mult;
+    return program_buffer_rows(p, out, n_rows, n_out);
 }
 
 bool program_run_op(const struct program *p, size_t i, const struct op_step *s, int64_t n_out)

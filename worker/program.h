@@ -28,6 +28,7 @@ struct program_buffer {
 struct program_weights { /* matrices of one tensor: one, or all experts of a layer */
     struct matmul_weight *w; /* type, shape and data are set when building */
     int32_t n;
+    enum op_place place; /* of the ops that read it */
     const char *name; /* of the tensor */
 };
 
@@ -69,8 +70,8 @@ void program_visit(struct op *op, program_visit_fn *fn, void *arg);
 /* From op `first` on, what read buffer `from` reads buffer `to`. */
 void program_redirect(struct program *p, size_t first, int32_t from, int32_t to);
 
-/* Describes the matrices for the instruction set; their packed form is for worker/weights.h. Errors:
- * -ENOTSUP, e names the tensor. */
+/* Describes the CPU's matrices for the instruction set; their packed form is for worker/weights.h.
+ * Errors: -ENOTSUP, e names the tensor. */
 MUST_CHECK int program_describe_weights(struct program *p, enum isa isa, struct err *e);
 uint64_t program_weight_bytes(const struct program *p);
 
@@ -79,11 +80,21 @@ uint64_t program_weight_bytes(const struct program *p);
 MUST_CHECK int program_compile(struct program *p);
 MUST_CHECK int program_link(struct program *p, int64_t max_rows, int64_t max_logits, int64_t n_ctx,
                             int n_threads);
-/* Sets the addresses; memory holds memory_bytes. */
-void program_place(struct program *p, char *memory);
+/* Sets the addresses in the ops of one place; memory holds memory_bytes. Where ops of both places share a program, each
+ * place has its own memory, by the one plan: a buffer has the same offset in both. */
+void program_place(struct program *p, enum op_place place, char *memory);
+/* Where the result is computed, and where a KV layer is written. */
+enum op_place program_result_place(const struct program *p);
+enum op_place program_kv_place(const struct program *p, size_t kv);
 
 /* One step, see struct op_step. n_out: rows that want logits. */
 void program_run(const struct program *p, const struct op_step *s, int64_t n_out);
+/* Rows that the buffer has in a step. */
+static inline int64_t program_buffer_rows(const struct program *p, int32_t buf, int64_t n_rows,
+                                          int64_t n_out)
+{
+    return (p->bufs[buf].is_out ? n_out : n_rows) * p->bufs[buf].mult;
+}
 /* The part of it that op i heads (with those joined to it); false: it has no rows in this step. */
 bool program_run_op(const struct program *p, size_t i, const struct op_step *s, int64_t n_out);
 

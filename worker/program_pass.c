@@ -40,7 +40,8 @@ static int fuse_add(struct program *p)
                             other->n == p->bufs[other->buf].n_cols;
             struct op moved = *writer;
             struct op_rows *summand = summand_of(&moved);
-            if (summand && is_whole && use[product->buf].n_readers == 1) {
+            if (summand && is_whole && use[product->buf].n_readers == 1 &&
+                moved.place == op->place) {
                 /* The product moves here, where the other summand is certain to stand. */
                 *summand = *other;
                 *(moved.code == OP_matmul ? &moved.u.matmul.y : &moved.u.combine.y) = add->y;
@@ -115,6 +116,7 @@ static void narrow(struct program *p, bool *is_wanted_whole)
 struct gathering {
     struct program *p;
     int32_t *copy_of; /* per buffer: its gathered copy; -1: none yet */
+    uint8_t *place_of; /* per buffer: where it is written */
     int err;
 };
 
@@ -131,7 +133,9 @@ static void gather_input(void *arg, struct op_rows *r, bool is_out)
             g->err = copy;
             return;
         }
-        struct op op = {.code = OP_gather, .layer = (int16_t)g->p->bufs[copy].layer};
+        struct op op = {.code = OP_gather,
+                        .layer = (int16_t)g->p->bufs[copy].layer,
+                        .place = g->place_of[r->buf]};
         op.u.gather = (struct op_gather){.x = program_rows(g->p, r->buf),
                                          .y = program_rows(g->p, copy)};
         g->err = program_add_op(g->p, &op);
@@ -147,10 +151,11 @@ static int hoist_gather(struct program *p)
     size_t n_old = p->n_ops, n_bufs = p->n_bufs;
     struct op *old = p->ops;
     bool *is_wanted_whole = calloc(n_bufs + 1, sizeof *is_wanted_whole);
-    struct gathering g = {p, malloc((n_bufs + 1) * sizeof *g.copy_of), 0};
-    if (!is_wanted_whole || !g.copy_of) {
+    struct gathering g = {p, malloc((n_bufs + 1) * sizeof *g.copy_of), calloc(n_bufs + 1, 1), 0};
+    if (!is_wanted_whole || !g.copy_of || !g.place_of) {
         free(is_wanted_whole);
         free(g.copy_of);
+        free(g.place_of);
         return -ENOMEM;
     }
     for (size_t i = 0; i < n_old; i++) { /* the builder's gather goes */
@@ -170,11 +175,15 @@ static int hoist_gather(struct program *p)
         if (out >= 0 && p->bufs[out].is_out) {
             program_visit(&old[i], gather_input, &g);
         }
+        if (out >= 0) {
+            g.place_of[out] = old[i].place;
+        }
         g.err = g.err < 0 ? g.err : program_add_op(p, &old[i]);
     }
     free(old);
     free(is_wanted_whole);
     free(g.copy_of);
+    free(g.place_of);
     return g.err < 0 ? g.err : 0;
 }
 
@@ -182,6 +191,7 @@ static int hoist_gather(struct program *p)
 
 struct conversion { /* made already: which buffer holds x in which form */
     int32_t x_buf, act, y_buf;
+    uint8_t place; /* each has its own forms */
 };
 
 /* Puts a convert op before the first product that wants its input in another form than F32; products
@@ -205,7 +215,8 @@ static int insert_converts(struct program *p)
                                                                 : NULL;
         if (x && w->act != MATMUL_ACT_F32) {
             size_t k = 0;
-            while (k < n_made && (made[k].x_buf != x->buf || made[k].act != (int32_t)w->act)) {
+            while (k < n_made && (made[k].x_buf != x->buf || made[k].act != (int32_t)w->act ||
+                                  made[k].place != op.place)) {
                 k++;
             }
             if (k == n_made) {
@@ -216,13 +227,13 @@ static int insert_converts(struct program *p)
                     err = buf;
                     break;
                 }
-                struct op convert = {.code = OP_convert, .layer = op.layer};
+                struct op convert = {.code = OP_convert, .layer = op.layer, .place = op.place};
                 convert.u.convert = (struct op_convert){.x = *x,
                                                         .y = program_rows(p, buf),
                                                         .act = (int32_t)w->act,
                                                         .n = (int32_t)w->n_cols};
                 err = program_add_op(p, &convert);
-                made[n_made++] = (struct conversion){x->buf, (int32_t)w->act, buf};
+                made[n_made++] = (struct conversion){x->buf, (int32_t)w->act, buf, op.place};
             }
             *x = program_rows(p, made[k].y_buf);
         }
@@ -269,8 +280,8 @@ static bool can_join(const struct program *p, const struct op *first, const stru
     const struct program_buffer *b = &p->bufs[program_output(op)];
     bool same_order = first->code != OP_experts ||
                       first->u.experts.order.buf == op->u.experts.order.buf;
-    return first->code == op->code && first->layer == op->layer && a->mult == b->mult &&
-           a->is_out == b->is_out && same_order;
+    return first->code == op->code && first->layer == op->layer && first->place == op->place &&
+           a->mult == b->mult && a->is_out == b->is_out && same_order;
 }
 
 static void note_writers(const struct program *p, size_t from, size_t end, int32_t *writer)
@@ -297,7 +308,7 @@ static bool find_pair(const struct program *p, size_t i, size_t end, const struc
 {
     const struct op_glu *o = &glu->u.glu;
     size_t gate = end, up = end;
-    if (glu->code != OP_glu || o->up.buf < 0 || o->n_groups != 1) {
+    if (glu->code != OP_glu || o->up.buf < 0 || o->n_groups != 1 || glu->place != p->ops[i].place) {
         return false;
     }
     for (size_t k = i; k < end; k++) {
@@ -341,8 +352,10 @@ static bool take_glu(struct program *p, size_t i, size_t end, int32_t *writer)
 static void raise_converts(struct program *p, int32_t *writer)
 {
     for (size_t i = 0; i < p->n_ops; i++) {
-        if (p->ops[i].code == OP_convert) {
-            move_op(p, i, (size_t)(waits_for(&p->ops[i], writer) + 1), writer);
+        struct op *op = &p->ops[i];
+        size_t to = op->code == OP_convert ? (size_t)(waits_for(op, writer) + 1) : 0;
+        if (to > 0 && p->ops[to - 1].place == op->place) {
+            move_op(p, i, to, writer);
         }
     }
 }

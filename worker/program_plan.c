@@ -56,6 +56,25 @@ int program_output(const struct op *op)
     return buf;
 }
 
+const struct matmul_weight *program_matrices(const struct op *op, int64_t *ret_n)
+{
+    *ret_n = 1;
+    switch (op->code) {
+    case OP_embed:
+        return op->u.embed.table;
+    case OP_matmul:
+        return op->u.matmul.w;
+    case OP_experts:
+        *ret_n = op->u.experts.n_expert;
+        return op->u.experts.w;
+    case OP_heads:
+        *ret_n = op->u.heads.n_groups;
+        return op->u.heads.w;
+    default:
+        return NULL;
+    }
+}
+
 /* --- memory ----------------------------------------------------------------------------------------*/
 
 struct live { /* a placed buffer that is still needed */
@@ -89,6 +108,23 @@ static void release(struct live *live, size_t *n_live, size_t i)
     *n_live = n;
 }
 
+/* What a run of ops of one place reads from outside stays until the run is done, so that it can be done again. */
+static void stretch(const struct program *p, struct program_use *use)
+{
+    for (size_t first = 0, end; first < p->n_ops; first = end) {
+        end = first + 1;
+        while (end < p->n_ops && p->ops[end].place == p->ops[first].place) {
+            end++;
+        }
+        for (size_t buf = 0; buf < p->n_bufs; buf++) {
+            int32_t last = use[buf].last_reader;
+            if (last >= (int32_t)first && last < (int32_t)end && use[buf].writer < (int32_t)first) {
+                use[buf].last_reader = (int32_t)end - 1;
+            }
+        }
+    }
+}
+
 static bool place_output(struct program *p, size_t op, const struct program_use *use, size_t last_op,
                          uint64_t max_rows, uint64_t max_logits, struct live *live, size_t *n_live)
 {
@@ -117,13 +153,18 @@ int program_link(struct program *p, int64_t max_rows, int64_t max_logits, int64_
     size_t n_live = 0;
     bool ok = use && live;
     p->memory_bytes = p->scratch_bytes = 0;
+    if (use) {
+        stretch(p, use);
+    }
     /* Joined ops run at once: their outputs stand beside everything that any of them reads. */
     for (size_t i = 0, end; i < p->n_ops && ok; i = end) {
         end = i + 1u + p->ops[i].n_joined;
         release(live, &n_live, i);
         for (size_t k = i; k < end && ok; k++) {
-            p->scratch_bytes = MAX(p->scratch_bytes, ops_scratch_bytes(&p->ops[k], p->kv, max_rows,
-                                                                       n_ctx, n_threads));
+            if (p->ops[k].place == OP_ON_CPU) {
+                p->scratch_bytes = MAX(p->scratch_bytes, ops_scratch_bytes(&p->ops[k], p->kv, max_rows,
+                                                                           n_ctx, n_threads));
+            }
             ok = place_output(p, k, use, end - 1, (uint64_t)max_rows, (uint64_t)max_logits, live,
                               &n_live);
         }
@@ -147,11 +188,36 @@ static void place_rows(void *arg, struct op_rows *r, bool is_out)
     r->data = (float *)(void *)(to->memory + b->offset) + r->col;
 }
 
-void program_place(struct program *p, char *memory)
+void program_place(struct program *p, enum op_place place, char *memory)
 {
     struct placing to = {p, memory};
     for (size_t i = 0; i < p->n_ops; i++) {
-        program_visit(&p->ops[i], place_rows, &to);
+        if (p->ops[i].place == place) {
+            program_visit(&p->ops[i], place_rows, &to);
+        }
     }
-    place_rows(&to, &p->result, true);
+    if (program_result_place(p) == place) {
+        place_rows(&to, &p->result, true);
+    }
+}
+
+enum op_place program_result_place(const struct program *p)
+{
+    size_t i = p->n_ops;
+    while (i-- > 0) {
+        if (program_output(&p->ops[i]) == p->result.buf) {
+            return p->ops[i].place;
+        }
+    }
+    return OP_ON_CPU;
+}
+
+enum op_place program_kv_place(const struct program *p, size_t kv)
+{
+    for (size_t i = 0; i < p->n_ops; i++) {
+        if (p->ops[i].code == OP_kv_write && p->ops[i].u.kv_write.layer == (int32_t)kv) {
+            return p->ops[i].place;
+        }
+    }
+    return OP_ON_CPU;
 }

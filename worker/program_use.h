@@ -14,4 +14,7 @@ struct program_use *program_find_uses(const struct program *p);
 /* The buffer an op writes; -1: none. */
 int program_output(const struct op *op);
 
+/* The matrices of an op, n of them one after the other; NULL: it has none. */
+const struct matmul_weight *program_matrices(const struct op *op, int64_t *ret_n);
+
 #endif

@@ -1,10 +1,12 @@
 /* From configuration to an engine. Pure. */
 #include "worker/setup.h"
 
+#include "shared/num.h"
+
 #include <string.h>
 
 const enum config_key setup_keys[] = {
-    CONFIG_model,    CONFIG_device,   CONFIG_isa,        CONFIG_threads,        CONFIG_ctx_size,
+    CONFIG_model,    CONFIG_device,   CONFIG_gpu_layers, CONFIG_isa,        CONFIG_threads,        CONFIG_ctx_size,
     CONFIG_kv_type,  CONFIG_parallel, CONFIG_chunk_size, CONFIG_kv_memory,
     CONFIG_kv_memory_share, CONFIG_vram_reserve, CONFIG_kernel_dir, CONFIG_safe_mode, CONFIG_gpu_fusion, CONFIG_gpu_lock_timeout,
 };
@@ -28,7 +30,13 @@ int setup_engine(const struct config *c, struct engine_options *ret, struct err 
         return err_set(e, ERR_CONFIG, "isa is '%s', but this CPU goes up to '%s'",
                        c->v[CONFIG_isa].str, isa_name(isa_detect()));
     }
+    const char *layers = c->v[CONFIG_gpu_layers].str;
+    uint64_t n_layers = UINT64_MAX;
+    if (strcmp(layers, "auto") != 0 && (!num_parse_u64(layers, &n_layers) || n_layers > INT32_MAX)) {
+        return err_set(e, ERR_CONFIG, "gpu_layers is '%s', which is neither a number nor 'auto'", layers);
+    }
     *ret = (struct engine_options){
+        .gpu_layers = n_layers <= INT32_MAX ? (int64_t)n_layers : -1,
         .n_threads = (int)c->v[CONFIG_threads].i,
         .isa = (enum isa)isa,
         .kv_type = kv_types[c->v[CONFIG_kv_type].i],

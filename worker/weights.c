@@ -107,6 +107,9 @@ static size_t pack(struct program *p, char *map, size_t bytes, struct pool *pool
         for (int32_t k = 0; k < p->weights[i].n; k++) {
             struct matmul_weight *w = &p->weights[i].w[k];
             size_t end = at + num_pad(w->packed_bytes, ALIGN);
+            if (end == at) { /* the GPU's */
+                continue;
+            }
             if (end > ready && bytes > MEMORY_HUGE_BYTES) {
                 size_t to = MIN(num_pad(end, MEMORY_HUGE_BYTES), bytes);
                 huge += memory_make_huge(map + ready, to - ready);

@@ -523,7 +523,7 @@ size_t gpu_emit_part_bytes(const struct program *p, int64_t n_rows, int64_t n_sp
 {
     size_t most = 0;
     for (size_t i = 0; i < p->n_ops; i++) {
-        if (p->ops[i].code == OP_attention) {
+        if (p->ops[i].code == OP_attention && p->ops[i].place == OP_ON_GPU) {
             const struct op_attention *o = &p->ops[i].u.attention;
             size_t one = part_of_row(o->n_head, p->kv[o->layer].dim_v, n_splits);
             most = MAX(most, MAX(one, MIN(one * (size_t)n_rows, limit)));

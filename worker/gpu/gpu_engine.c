@@ -3,10 +3,12 @@
 #include "worker/gpu/gpu_engine.h"
 
 #include "shared/clock.h"
+#include "shared/hash.h"
 #include "shared/log.h"
 #include "shared/num.h"
 #include "worker/gpu/gpu_emit.h"
 #include "worker/gpu/gpu_graph.h"
+#include "worker/gpu/gpu_part.h"
 #include "worker/gpu/gpu_top.h"
 #include "worker/program_use.h"
 
@@ -20,9 +22,10 @@ enum {
     KV_PIECES = 8, /* resized one at a time: so much more is held for that moment */
     PART_BYTES = 64 << 20, /* of attention's scratch; more rows take several launches */
     GRAPH_ROWS = 32,       /* steps of so few rows are replayed */
+    GRAPH_PARTS = 4,       /* of models of so few parts on the GPU: every part takes a graph for every key */
 };
 
-/* Memory of some layers' KV caches. */
+/* Memory of some layers' KV caches; layers on the CPU keep theirs in the pool's own. */
 struct kv_piece {
     size_t first, end; /* layers */
     void *memory;      /* owned, on the device */
@@ -37,6 +40,10 @@ struct gpu_engine {
     void *memory; /* owned, on the device */
     struct kv_piece kv[KV_PIECES];
     struct gpu_weights weights;
+    struct gpu_parts parts;
+    char *buffers; /* on the device */
+    char *host;    /* owned: the same buffers for the ops on the CPU; NULL: there are none */
+    unsigned char *is_kv_here; /* owned; by KV layer: on the CPU */
     struct gpu_emit emit;
     unsigned char *is_unread; /* owned */
     int32_t *rope_of;         /* owned */
@@ -55,8 +62,9 @@ struct gpu_engine {
     int32_t n_top; /* in the running step */
     struct gpu_graphs graphs;
     bool has_tiles; /* in the running step */
-    uint64_t n_steps, decode_ns; /* what a step of decode_rows rows takes by experience */
-    int64_t decode_rows;
+    bool is_result_there; /* the logits come from the device */
+    uint64_t n_steps;
+    int64_t decode_rows; /* of the steps that the parts' decode_ns are of */
 };
 
 /* --- making ----------------------------------------------------------------------------------------- */
@@ -106,7 +114,7 @@ static int take(struct gpu_engine *g, struct program *p, const struct gpu_engine
     if (err < 0) {
         return err;
     }
-    char *buffers = gpu_arena_take(a, GPU_LABEL_BUFFERS, p->memory_bytes);
+    g->buffers = gpu_arena_take(a, GPU_LABEL_BUFFERS, p->memory_bytes);
     g->part_bytes = gpu_emit_part_bytes(p, o->max_rows, 2 * splits_of(o->n_ctx), PART_BYTES);
     g->part = gpu_arena_take(a, GPU_LABEL_SCRATCH, g->part_bytes);
     g->inputs_device = gpu_arena_take(a, GPU_LABEL_INPUTS, inputs_bytes(p, o));
@@ -119,7 +127,7 @@ static int take(struct gpu_engine *g, struct program *p, const struct gpu_engine
     g->spare = gpu_arena_take(a, GPU_LABEL_STATES, (size_t)state_floats(p) * sizeof *g->spare);
     gpu_top_take(&g->top, a, o->max_logits, p->result.n);
     if (a->base) {
-        program_place(p, buffers);
+        program_place(p, OP_ON_GPU, g->buffers);
     }
     return 0;
 }
@@ -141,7 +149,12 @@ static int place_piece(struct gpu_engine *g, struct kv_piece *piece, int64_t n_b
     struct gpu_arena plan = {0}, fresh = {0};
     void *memory;
     for (size_t i = piece->first; i < piece->end; i++) {
-        gpu_arena_take(&plan, GPU_LABEL_KV, kv_block_bytes(&g->p->kv[i]) * (size_t)n_blocks);
+        size_t bytes = g->is_kv_here[i] ? 0 : kv_block_bytes(&g->p->kv[i]) * (size_t)n_blocks;
+        gpu_arena_take(&plan, GPU_LABEL_KV, bytes);
+    }
+    if (plan.used == 0) { /* all of them on the CPU */
+        piece->n_blocks = n_blocks;
+        return 0;
     }
     int err = door_allocate(g->door, plan.used, &memory, e);
     if (err < 0) {
@@ -150,6 +163,9 @@ static int place_piece(struct gpu_engine *g, struct kv_piece *piece, int64_t n_b
     fresh.base = memory;
     for (size_t i = piece->first; i < piece->end; i++) {
         struct kv_layer *l = &g->p->kv[i];
+        if (g->is_kv_here[i]) {
+            continue;
+        }
         size_t bytes = kv_block_bytes(l) * (size_t)n_blocks;
         size_t kept = kv_block_bytes(l) * (size_t)MIN(n_blocks, piece->n_blocks);
         char *data = gpu_arena_take(&fresh, GPU_LABEL_KV, bytes);
@@ -201,8 +217,8 @@ struct gpu_arena gpu_engine_memory(const struct gpu_engine *g)
     for (size_t i = 0; i < KV_PIECES; i++) {
         const struct kv_piece *k = &g->kv[i];
         for (size_t layer = k->first; layer < k->end; layer++) {
-            gpu_arena_take(&a, GPU_LABEL_KV,
-                           kv_block_bytes(&g->p->kv[layer]) * (size_t)k->n_blocks);
+            size_t one = g->is_kv_here[layer] ? 0 : kv_block_bytes(&g->p->kv[layer]);
+            gpu_arena_take(&a, GPU_LABEL_KV, one * (size_t)k->n_blocks);
         }
     }
     return a;
@@ -260,9 +276,13 @@ static int look_at_buffers(struct gpu_engine *g)
     struct program_use *use = program_find_uses(p);
     g->is_unread = calloc(p->n_bufs + 1, 1);
     g->rope_of = malloc((p->n_bufs + 1) * sizeof *g->rope_of);
-    if (!use || !g->is_unread || !g->rope_of) {
+    g->is_kv_here = calloc(p->n_kv + 1, 1);
+    if (!use || !g->is_unread || !g->rope_of || !g->is_kv_here) {
         free(use);
         return -ENOMEM;
+    }
+    for (size_t i = 0; i < p->n_kv; i++) {
+        g->is_kv_here[i] = program_kv_place(p, i) == OP_ON_CPU;
     }
     for (size_t i = 0; i < p->n_bufs; i++) {
         g->is_unread[i] = use[i].n_readers == 1;
@@ -270,7 +290,7 @@ static int look_at_buffers(struct gpu_engine *g)
     }
     free(use);
     for (size_t i = 0; i < p->n_ops; i++) {
-        if (p->ops[i].code == OP_attention) {
+        if (p->ops[i].code == OP_attention && p->ops[i].place == OP_ON_GPU) {
             note_tile_rows(g, gpu_emit_tile_rows(p, &p->ops[i].u.attention));
         }
         if (p->ops[i].code == OP_rope_table) {
@@ -297,6 +317,15 @@ static int take_host(struct gpu_engine *g, struct err *e)
                        (double)(logits + tables) / 1048576);
     }
     memset(g->tables, 0xff, tables);
+    if (g->parts.n == g->parts.n_gpu) {
+        return 0;
+    }
+    g->host = door_host_allocate(g->door, g->p->memory_bytes);
+    if (!g->host) {
+        return err_set(e, ERR_NO_MEMORY, "%.1f MiB of pinned memory",
+                       (double)g->p->memory_bytes / 1048576);
+    }
+    program_place(g->p, OP_ON_CPU, g->host);
     return 0;
 }
 
@@ -314,6 +343,7 @@ int gpu_engine_create(struct door *d, struct program *p, const struct gpu_engine
     int err = gpu_engine_plan(p, o, &plan);
     take_states(g, p, o, &plan);
     err = err < 0 ? err : look_at_buffers(g);
+    err = err < 0 ? err : gpu_parts_find(&g->parts, p);
     err = err < 0 ? err : door_allocate(d, plan.used, &g->memory, e);
     if (err == 0) {
         g->arena.base = g->memory;
@@ -329,6 +359,7 @@ int gpu_engine_create(struct door *d, struct program *p, const struct gpu_engine
         gpu_engine_destroy(&g);
         return err;
     }
+    g->is_result_there = program_result_place(p) == OP_ON_GPU;
     g->emit.door = d;
     g->emit.p = p;
     g->emit.weights = &g->weights;
@@ -359,7 +390,10 @@ void gpu_engine_destroy(struct gpu_engine **at)
     door_host_free(g->door, g->tables);
     door_host_free(g->door, g->logits);
     gpu_top_finish(&g->top, g->door);
+    door_host_free(g->door, g->host);
     door_free(g->door, g->memory);
+    gpu_parts_finish(&g->parts);
+    free(g->is_kv_here);
     free(g->is_unread);
     free(g->rope_of);
     free(g);
@@ -508,14 +542,19 @@ static void upload_tables(struct gpu_engine *g, const struct op_step *s)
 
 /* --- steps ------------------------------------------------------------------------------------------------ */
 
-static void emit_all(struct gpu_engine *g)
+/* The program's, in its last op. */
+static bool has_result(const struct gpu_engine *g, const struct gpu_part *part)
 {
-    const struct program *p = g->p;
-    for (size_t i = 0; i < p->n_ops; i += 1u + p->ops[i].n_joined) {
+    return part == &g->parts.v[g->parts.n - 1];
+}
+
+static void emit_part(struct gpu_engine *g, const struct gpu_part *part)
+{
+    for (size_t i = part->first; i < part->end; i += 1u + g->p->ops[i].n_joined) {
         gpu_emit(&g->emit, i);
     }
-    if (g->n_top > 0) {
-        gpu_top_emit(&g->top, g->door, &p->result, g->emit.n_out, g->n_top);
+    if (g->n_top > 0 && has_result(g, part)) {
+        gpu_top_emit(&g->top, g->door, &g->p->result, g->emit.n_out, g->n_top);
     }
 }
 
@@ -548,7 +587,7 @@ const float *gpu_engine_logits(struct gpu_engine *g, int64_t i)
 
 int32_t gpu_engine_top_size(const struct gpu_engine *g, int32_t n_wanted)
 {
-    return gpu_top_round(&g->top, n_wanted);
+    return g->is_result_there ? gpu_top_round(&g->top, n_wanted) : 0;
 }
 
 struct engine_top gpu_engine_top(const struct gpu_engine *g, int64_t i)
@@ -580,22 +619,57 @@ static int64_t last_position(const struct op_step *s)
     return last;
 }
 
-static void compute(struct gpu_engine *g, const struct op_step *s, int64_t n_out)
+static void compute(struct gpu_engine *g, const struct gpu_part *part, const struct op_step *s,
+                    int64_t n_out)
 {
-    struct gpu_graph_key key = {(int32_t)s->n_rows, (int32_t)n_out, g->emit.n_splits, g->n_top,
+    struct gpu_graph_key key = {(int32_t)s->n_rows, (int32_t)n_out, g->emit.n_splits,
+                                has_result(g, part) ? g->n_top : 0, (int32_t)(part - g->parts.v),
                                 g->p->n_states > 0 ? (int32_t)s->n_runs : 0};
-    bool may_replay = s->n_rows <= GRAPH_ROWS && !g->has_tiles && !g->o.is_safe;
+    bool may_replay = s->n_rows <= GRAPH_ROWS && !g->has_tiles && !g->o.is_safe &&
+                      g->parts.n_gpu <= GRAPH_PARTS;
     enum gpu_graph_way way = may_replay ? gpu_graphs_way(&g->graphs, &key) : GPU_GRAPH_PLAIN;
     if (way == GPU_GRAPH_REPLAY && gpu_graphs_replay(&g->graphs, &key) == 0) {
         return;
     }
     if (way == GPU_GRAPH_RECORD && gpu_graphs_begin(&g->graphs) == 0) {
-        emit_all(g);
+        emit_part(g, part);
         if (gpu_graphs_end(&g->graphs, &key) == 0 && gpu_graphs_replay(&g->graphs, &key) == 0) {
             return;
         }
     }
-    emit_all(g);
+    emit_part(g, part);
+}
+
+/* What the part gives to the host; travels: see gpu_engine_step. */
+static void download(struct gpu_engine *g, const struct gpu_part *part, int64_t n_rows, int64_t n_out,
+                     const bool *travels)
+{
+    for (int32_t i = 0; i < part->n_out; i++) {
+        size_t at = g->p->bufs[part->out[i]].offset;
+        door_download(g->door, g->host + at, g->buffers + at,
+                      gpu_parts_bytes(g->p, part->out[i], n_rows, n_out));
+    }
+    if (has_result(g, part)) {
+        download_logits(g, n_out, travels);
+    }
+    if (has_result(g, part) && g->n_top > 0) {
+        gpu_top_download(&g->top, g->door, n_out, g->n_top);
+    }
+}
+
+/* Of what the part has given to the host. */
+static uint32_t sum_of(const struct gpu_engine *g, const struct gpu_part *part, int64_t n_rows,
+                       int64_t n_out)
+{
+    uint32_t sum = 0;
+    for (int32_t i = 0; i < part->n_out; i++) {
+        sum = hash_crc32c(sum, g->host + g->p->bufs[part->out[i]].offset,
+                          gpu_parts_bytes(g->p, part->out[i], n_rows, n_out));
+    }
+    if (has_result(g, part)) {
+        sum = hash_crc32c(sum, g->logits, (size_t)(n_out * g->p->result.n) * sizeof(float));
+    }
+    return sum;
 }
 
 static float *slot_at(const struct gpu_engine *g, int64_t slot)
@@ -608,29 +682,68 @@ static void copy_slot(struct gpu_engine *g, const float *from, float *to)
     door_copy(g->door, to, from, (size_t)g->emit.state_floats * sizeof(float));
 }
 
-/* A step that was replayed, once more on the plain path, which writes the same values to the same places. */
-static void check_replay(struct gpu_engine *g, const struct op_step *s, int64_t n_out)
+/* A part that was replayed, once more on the plain path, which writes the same values to the same places. */
+static void check_replay(struct gpu_engine *g, const struct gpu_part *part, const struct op_step *s,
+                         int64_t n_out)
 {
-    size_t bytes = (size_t)(n_out * g->p->result.n) * sizeof(float);
-    float *replayed = malloc(bytes + 1);
-    if (replayed) {
-        memcpy(replayed, g->logits, bytes);
-        if (g->p->n_states > 0) {
-            copy_slot(g, g->spare, slot_at(g, s->runs[0].state));
-        }
-        emit_all(g);
-        download_logits(g, n_out, NULL);
-        door_wait(g->door, 0);
-        gpu_graphs_checked(&g->graphs, memcmp(replayed, g->logits, bytes) == 0);
+    uint32_t replayed = sum_of(g, part, s->n_rows, n_out);
+    if (g->p->n_states > 0) {
+        copy_slot(g, g->spare, slot_at(g, s->runs[0].state));
     }
-    free(replayed);
+    emit_part(g, part);
+    download(g, part, s->n_rows, n_out, NULL);
+    door_wait(g->door, 0);
+    gpu_graphs_checked(&g->graphs, replayed == sum_of(g, part, s->n_rows, n_out));
+}
+
+static void run_here(struct gpu_engine *g, const struct gpu_part *part, const struct op_step *s,
+                     int64_t n_out)
+{
+    for (size_t i = part->first; i < part->end; i += 1u + g->p->ops[i].n_joined) {
+        program_run_op(g->p, i, s, n_out);
+    }
+}
+
+static void run_there(struct gpu_engine *g, struct gpu_part *part, const struct op_step *s,
+                      int64_t n_out, const bool *travels)
+{
+    bool is_decode = s->n_rows == s->n_runs;
+    bool has_states = g->p->n_states > 0, may_check = !has_states || s->n_runs == 1;
+    uint64_t start = clock_ns();
+    for (int32_t i = 0; i < part->n_in; i++) {
+        size_t at = g->p->bufs[part->in[i]].offset;
+        door_upload(g->door, g->buffers + at, g->host + at,
+                    gpu_parts_bytes(g->p, part->in[i], s->n_rows, n_out));
+    }
+    if (has_states && may_check && gpu_graphs_checks_on(&g->graphs)) {
+        copy_slot(g, slot_at(g, s->runs[0].state), g->spare);
+    }
+    compute(g, part, s, n_out);
+    bool is_checked = gpu_graphs_wants_check(&g->graphs) && may_check;
+    download(g, part, s->n_rows, n_out, g->n_top > 0 && !is_checked ? travels : NULL);
+    door_wait(g->door, is_decode ? part->decode_ns : 0);
+    if (is_decode) {
+        uint64_t took = clock_ns() - start;
+        part->decode_ns = part->decode_ns ? (7 * part->decode_ns + took) / 8 : took;
+    }
+    if (is_checked) {
+        check_replay(g, part, s, n_out);
+    }
+}
+
+/* Of ops on the CPU, whose logits are beside those of a device. */
+static void take_logits(struct gpu_engine *g, int64_t n_out)
+{
+    const struct op_rows *y = &g->p->result;
+    for (int64_t i = 0; i < n_out; i++) {
+        memcpy(g->logits + i * y->n, y->data + i * y->stride, (size_t)y->n * sizeof(float));
+    }
 }
 
 const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int64_t n_out, int32_t n_top,
                              const bool *travels)
 {
     bool is_decode = s->n_rows == s->n_runs;
-    uint64_t start = clock_ns();
     door_note(g->door, g->o.is_safe || g->n_steps == 0, "step %llu, %s of %lld rows",
               (unsigned long long)g->n_steps, is_decode ? "decode" : "prefill",
               (long long)s->n_rows);
@@ -640,30 +753,26 @@ const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int6
     g->n_top = n_top;
     upload_inputs(g, s, n_out);
     upload_tables(g, s);
-    bool has_states = g->p->n_states > 0, may_check = !has_states || s->n_runs == 1;
-    if (has_states && may_check && gpu_graphs_checks_on(&g->graphs)) {
-        copy_slot(g, slot_at(g, s->runs[0].state), g->spare);
-    }
-    compute(g, s, n_out);
-    bool is_checked = gpu_graphs_wants_check(&g->graphs) && may_check;
-    download_logits(g, n_out, n_top > 0 && !is_checked ? travels : NULL);
-    if (g->n_top > 0) {
-        gpu_top_download(&g->top, g->door, n_out, g->n_top);
-    }
     if (is_decode && s->n_rows != g->decode_rows) {
         /* Slept through, a step of fewer rows would seem to take as long as one of more. */
         g->decode_rows = s->n_rows;
-        g->decode_ns = 0;
+        for (int32_t i = 0; i < g->parts.n; i++) {
+            g->parts.v[i].decode_ns = 0;
+        }
     }
-    door_wait(g->door, is_decode ? g->decode_ns : 0);
-    if (is_decode) {
-        uint64_t took = clock_ns() - start;
-        g->decode_ns = g->decode_ns ? (7 * g->decode_ns + took) / 8 : took;
-    }
-    if (is_checked) {
-        check_replay(g, s, n_out);
+    for (int32_t i = 0; i < g->parts.n; i++) {
+        struct gpu_part *part = &g->parts.v[i];
+        if (part->place == OP_ON_GPU) {
+            run_there(g, part, s, n_out, travels);
+        } else {
+            run_here(g, part, s, n_out);
+        }
     }
     g->n_steps++;
+    if (!g->is_result_there) {
+        door_wait(g->door, 0); /* the inputs are written again by the next step */
+        take_logits(g, n_out);
+    }
     return g->logits;
 }
 
@@ -673,7 +782,13 @@ void gpu_engine_copy_block(void *gpu_engine, int32_t from, int32_t to)
     for (size_t i = 0; i < g->p->n_kv; i++) {
         const struct kv_layer *l = &g->p->kv[i];
         size_t bytes = kv_block_bytes(l);
-        door_copy(g->door, l->data + (size_t)to * bytes, l->data + (size_t)from * bytes, bytes);
+        char *at = l->data + (size_t)to * bytes;
+        const char *source = l->data + (size_t)from * bytes;
+        if (g->is_kv_here[i]) {
+            memcpy(at, source, bytes);
+        } else {
+            door_copy(g->door, at, source, bytes);
+        }
     }
 }
 

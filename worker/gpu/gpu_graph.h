@@ -9,7 +9,7 @@
 enum { GPU_GRAPH_MAX = 64 };
 
 struct gpu_graph_key {
-    int32_t n_rows, n_out, n_splits, n_top;
+    int32_t n_rows, n_out, n_splits, n_top, part;
     int32_t n_runs; /* of a program with recurrent states; 0: it has none */
 };
 

@@ -56,7 +56,7 @@ static int check_recurrent(const struct op *op, struct err *e)
     return n % 32 != 0 || n > most ? refuse(op, "states of this size", e) : 0;
 }
 
-static int check(const struct program *p, const struct op *op, struct err *e)
+int gpu_pass_check(const struct program *p, const struct op *op, struct err *e)
 {
     switch (op->code) {
     case OP_embed:
@@ -110,7 +110,8 @@ static void drop_dispatches(struct program *p)
     size_t n = 0;
     for (size_t i = 0; i < p->n_ops; i++) {
         const struct op_dispatch *o = &p->ops[i].u.dispatch;
-        if (p->ops[i].code != OP_dispatch || o->x.col != 0 || o->x.n != p->bufs[o->x.buf].n_cols) {
+        if (p->ops[i].code != OP_dispatch || p->ops[i].place != OP_ON_GPU || o->x.col != 0 ||
+            o->x.n != p->bufs[o->x.buf].n_cols) {
             p->ops[n++] = p->ops[i];
             continue;
         }
@@ -122,19 +123,21 @@ static void drop_dispatches(struct program *p)
 int gpu_pass_begin(struct program *p, struct err *e)
 {
     for (size_t i = 0; i < p->n_ops; i++) {
-        int err = check(p, &p->ops[i], e);
+        int err = p->ops[i].place == OP_ON_GPU ? gpu_pass_check(p, &p->ops[i], e) : 0;
         if (err < 0) {
             return err;
         }
     }
     drop_dispatches(p);
     for (size_t i = 0; i < p->n_ops; i++) {
-        if (p->ops[i].code == OP_dispatch) {
+        if (p->ops[i].code == OP_dispatch && p->ops[i].place == OP_ON_GPU) {
             return refuse(&p->ops[i], "a part of a row", e);
         }
     }
     for (size_t i = 0; i < p->n_weights; i++) {
-        set_act(p->weights[i].w, p->weights[i].n);
+        if (p->weights[i].place == OP_ON_GPU) {
+            set_act(p->weights[i].w, p->weights[i].n);
+        }
     }
     return 0;
 }
@@ -153,7 +156,7 @@ static const struct op_rows *result_of(const struct op *op)
 static bool converts(const struct program *p, const struct op *op, const struct op *of)
 {
     const struct op_rows *y = result_of(of);
-    return y && op->code == OP_convert && op->u.convert.x.buf == y->buf && op->u.convert.x.col == 0 &&
+    return y && op->code == OP_convert && op->place == of->place && op->u.convert.x.buf == y->buf && op->u.convert.x.col == 0 &&
            op->u.convert.n == p->bufs[y->buf].n_cols && op->u.convert.n % ARGS_GROUP == 0;
 }
 
@@ -211,7 +214,7 @@ int gpu_pass_join(struct program *p)
     for (size_t i = 0; i < p->n_ops; i += 1u + p->ops[i].n_joined) {
         struct op *op = &p->ops[i];
         size_t last = i + op->n_joined;
-        if (join_rotations(p, use, i)) {
+        if (op->place != OP_ON_GPU || join_rotations(p, use, i)) {
             continue;
         }
         if (last + 1 < p->n_ops && op->n_joined < UINT8_MAX &&

@@ -2,30 +2,11 @@
 #include "worker/gpu/gpu_weight.h"
 
 #include "kernels/hip/pack.h"
+#include "worker/program_use.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* The matrices of an op; their number. */
-static const struct matmul_weight *matrices_of(const struct op *op, int64_t *ret_n)
-{
-    *ret_n = 1;
-    switch (op->code) {
-    case OP_embed:
-        return op->u.embed.table;
-    case OP_matmul:
-        return op->u.matmul.w;
-    case OP_experts:
-        *ret_n = op->u.experts.n_expert;
-        return op->u.experts.w;
-    case OP_heads:
-        *ret_n = op->u.heads.n_groups;
-        return op->u.heads.w;
-    default:
-        return NULL;
-    }
-}
 
 typedef void vector_fn(void *arg, const float **v, int64_t n);
 
@@ -146,7 +127,11 @@ int gpu_weights_plan(struct gpu_weights *w, const struct program *p, struct gpu_
     struct planning to = {w, a};
     for (size_t i = 0; i < p->n_ops; i++) {
         int64_t n;
-        const struct matmul_weight *m = matrices_of(&p->ops[i], &n);
+        const struct matmul_weight *m = program_matrices(&p->ops[i], &n);
+        w->matrix_of_op[i] = -1;
+        if (p->ops[i].place != OP_ON_GPU) {
+            continue;
+        }
         w->matrix_of_op[i] = m ? plan_matrix(w, m, n, a) : -1;
         if (m && w->matrix_of_op[i] < 0) {
             return w->matrix_of_op[i];
@@ -233,7 +218,9 @@ int gpu_weights_upload(struct gpu_weights *w, struct program *p, struct door *d,
         }
     }
     for (size_t i = 0; i < p->n_ops; i++) {
-        each_vector(&p->ops[i], use_device, w);
+        if (p->ops[i].place == OP_ON_GPU) {
+            each_vector(&p->ops[i], use_device, w);
+        }
     }
     return 0;
 }

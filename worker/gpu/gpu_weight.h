@@ -27,7 +27,7 @@ struct gpu_weights {
     int32_t *matrix_of_op; /* owned; by index of the op, -1: none */
 };
 
-/* Finds the parameters of the program and takes room for them. Run twice: planning, and in earnest. -ENOMEM. */
+/* Finds the parameters of the GPU's ops and takes room for them. Run twice: planning, and in earnest. -ENOMEM. */
 MUST_CHECK int gpu_weights_plan(struct gpu_weights *w, const struct program *p, struct gpu_arena *a);
 void gpu_weights_finish(struct gpu_weights *w);
 /* Packs and uploads; in the program, vectors become the device's. May take long; progress may be NULL. -ENOMEM. */
