@@ -6,6 +6,7 @@
 #include "worker/engine_state.h"
 #include "worker/memory.h"
 #include "worker/model.h"
+#include "worker/plan.h"
 
 #include <errno.h>
 #include <math.h>
@@ -460,9 +461,9 @@ const struct gguf *engine_gguf(const struct engine *en)
     return &en->gguf;
 }
 
-const struct place *engine_place(const struct engine *en)
+void engine_put_placement(const struct engine *en, struct buf *b)
 {
-    return &en->place;
+    plan_put_json(&en->place, &en->info, b);
 }
 
 int engine_plan(const struct gguf *g, const struct engine_options *o, struct engine_info *ret,

@@ -94,8 +94,8 @@ MUST_CHECK int engine_estimate(const struct gguf *g, const struct engine_options
 struct place;
 MUST_CHECK int engine_plan(const struct gguf *g, const struct engine_options *o,
                            struct engine_info *ret, struct place *ret_place, struct err *e);
-/* That of a loaded model; empty without a GPU. */
-const struct place *engine_place(const struct engine *en);
+/* Appends the placement of a loaded model as JSON (worker/plan.h); null without a GPU. */
+void engine_put_placement(const struct engine *en, struct buf *b);
 
 /* Sequences. A sequence holds blocks only for the tokens it has; fork shares all full blocks (copy
  * on write for the last) and copies recurrent state. -ENOSPC: no sequence slot is free. */

@@ -82,7 +82,6 @@ static int place_some(const struct gguf *g, const struct engine_options *o, int6
                       struct program *p, struct gpu_arena *plan, char warn[160], struct err *e)
 {
     int err = 0;
-    l->rates = o->rates;
     l->is_required = o->is_gpu_required;
     rates_measure_cpu(&l->rates, pool, o->isa);
     for (int i = 0; i < TRIES; i++) {
@@ -131,7 +130,7 @@ int engine_gpu_build(const struct gguf *g, const struct engine_options *o, int64
         return err;
     }
     bool has_states = p->n_states > 0; /* which are kept in one place */
-    struct place_limits l = {.n_blocks = wanted_blocks(o, p, i->n_ctx_train), .max_layers = o->gpu_layers};
+    struct place_limits l = {.n_blocks = wanted_blocks(o, p, i->n_ctx_train), .max_layers = o->gpu_layers, .rates = o->rates};
     bool can_whole = place_all(s);
     if (has_states && !can_whole) {
         return err_set(e, ERR_NO_GPU, "%s", s->no_kernel);
@@ -147,6 +146,10 @@ int engine_gpu_build(const struct gguf *g, const struct engine_options *o, int64
     }
     if (err < 0) {
         return err;
+    }
+    if (is_whole && !o->door) { /* somebody wants to know */
+        rates_measure_cpu(&l.rates, pool, o->isa);
+        place_estimate(s, &l.rates);
     }
     i->vram_bytes = plan.used;
     i->scratch_bytes = plan.used - plan.of_label[GPU_LABEL_WEIGHTS];

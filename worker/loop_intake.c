@@ -68,6 +68,7 @@ static void report(struct loop *l, struct request *r)
 {
     const struct models *m = l->models;
     struct buf *b = &r->result;
+    char devices[1024];
     int64_t n = 0;
     switch (r->text.op) {
     case MSG_SLOTS:
@@ -84,7 +85,8 @@ static void report(struct loop *l, struct request *r)
         report_props(r->model, m->n_seqs, b);
         break;
     default:
-        trace_print(&l->trace, b);
+        report_devices(m, devices, sizeof devices);
+        trace_print(&l->trace, devices, b);
         break;
     }
     if (b->failed) {

@@ -259,6 +259,17 @@ bool place_all(struct place *s)
     return is_whole;
 }
 
+void place_estimate(struct place *s, const struct rates *r)
+{
+    put(s, &(struct candidate){.n_first = s->n - 2});
+    add_up(s, r);
+    s->cpu_decode_s = s->decode_s;
+    s->cpu_prefill_s = s->prefill_s;
+    put(s, &(struct candidate){.has_head = true, .has_tail = true});
+    add_up(s, r);
+    s->rates = *r;
+}
+
 bool place_is_whole(const struct place *s)
 {
     for (int32_t i = 0; i < s->n; i++) {
@@ -346,6 +357,7 @@ bool place_choose(struct place *s, const struct place_limits *l)
     put(s, &best);
     add_up(s, &l->rates);
     name_reasons(s, l);
+    s->rates = l->rates;
     s->cpu_decode_s = cpu_decode;
     s->cpu_prefill_s = cpu_prefill;
     return found;

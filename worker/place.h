@@ -50,6 +50,7 @@ struct place {
     int32_t n_gpu_layers, n_cpu_experts; /* layers there; of those, with experts here */
     double decode_s, prefill_s; /* of a token; of PLACE_PROMPT tokens */
     double cpu_decode_s, cpu_prefill_s; /* with all on the CPU */
+    struct rates rates; /* that it went by; zeros: everything fitted */
     bool is_slower; /* the best with a GPU than the CPU alone */
 };
 
@@ -68,6 +69,8 @@ MUST_CHECK int place_read(struct place *ret, const struct program *p);
 void place_finish(struct place *s);
 /* Everything on the GPU; false: something has no kernel there. */
 bool place_all(struct place *s);
+/* Of one that is wholly on the GPU, how fast it should be. */
+void place_estimate(struct place *s, const struct rates *r);
 /* The best that the limits allow; false: all goes to the CPU, as no layer fits, or it is faster (is_slower). */
 bool place_choose(struct place *s, const struct place_limits *l);
 /* Marks the ops and matrices of a program built as the one that was read. -ENOMEM. */

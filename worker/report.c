@@ -2,6 +2,7 @@
 #include "worker/report.h"
 #include "shared/json.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static void put_number(struct buf *b, const char *key, double v)
@@ -65,6 +66,18 @@ static void put_text(struct buf *b, const char *key, const char *text, size_t n)
     json_put_string(b, text ? text : "", text ? n : 0);
 }
 
+void report_devices(const struct models *m, char *ret, size_t n)
+{
+    size_t used = 0;
+    *ret = 0;
+    for (size_t i = 0; i < m->n && used < n; i++) {
+        if (m->v[i].engine) {
+            used += (size_t)snprintf(ret + used, n - used, "%s%s: %s", used > 0 ? "; " : "",
+                                     m->v[i].name, engine_info(m->v[i].engine)->device);
+        }
+    }
+}
+
 void report_props(const struct model *m, int64_t n_seqs, struct buf *b)
 {
     const struct engine_info *info = m->engine ? engine_info(m->engine) : NULL;
@@ -91,6 +104,9 @@ void report_props(const struct model *m, int64_t n_seqs, struct buf *b)
                    "\"bytes\":%llu}",
                    (long long)info->n_blocks, (long long)engine_free_blocks(m->engine),
                    ENGINE_BLOCK_TOKENS, (unsigned long long)info->kv_bytes);
+        put_text(b, "device", info->device, strlen(info->device));
+        buf_str(b, ",\"placement\":");
+        engine_put_placement(m->engine, b);
         buf_str(b, ",\"op_profile\":");
         engine_put_profile(m->engine, b);
     }

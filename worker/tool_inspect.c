@@ -3,7 +3,9 @@
 #include "kernels/quant.h"
 #include "shared/num.h"
 #include "shared/utf8.h"
+#include "safety/topology.h"
 #include "worker/memory.h"
+#include "worker/plan.h"
 #include "worker/setup.h"
 #include "worker/tokenizer.h"
 #include "worker/tool.h"
@@ -358,6 +360,64 @@ static void show_memory(const struct gguf *g, const struct config *c)
            size_words(memory_available()).s);
 }
 
+/* The card of this machine, and what of its memory models may take; false: there is none. */
+static bool look_at_card(const struct config *c, uint64_t *ret_vram, struct engine_options *o)
+{
+    struct gpu gpus[TOPOLOGY_MAX_GPUS];
+    int n = topology_read(topology_root(), gpus);
+    if (n <= 0) {
+        return false;
+    }
+    const struct gpu *g = &gpus[topology_choose(gpus, n)];
+    uint64_t reserve = (uint64_t)c->v[CONFIG_vram_reserve].i << 20;
+    uint64_t taken = MAX(reserve, g->vram_used_bytes);
+    *ret_vram = g->vram_bytes;
+    o->vram_bytes = g->vram_bytes > taken ? g->vram_bytes - taken : 0;
+    rates_read_gpu(&o->rates, topology_root(), g->gfx, g->pci, g->n_cus);
+    return true;
+}
+
+/* Where the layers would be computed; vram_mib 0: on this machine's card. */
+static int show_plan(const struct gguf *g, const struct config *c, int64_t vram_mib, struct err *e)
+{
+    struct engine_options o;
+    struct engine_info i;
+    struct place s = {0};
+    uint64_t total = (uint64_t)vram_mib << 20, reserve = (uint64_t)c->v[CONFIG_vram_reserve].i << 20;
+    int err = setup_engine(c, &o, e);
+    if (err < 0) {
+        return err;
+    }
+    if (vram_mib > 0) {
+        o.vram_bytes = total > reserve ? total - reserve : 0;
+        rates_read_gpu(&o.rates, "", "", "", 0);
+    } else if (!look_at_card(c, &total, &o)) {
+        return err_set(e, ERR_NO_GPU, "no AMD GPU is here; --vram MIB plans for one that is not");
+    }
+    if (o.vram_bytes == 0) {
+        return err_set(e, ERR_NO_VRAM, "of %s nothing is left beside what others use and --vram-reserve",
+                       size_words(total).s);
+    }
+    printf("Placement on a GPU with %s, of which models may take %s\n", size_words(total).s,
+           size_words(o.vram_bytes).s);
+    uint64_t room = o.vram_bytes;
+    err = o.gpu_layers == 0 ? ERR_NO_VRAM : engine_plan(g, &o, &i, &s, e);
+    if (err == ERR_NO_VRAM || err == ERR_NO_GPU) {
+        printf("  all on the CPU: %s\n", o.gpu_layers == 0 ? "--gpu-layers 0" : e->detail);
+        *e = (struct err){0};
+        return 0;
+    }
+    if (err == 0) {
+        struct buf b;
+        buf_init(&b, 0);
+        plan_put_table(&s, &i, room, &b);
+        fputs(b.data ? b.data : "", stdout);
+        buf_finish(&b);
+        place_finish(&s);
+    }
+    return err;
+}
+
 static void show_metadata(const struct gguf *g)
 {
     printf("\nMetadata\n");
@@ -450,9 +510,14 @@ static int model_path(const struct config *c, const struct options *o, char **re
 
 int tool_inspect(int argc, char **argv)
 {
-    bool is_list = false;
+    bool is_list = false, is_plan = false;
+    int64_t vram_mib = 0;
     const char *positional[1];
     const struct option_spec specs[] = {
+        {"plan", 0, OPTION_FLAG, &is_plan, 0, 0,
+         "which layers the GPU would compute and which the CPU, and what that takes"},
+        {"vram", 0, OPTION_INT, &vram_mib, 0, 1 << 24,
+         "MiB of VRAM of a card to plan for, in place of this machine's"},
         {"list-tensors", 'l', OPTION_FLAG, &is_list, 0, 0,
          "name, shape, type, bytes and offset of each"},
     };
@@ -477,6 +542,8 @@ int tool_inspect(int argc, char **argv)
         if (err == 0) {
             if (is_list) {
                 list_tensors(&g);
+            } else if (is_plan || vram_mib > 0) {
+                err = show_plan(&g, &c, vram_mib, &e);
             } else {
                 show(&g, &c);
             }

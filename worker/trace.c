@@ -1,7 +1,9 @@
 /* The ring of spans and its form in JSON (see trace.h). Token loop; never blocks. */
 #include "worker/trace.h"
 #include "shared/clock.h"
+#include "shared/json.h"
 
+#include <string.h>
 #include <sys/random.h>
 
 static const struct {
@@ -60,14 +62,16 @@ static void put_span(const struct trace *t, uint64_t at, uint64_t unix_ns, struc
                (long long)s->value);
 }
 
-void trace_print(const struct trace *t, struct buf *b)
+void trace_print(const struct trace *t, const char *devices, struct buf *b)
 {
     uint64_t unix_ns = clock_unix_ns() - clock_ns();
     uint64_t n = MIN(t->n, (uint64_t)TRACE_SPANS);
     buf_str(b, "{\"resourceSpans\":[{\"resource\":{\"attributes\":[{\"key\":\"service.name\","
                "\"value\":{\"stringValue\":\"rocmforge\"}},{\"key\":\"service.version\",\"value\":"
-               "{\"stringValue\":\"" ROCMFORGE_VERSION "\"}}]},\"scopeSpans\":[{\"scope\":{"
-               "\"name\":\"rocmforge-worker\"},\"spans\":[");
+               "{\"stringValue\":\"" ROCMFORGE_VERSION "\"}},{\"key\":\"rocmforge.devices\",\"value\":{"
+               "\"stringValue\":");
+    json_put_string(b, devices, strlen(devices));
+    buf_str(b, "}}]},\"scopeSpans\":[{\"scope\":{\"name\":\"rocmforge-worker\"},\"spans\":[");
     for (uint64_t i = t->n - n; i < t->n; i++) {
         buf_str(b, i > t->n - n ? "," : "");
         put_span(t, i, unix_ns, b);

@@ -33,7 +33,8 @@ void trace_init(struct trace *t);
 /* t may be NULL. */
 void trace_add(struct trace *t, enum trace_kind kind, uint64_t request, uint64_t start_ns,
                uint64_t end_ns, int64_t value);
-/* All of it as OTLP/JSON (opentelemetry-proto, ExportTraceServiceRequest): a trace a request. */
-void trace_print(const struct trace *t, struct buf *b);
+/* All of it as OTLP/JSON (opentelemetry-proto, ExportTraceServiceRequest): a trace a request. devices: a resource
+ * attribute, where the models are computed. */
+void trace_print(const struct trace *t, const char *devices, struct buf *b);
 
 #endif

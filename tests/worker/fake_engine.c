@@ -268,6 +268,12 @@ void engine_put_profile(struct engine *en, struct buf *b)
     buf_str(b, "null");
 }
 
+void engine_put_placement(const struct engine *en, struct buf *b)
+{
+    (void)en;
+    buf_str(b, "null");
+}
+
 const struct gguf *engine_gguf(const struct engine *en)
 {
     (void)en;
