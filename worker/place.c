@@ -294,12 +294,12 @@ static double score(const struct place *s)
     return answer_tokens * s->decode_s + s->prefill_s;
 }
 
-/* Who asks for the GPU gets as much of it as fits; else the faster is the better. */
-static double worth(const struct place *s, const struct place_limits *l)
+/* As many layers as fit, then the faster: the choice so hardly depends on rates, which are measured anew by each
+ * worker, and the next one computes the same bits. */
+static double worth(const struct place *s)
 {
-    bool is_wanted = l->max_layers >= 0 || l->is_required;
     int32_t n = s->n_gpu_layers + (s->v[s->n - 1].rest.place == OP_ON_GPU);
-    return (is_wanted ? 1e9 * n : 0) - score(s);
+    return 1e9 * n - score(s);
 }
 
 /* What is on the CPU though there would be room for it. */
@@ -321,7 +321,7 @@ static void name_reasons(struct place *s, const struct place_limits *l)
 bool place_choose(struct place *s, const struct place_limits *l)
 {
     struct candidate best = {0};
-    double most_worth = 0;
+    double most_worth = 0, least = 0;
     bool found = false, has_experts = false;
     int32_t n_layers = s->n - 2;
     for (int32_t i = 0; i < s->n; i++) {
@@ -340,16 +340,17 @@ bool place_choose(struct place *s, const struct place_limits *l)
                 }
                 put(s, &c);
                 add_up(s, &l->rates);
-                if (is_allowed(s, l) && (!found || worth(s, l) > most_worth)) {
+                if (is_allowed(s, l) && (!found || worth(s) > most_worth)) {
                     found = true;
-                    most_worth = worth(s, l);
+                    most_worth = worth(s);
+                    least = score(s);
                     best = c;
                 }
             }
         }
     }
     bool is_free = !l->is_required && l->max_layers < 0;
-    s->is_slower = found && is_free && -most_worth > cpu_score;
+    s->is_slower = found && is_free && least > cpu_score;
     found = found && !s->is_slower;
     if (!found) {
         best = (struct candidate){.n_first = n_layers};

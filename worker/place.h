@@ -4,8 +4,9 @@
  * Units are the layers, what stands before them (embedding) and behind them (output). The first ones go to the CPU, as
  * many as it takes: a step so crosses from one to the other once. Of mixture-of-experts models the experts alone may
  * go, which are most of the bytes and of which a token reads few; rows then cross twice in such a layer. What has no
- * kernel goes where it can be computed. Of everything that fits, the fastest is taken by this model of cost: bytes that
- * a step reads over the memory's rate or operations over the processor's, whichever takes longer, and the crossings. */
+ * kernel goes where it can be computed. As many layers go to the GPU as fit; which way, and whether the CPU alone would
+ * not be faster, a model of cost says: bytes that a step reads over the memory's rate or operations over the
+ * processor's, whichever takes longer, and the crossings. */
 #ifndef WORKER_PLACE_H
 #define WORKER_PLACE_H
 

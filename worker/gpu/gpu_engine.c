@@ -391,6 +391,9 @@ void gpu_engine_destroy(struct gpu_engine **at)
     door_host_free(g->door, g->logits);
     gpu_top_finish(&g->top, g->door);
     door_host_free(g->door, g->host);
+    for (size_t i = 0; i < KV_PIECES; i++) {
+        door_free(g->door, g->kv[i].memory);
+    }
     door_free(g->door, g->memory);
     gpu_parts_finish(&g->parts);
     free(g->is_kv_here);
