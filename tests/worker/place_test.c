@@ -217,7 +217,8 @@ static void test_limit_and_reasons(void)
     CHECK_INT(b.s.n_gpu_layers + (b.s.v[b.s.n - 1].rest.place == OP_ON_GPU), 1);
     CHECK_STR(place_why(b.s.v[1].why), "--gpu-layers");
     CHECK_STR(place_why(b.s.v[0].why), "a token reads one row of it");
-    l = limits(b.s.vram_bytes + 4 * b.s.vram_kv_block_bytes);
+    CHECK(place_all(&b.s));
+    l = limits(b.s.vram_bytes - b.s.v[0].rest.vram_bytes - 1 + 4 * b.s.vram_kv_block_bytes);
     CHECK(place_choose(&b.s, &l));
     CHECK_STR(place_why(b.s.v[1].why), "no room in the VRAM");
     release(&b);
@@ -229,7 +230,7 @@ static void test_slow_card(void)
     struct built b;
     open_model("llama", &b);
     place_all(&b.s);
-    struct place_limits l = limits(b.s.vram_bytes / 2 + 4 * b.s.vram_kv_block_bytes);
+    struct place_limits l = limits(b.s.vram_bytes - 1 + 4 * b.s.vram_kv_block_bytes);
     l.rates.gpu_bytes = 1e6;
     CHECK(place_choose(&b.s, &l));
     l.is_required = false;
