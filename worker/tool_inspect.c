@@ -4,6 +4,7 @@
 #include "shared/num.h"
 #include "shared/utf8.h"
 #include "safety/topology.h"
+#include "safety/vram.h"
 #include "worker/memory.h"
 #include "worker/plan.h"
 #include "worker/setup.h"
@@ -360,6 +361,13 @@ static void show_memory(const struct gguf *g, const struct config *c)
            size_words(memory_available()).s);
 }
 
+/* As the worker has it. */
+static uint64_t ceiling(const struct config *c, uint64_t total, uint64_t used)
+{
+    struct vram_sample s = {.total_bytes = total, .used_bytes = used, .n_displays = 1};
+    return vram_ceiling(&s, (uint64_t)c->v[CONFIG_vram_reserve].i << 20);
+}
+
 /* The card of this machine, and what of its memory models may take; false: there is none. */
 static bool look_at_card(const struct config *c, uint64_t *ret_vram, struct engine_options *o)
 {
@@ -369,10 +377,8 @@ static bool look_at_card(const struct config *c, uint64_t *ret_vram, struct engi
         return false;
     }
     const struct gpu *g = &gpus[topology_choose(gpus, n)];
-    uint64_t reserve = (uint64_t)c->v[CONFIG_vram_reserve].i << 20;
-    uint64_t taken = MAX(reserve, g->vram_used_bytes);
     *ret_vram = g->vram_bytes;
-    o->vram_bytes = g->vram_bytes > taken ? g->vram_bytes - taken : 0;
+    o->vram_bytes = ceiling(c, g->vram_bytes, g->vram_used_bytes);
     rates_read_gpu(&o->rates, topology_root(), g->gfx, g->pci, g->n_cus);
     return true;
 }
@@ -383,13 +389,13 @@ static int show_plan(const struct gguf *g, const struct config *c, int64_t vram_
     struct engine_options o;
     struct engine_info i;
     struct place s = {0};
-    uint64_t total = (uint64_t)vram_mib << 20, reserve = (uint64_t)c->v[CONFIG_vram_reserve].i << 20;
+    uint64_t total = (uint64_t)vram_mib << 20;
     int err = setup_engine(c, &o, e);
     if (err < 0) {
         return err;
     }
     if (vram_mib > 0) {
-        o.vram_bytes = total > reserve ? total - reserve : 0;
+        o.vram_bytes = ceiling(c, total, 0);
         rates_read_gpu(&o.rates, "", "", "", 0);
     } else if (!look_at_card(c, &total, &o)) {
         return err_set(e, ERR_NO_GPU, "no AMD GPU is here; --vram MIB plans for one that is not");
