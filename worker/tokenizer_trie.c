@@ -180,7 +180,7 @@ static bool is_sound(const struct tokenizer_trie *t, int32_t n_values)
             return false;
         }
     }
-    return n_taken <= t->edge_mask / 2 + 1;
+    return n_taken <= (t->edge_mask + 1) / 2;
 }
 
 bool tokenizer_trie_use(struct tokenizer_trie *t, const void *data, size_t bytes, int32_t n_values)

@@ -5,6 +5,7 @@
 #include "tests/test.h"
 #include "worker/grammar/automaton.h"
 #include "worker/grammar/charclass.h"
+#include "worker/grammar/grammar_budget.h"
 #include "worker/grammar/schema.h"
 
 /* 1: taken and complete, 0: taken and not complete, -1: not taken. */
@@ -354,6 +355,50 @@ static void nothing_is_repeated_in_no_time(void)
     CHECK_INT(grammar_create(nul, sizeof(nul) - 1, &g, &e), ERR_GRAMMAR);
 }
 
+/* Others have all the memory: an automaton that forgets what it knew has no room to begin anew, and
+ * says so until there is; one that begins is told that it is too much now, not that it is wrong. */
+static void others_have_the_memory(void)
+{
+    enum {
+        PART = 16 * 1024,
+        ALTERNATIVES = 2047, /* with the ground as many as a table holds: its index has just grown */
+    };
+    struct buf text;
+    struct grammar *g;
+    struct automaton *a, *other;
+    struct err e = {0};
+    size_t taken = 0;
+    buf_init(&text, 1 << 20);
+    buf_str(&text, "root ::= \"a0\"");
+    for (int i = 1; i < ALTERNATIVES; i++) {
+        buf_printf(&text, " | \"%c%d\"", 'a' + i % 26, i);
+    }
+    CHECK_INT(grammar_create(text.data, text.len, &g, &e), 0);
+    CHECK_INT(automaton_create(g, &a, &e), 0);
+    for (size_t part = GRAMMAR_BUDGET_BYTES; part > 0; part /= 2) {
+        while (grammar_budget_take(part)) {
+            taken += part;
+        }
+    }
+    automaton_reset(a);
+    CHECK(automaton_step(a, AUTOMATON_BEGIN, '!') == AUTOMATON_FULL);
+    int rc;
+    while ((rc = automaton_create(g, &other, &e)) != 0) { /* wherever it runs out */
+        CHECK_INT(rc, ERR_BUSY);
+        grammar_budget_give(PART);
+        taken -= PART;
+    }
+    automaton_destroy(&other);
+    grammar_budget_give(taken);
+    automaton_reset(a);
+    CHECK(automaton_step(a, AUTOMATON_BEGIN, 'a') != AUTOMATON_FULL);
+    automaton_destroy(&a);
+    grammar_destroy(&g);
+    buf_finish(&text);
+    CHECK(grammar_budget_take(GRAMMAR_BUDGET_BYTES)); /* every byte came back */
+    grammar_budget_give(GRAMMAR_BUDGET_BYTES);
+}
+
 int main(void)
 {
     notation();
@@ -362,5 +407,6 @@ int main(void)
     nothing_is_repeated_in_no_time();
     classes();
     schemas();
+    others_have_the_memory();
     return 0;
 }

@@ -1,5 +1,6 @@
 /* Tries that another process made: the same answers as from the one that was built, never believed
  * when a byte of them is another, and much sooner there. */
+#include "shared/hash.h"
 #include "tests/test.h"
 #include "worker/tokenizer_trie.h"
 
@@ -96,9 +97,40 @@ static void damage(void)
     tokenizer_trie_finish(&t);
 }
 
+/* A table of edges without a free slot, its sum right: a search for what is not there would never end. */
+static void full_table(void)
+{
+    struct {
+        uint64_t magic;
+        uint32_t n_nodes, n_slots;
+        int32_t n_values;
+        uint32_t sum, root[256];
+        uint64_t edge[1];
+        int32_t value[2];
+    } block = {.n_nodes = 2,
+               .n_slots = 1,
+               .n_values = 1,
+               .root['a'] = 1,
+               .edge = {(uint64_t)(1 << 8 | 'b') << 32 | 1},
+               .value = {-1, 0}};
+    struct tokenizer_trie t, other;
+    make(&t, N_SMALL);
+    memcpy(&block.magic, t.packed, sizeof block.magic);
+    tokenizer_trie_finish(&t);
+    uint64_t edge = block.edge[0];
+    for (int is_full = 0; is_full < 2; is_full++) {
+        block.edge[0] = is_full ? edge : 0;
+        uint32_t sum = hash_crc32c(0, block.root, sizeof block.root);
+        sum = hash_crc32c(sum, block.edge, sizeof block.edge);
+        block.sum = hash_crc32c(sum, block.value, sizeof block.value);
+        CHECK(tokenizer_trie_use(&other, &block, sizeof block, 1) == !is_full);
+    }
+}
+
 int main(void)
 {
     same_and_sooner();
     damage();
+    full_table();
     return 0;
 }

@@ -44,7 +44,7 @@ struct automaton {
     const struct grammar *g;
     struct node *nodes; /* owned; node 0 is the ground */
     uint32_t *marks;    /* owned; last closure that met the node */
-    uint32_t n_nodes, cap_nodes, n_closures;
+    uint32_t n_nodes, cap_nodes, cap_marks, n_closures;
     struct index node_index;
     struct state *states; /* owned */
     uint32_t n_states, cap_states;
@@ -82,6 +82,19 @@ static void discharge(struct automaton *a, size_t bytes)
     grammar_budget_give(bytes);
 }
 
+/* Rows of zeros, or NULL. */
+static void *allocate(struct automaton *a, uint32_t n, size_t size)
+{
+    if (!charge(a, n * size)) {
+        return NULL;
+    }
+    void *rows = calloc(n, size);
+    if (!rows) {
+        discharge(a, n * size);
+    }
+    return rows;
+}
+
 /* Room for n rows of this size behind the pointer at pp; false: there is none. */
 static bool grow(struct automaton *a, void *pp, uint32_t *cap, uint32_t n, uint32_t most,
                  size_t size)
@@ -96,9 +109,13 @@ static bool grow(struct automaton *a, void *pp, uint32_t *cap, uint32_t n, uint3
     }
     uint32_t fresh = MIN(MAX(n, *cap * 2), most);
     size_t more = (fresh - *cap) * size;
-    void *grown = charge(a, more) ? realloc(old, fresh * size) : NULL;
+    if (!charge(a, more)) {
+        return false;
+    }
+    void *grown = realloc(old, fresh * size);
     if (!grown) {
-        return false; /* what was charged for nothing is given back at the end */
+        discharge(a, more);
+        return false;
     }
     memset((char *)grown + *cap * size, 0, (fresh - *cap) * size);
     memcpy(pp, &grown, sizeof(grown));
@@ -121,8 +138,7 @@ static void shrink(struct automaton *a, void *pp, uint32_t *cap, uint32_t few, s
 
 static bool index_make(struct automaton *a, struct index *x, uint32_t slots)
 {
-    size_t bytes = slots * sizeof(*x->slots);
-    x->slots = charge(a, bytes) ? calloc(slots, sizeof(*x->slots)) : NULL;
+    x->slots = allocate(a, slots, sizeof(*x->slots));
     x->mask = slots - 1;
     return x->slots != NULL;
 }
@@ -163,8 +179,7 @@ static uint32_t place(struct automaton *a, uint32_t element, uint32_t parent)
             return i;
         }
     }
-    uint32_t cap = a->cap_nodes; /* of both, and counted when both have it */
-    if (!grow(a, &a->marks, &cap, a->n_nodes + 1, MOST_NODES, sizeof(*a->marks)) ||
+    if (!grow(a, &a->marks, &a->cap_marks, a->n_nodes + 1, MOST_NODES, sizeof(*a->marks)) ||
         !grow(a, &a->nodes, &a->cap_nodes, a->n_nodes + 1, MOST_NODES, sizeof(*a->nodes))) {
         a->is_full = true;
         return 0;
@@ -291,7 +306,7 @@ static uint32_t intern(struct automaton *a)
 
 static bool steps_rehash(struct automaton *a, uint32_t slots)
 {
-    struct step *fresh = charge(a, slots * sizeof(*fresh)) ? calloc(slots, sizeof(*fresh)) : NULL;
+    struct step *fresh = allocate(a, slots, sizeof(*fresh));
     if (!fresh) {
         return false;
     }
@@ -315,6 +330,9 @@ static bool steps_rehash(struct automaton *a, uint32_t slots)
 
 uint32_t automaton_step(struct automaton *a, uint32_t state, uint8_t byte)
 {
+    if (state >= a->n_states) {
+        return AUTOMATON_FULL; /* a reset had no room for the beginning */
+    }
     uint64_t key = ((uint64_t)state << 8 | byte) + 1;
     uint32_t at = mix(key) & a->step_mask;
     for (; a->steps[at].key; at = (at + 1) & a->step_mask) {
@@ -372,7 +390,7 @@ static uint32_t begin(struct automaton *a)
     memset(a->node_index.slots, 0, (a->node_index.mask + 1) * sizeof(uint32_t));
     memset(a->state_index.slots, 0, (a->state_index.mask + 1) * sizeof(uint32_t));
     memset(a->steps, 0, (a->step_mask + 1) * sizeof(*a->steps));
-    memset(a->marks, 0, a->cap_nodes * sizeof(*a->marks));
+    memset(a->marks, 0, a->cap_marks * sizeof(*a->marks));
     a->n_closures = 0;
     a->states[AUTOMATON_DEAD] = (struct state){0};
     closure_begin(a);
@@ -384,13 +402,11 @@ static uint32_t begin(struct automaton *a)
 /* Others need the room, and the tables are made again as they are needed. */
 static void shrink_all(struct automaton *a)
 {
-    uint32_t cap = a->cap_nodes; /* of both */
-    shrink(a, &a->marks, &cap, FEW_NODES, sizeof(*a->marks));
+    shrink(a, &a->marks, &a->cap_marks, FEW_NODES, sizeof(*a->marks));
     shrink(a, &a->nodes, &a->cap_nodes, FEW_NODES, sizeof(*a->nodes));
-    a->cap_nodes = MIN(a->cap_nodes, cap);
     shrink(a, &a->states, &a->cap_states, FEW_STATES, sizeof(*a->states));
     shrink(a, &a->members, &a->cap_members, FEW_NODES, sizeof(*a->members));
-    cap = a->node_index.mask + 1;
+    uint32_t cap = a->node_index.mask + 1;
     shrink(a, &a->node_index.slots, &cap, FEW_SLOTS, sizeof(*a->node_index.slots));
     a->node_index.mask = cap - 1;
     cap = a->step_mask + 1;
@@ -429,22 +445,22 @@ int automaton_create(const struct grammar *g, struct automaton **ret, struct err
         return -ENOMEM;
     }
     a->g = g;
-    uint32_t cap_marks = 0;
     size_t closure_bytes = MOST_CLOSURE * (sizeof(*a->todo) + sizeof(*a->found));
     bool ok = charge(a, closure_bytes) && (a->todo = calloc(MOST_CLOSURE, sizeof(*a->todo))) &&
               (a->found = calloc(MOST_CLOSURE, sizeof(*a->found))) &&
               index_make(a, &a->node_index, FEW_SLOTS) &&
               index_make(a, &a->state_index, MOST_STATES * 2) && steps_rehash(a, FEW_SLOTS) &&
               grow(a, &a->nodes, &a->cap_nodes, FEW_NODES, MOST_NODES, sizeof(*a->nodes)) &&
-              grow(a, &a->marks, &cap_marks, FEW_NODES, MOST_NODES, sizeof(*a->marks)) &&
+              grow(a, &a->marks, &a->cap_marks, FEW_NODES, MOST_NODES, sizeof(*a->marks)) &&
               grow(a, &a->states, &a->cap_states, FEW_STATES, MOST_STATES, sizeof(*a->states));
-    int rc = ok ? 0 : a->is_refused ? grammar_budget_refuse(e) : -ENOMEM;
+    int rc = ok ? 0 : -ENOMEM;
     if (rc == 0 && begin(a) != AUTOMATON_BEGIN) {
         rc = err_set(e, ERR_GRAMMAR,
                      a->is_full ? "it is left-recursive, or too much is possible at once"
                                 : "nothing matches it");
     }
     rc = rc < 0 ? rc : check_rules(a, e);
+    rc = rc < 0 && a->is_refused ? grammar_budget_refuse(e) : rc; /* it is not the grammar's fault */
     if (rc == 0) {
         begin(a); /* what was only tried is forgotten */
         *ret = a;

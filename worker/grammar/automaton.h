@@ -17,8 +17,7 @@ enum { AUTOMATON_DEAD = 0, AUTOMATON_BEGIN = 1 };
 #define AUTOMATON_FULL UINT32_MAX
 
 /* g is borrowed. Errors: ERR_GRAMMAR where the grammar is left-recursive or too ambiguous;
- * -ENOMEM.
- */
+ * ERR_BUSY where others have the memory that it takes (grammar_budget.h); -ENOMEM. */
 MUST_CHECK int automaton_create(const struct grammar *g, struct automaton **ret, struct err *e);
 void automaton_destroy(struct automaton **a);
 
