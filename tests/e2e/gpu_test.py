@@ -32,13 +32,13 @@ with Server(BIN, '--device', 'gpu', *SMALL, env=machine.env) as server:
     check(machine.calls('graph') > 10, 'decoding is replayed')
     check(machine.calls('fetch 8192') <= n_fetched + 4, 'logits stay where they are, but for checks of replays')
     check('graphs are off' not in server.log_text(), 'replayed steps are those of the plain path')
-    machine.fault('sticky@gemv_q8_0:100')
+    machine.fault('sticky@gemv_one_q8_0:100')
     check_equal(stream_text(server.stream('/v1/chat/completions', STORY)), story, 'after a fault')
     check('a step that was replayed' in server.log_text(), 'the log says what the GPU was doing')
     check_equal(machine.calls('malloc'), 2 * n_mallocs, 'no device memory but at load')
 
 with Server(BIN, '--device', 'gpu', *SMALL, '--safe-mode', 'on', env=machine.env) as server:
-    for fault, kernel in (('sticky@gemv_q8_0:100', 'gemv_q8_0'), ('abort@attention_fold:60', 'attention_fold')):
+    for fault, kernel in (('sticky@gemv_one_q8_0:100', 'gemv_one_q8_0'), ('abort@attention_fold:60', 'attention_fold')):
         events = server.stream('/v1/chat/completions', STORY)
         seen = [next(events) for _ in range(3)]
         machine.fault(fault)

@@ -44,31 +44,31 @@ def faulty(bin_dir, rule, *args):
 @row('6', "abort() with ROCm's text of a GPU fault", 'the runtime aborts in a kernel', 3,
      slow=True)
 def aborted(bin_dir):
-    took, log = faulty(bin_dir, 'abort@gemv_q8_0:20')
+    took, log = faulty(bin_dir, 'abort@gemv_one_q8_0:20')
     check('Memory access fault by GPU' in log, "the runtime's text is kept")
     return took
 
 
 @row('7', 'every HIP call fails from one on', 'error 700 from a kernel on, as ROCm 7', 3, slow=True)
 def sticky(bin_dir):
-    took, log = faulty(bin_dir, 'sticky@gemv_q8_0:20')
+    took, log = faulty(bin_dir, 'sticky@gemv_one_q8_0:20')
     check('last words: GPU' in log, f'last words')
     return took
 
 
 @row('8', 'a launch fails', 'error 719 from a kernel on', 3, slow=True)
 def failed(bin_dir):
-    return faulty(bin_dir, 'failure@gemv_q8_0:20')[0]
+    return faulty(bin_dir, 'failure@gemv_one_q8_0:20')[0]
 
 
 @row('11', 'the GPU never finishes', 'nothing is ever finished again', 13, slow=True)
 def hung(bin_dir):
-    return faulty(bin_dir, 'hang@gemv_q8_0:20')[0]
+    return faulty(bin_dir, 'hang@gemv_one_q8_0:20')[0]
 
 
 @row('12a', 'a kernel is slow, but not hung', 'one kernel takes 700 ms more, 3 times', slow=True)
 def slow(bin_dir):
-    took, log = faulty(bin_dir, 'slow=700@gemv_q8_0:20*3')
+    took, log = faulty(bin_dir, 'slow=700@gemv_one_q8_0:20*3')
     check('its own fault' not in log, 'nobody is killed')
 
 
@@ -76,7 +76,7 @@ def slow(bin_dir):
 def nan(bin_dir):
     m = machine(bin_dir)
     with served(bin_dir, m) as s:
-        m.fault('nan@gemv_q8_0:20')
+        m.fault('nan@gemv_one_q8_0:20')
         at = time.monotonic()
         stream = Stream(s, STORY, '/v1/completions').end()
         check(stream.ends == ['done'] or stream.error['code'] == 'numeric_fault',
