@@ -18,7 +18,7 @@ enum matmul_act {
     MATMUL_ACT_F32,   /* as they are */
     MATMUL_ACT_Q8,    /* 8 bits, a scale for 32 */
     MATMUL_ACT_Q8_16, /* 8 bits, a scale for 16: for types whose peers come close with 32 */
-    MATMUL_ACT_Q16,   /* 16 bits, a scale for 32: for F16 and BF16 weights */
+    MATMUL_ACT_Q16,   /* 16 bits, a scale for 64: for F16 and BF16 weights */
     MATMUL_ACT_COUNT
 };
 

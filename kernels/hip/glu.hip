@@ -5,7 +5,7 @@
 
 GPU_KERNEL(glu, GLU_THREADS)
 {
-    int row = gpu_block_y(), index = gpu_block_x() * GLU_THREADS + gpu_thread();
+    int row = gpu_block_x(), index = gpu_block_y() * GLU_THREADS + gpu_thread();
     int n = a.n_groups * a.n;
     if (index / GPU_WAVE * GPU_WAVE >= n) {
         return;

@@ -3,8 +3,8 @@
 
 GPU_KERNEL(quantize, QUANTIZE_THREADS)
 {
-    int row = gpu_block_y();
-    int first = gpu_block_x() * QUANTIZE_THREADS + gpu_thread() / GPU_WAVE * GPU_WAVE;
+    int row = gpu_block_x();
+    int first = gpu_block_y() * QUANTIZE_THREADS + gpu_thread() / GPU_WAVE * GPU_WAVE;
     if (first < a.n) {
         float x = a.x[row * a.x_stride + first + gpu_lane()];
         act_store(a.act + row * a.act_stride, a.n, first, x);

@@ -67,15 +67,16 @@ static inline int32_t table_row_blocks(const struct matmul_args *a, int32_t rows
     return n;
 }
 
-/* KERNEL(name, struct, threads, op, x, y, z). What is no op of a program: none. */
+/* KERNEL(name, struct, threads, op, x, y, z). What is no op of a program: none. y and z are at most 65,535: tokens of a step,
+ * but not tokens times experts or heads, which stand in x. */
 enum { OP_none = OP_COUNT };
 #define TABLE_KERNELS(KERNEL)                                                                      \
     KERNEL(norm, norm_args, NORM_THREADS, norm, a->n_groups, a->n_rows, 1)                         \
-    KERNEL(quantize, quantize_args, QUANTIZE_THREADS, convert, TABLE_CEIL(a->n, QUANTIZE_THREADS), \
-           a->n_rows, 1)                                                                           \
+    KERNEL(quantize, quantize_args, QUANTIZE_THREADS, convert, a->n_rows,                          \
+           TABLE_CEIL(a->n, QUANTIZE_THREADS), 1)                                                  \
     KERNEL(rope, rope_args, ROPE_THREADS, rope,                                                    \
            TABLE_CEIL(a->n_groups *(a->n - a->n_rot / 2), ROPE_THREADS), a->n_rows, 1)             \
-    KERNEL(glu, glu_args, GLU_THREADS, glu, TABLE_CEIL(a->n_groups *a->n, GLU_THREADS), a->n_rows, \
+    KERNEL(glu, glu_args, GLU_THREADS, glu, a->n_rows, TABLE_CEIL(a->n_groups *a->n, GLU_THREADS), \
            1)                                                                                      \
     KERNEL(add, add_args, ADD_THREADS, add, TABLE_CEIL(a->n, ADD_THREADS), a->n_rows, 1)           \
     KERNEL(scale, scale_args, ADD_THREADS, scale, TABLE_CEIL(a->n, ADD_THREADS), a->n_rows, 1)     \

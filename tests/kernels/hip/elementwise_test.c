@@ -142,8 +142,24 @@ static void test_add_and_scale(int n, float cap, float size)
     free(e);
 }
 
+/* Tokens of the largest step times heads or experts: a grid has 65,535 blocks in y, but two billion in x. */
+static void rows_of_many_slots_fit_a_grid(void)
+{
+    enum { SLOTS = 8192 * 128 };
+    struct quantize_args q = {.n_rows = SLOTS, .n = 512};
+    struct glu_args g = {.n_rows = SLOTS, .n = 512, .n_groups = 1};
+    const struct table_kernel *kernels[] = {&table_kernels[TABLE_quantize], &table_kernels[TABLE_glu]};
+    const void *args[] = {&q, &g};
+    for (size_t i = 0; i < COUNT_OF(kernels); i++) {
+        int32_t grid[3];
+        kernels[i]->grid(args[i], grid);
+        CHECK(grid[0] >= SLOTS && grid[1] == 2 && grid[2] == 1);
+    }
+}
+
 int main(void)
 {
+    rows_of_many_slots_fit_a_grid();
     for (int adjacent = 0; adjacent < 2; adjacent++) {
         test_rope(64, 64, 3, adjacent, true);
         test_rope(80, 32, 2, adjacent, false);
