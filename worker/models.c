@@ -183,9 +183,21 @@ static void take_sizes(struct model *v, const struct engine_info *info)
     v->n_ctx = MIN(v->n_ctx, (int64_t)LIMIT_CONTEXT_TOKENS);
 }
 
-/* What the file says about a model that is not loaded. */
-static int look_at(struct model *v, const struct engine_options *o, struct err *e)
+/* What the GPU cannot have, the CPU computes, unless the GPU is required. */
+static bool goes_to_cpu(const struct models *m, struct engine_options *o, int err)
 {
+    if ((err != ERR_NO_GPU && err != ERR_NO_VRAM) || !o->door || m->device->is_required) {
+        return false;
+    }
+    o->door = NULL;
+    o->vram_bytes = 0;
+    return true;
+}
+
+/* What the file says about a model that is not loaded. */
+static int look_at(const struct models *m, struct model *v, struct err *e)
+{
+    struct engine_options o = m->options;
     struct gguf g;
     struct gguf_str arch = {0}, template = {0};
     struct engine_info info = {.arch = ""};
@@ -195,10 +207,14 @@ static int look_at(struct model *v, const struct engine_options *o, struct err *
     if (err < 0) {
         return err;
     }
-    err = engine_estimate(&g, o, &info, e);
+    err = engine_estimate(&g, &o, &info, e);
+    if (goes_to_cpu(m, &o, err)) {
+        *e = (struct err){0};
+        err = engine_estimate(&g, &o, &info, e);
+    }
     if (err == 0) {
         take_sizes(v, &info);
-        claim_stores(o, info.fingerprint);
+        claim_stores(&o, info.fingerprint);
         if (gguf_get_str(&g, "general.architecture", &arch, &none) == 0 && arch.data) {
             snprintf(arch_name, sizeof(arch_name), "%.*s", (int)MIN(arch.len, (size_t)31),
                      arch.data);
@@ -289,7 +305,7 @@ int models_load(struct models *m, const struct config *c, const struct device *d
         int err = name(m, v, list->items[i], e);
         if (err == 0) {
             err = i < m->max_loaded ? models_open(m, i, progress, progress_arg, v, e)
-                                    : look_at(v, &o, e);
+                                    : look_at(m, v, e);
         }
         if (err < 0) {
             name_path(err, v->path, e);
@@ -310,12 +326,9 @@ int models_open(const struct models *m, size_t index, models_progress_fn *progre
     struct model fresh = {.name = m->v[index].name, .path = m->v[index].path};
     *e = (struct err){0};
     int err = load(&fresh, m->config, &o, e);
-    bool is_too_much = err == ERR_NO_GPU || err == ERR_NO_VRAM;
-    if (is_too_much && o.door && !m->device->is_required) {
+    if (goes_to_cpu(m, &o, err)) {
         log_warn("model %s: computing on the CPU: %s", fresh.name, e->detail);
         models_unload(&fresh);
-        o.door = NULL;
-        o.vram_bytes = 0;
         *e = (struct err){0};
         err = load(&fresh, m->config, &o, e);
     }

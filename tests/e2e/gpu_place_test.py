@@ -115,6 +115,13 @@ with Server(BIN, '--device', 'gpu', *SMALL, '--max-models', '1', models=models, 
     check_equal(status, 200, f'the next one is served: {r}')
     check_equal(server.child('rocmforge-worker'), worker, 'by the same worker')
 
+# Where nothing fits, the CPU computes: also a model that is not loaded before it is asked for.
+with Server(BIN, '--device', 'auto', *SMALL, '--max-models', '1', models=models, env=small_machine(1).env) as server:
+    for name in ('one', 'two'):
+        status, r = server.post('/v1/chat/completions', {**chat(QUESTIONS[0], max_tokens=12), 'model': name})
+        check_equal(status, 200, f'model {name}: {r}')
+        check_equal(r['choices'][0]['message']['content'], expected[0], name)
+
 machine = Machine(BIN)
 with Server(BIN, '--device', 'auto', '--gpu-layers', '0', *SMALL, env=machine.env) as server:
     check('on cpu' in server.log_text(), 'no layers there')
