@@ -1,7 +1,7 @@
 /* The GPU kernels, declared once: name (in the code object), argument struct (kernels/hip/args.h), threads of a block, the op
  * of kernels/ops.def that it does or begins to do, and the grid in blocks as a function of its arguments `a`.
  *
- * gemv_* and gemm_* exist for a type of their own (table_matmul names it) and, in a general form, for all other
+ * gemv_* and gemm_* exist for a type of their own (table_gemv and table_gemm name it) and, in a general form, for all other
  * quantized types. Shared memory is static; sizes and registers stand in kernels/hip/budget. */
 #ifndef KERNELS_HIP_TABLE_H
 #define KERNELS_HIP_TABLE_H
