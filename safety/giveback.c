@@ -3,6 +3,7 @@
 #include "safety/degrade.h"
 #include "safety/dialog.h"
 #include "safety/monitor.h"
+#include "safety/vram.h"
 #include "shared/log.h"
 
 #include <string.h>
@@ -47,7 +48,11 @@ void giveback_saw(struct supervisor *s, uint64_t now_ms)
     if (!is_above) {
         g->left_ms = 0;
     }
-    if (is_above || may_grow) {
+    /* What it will load later is bound, too, by what it was told last. */
+    bool is_news = g->is_bound && g->bound_bytes != v->ceiling_bytes;
+    if (is_above || may_grow || is_news) {
+        g->is_bound = true;
+        g->bound_bytes = v->ceiling_bytes;
         struct msg_budget m = {
             .round = ++g->round, .ceiling_bytes = v->ceiling_bytes, .ours_bytes = ours};
         dialog_say(s, w, MSG_BUDGET, &m, sizeof(m), NULL, 0, now_ms);
@@ -111,6 +116,15 @@ static void squeeze(struct supervisor *s, uint64_t now_ms)
     child_end(&s->worker, CHILD_GRACE_MS, now_ms);
 }
 
+/* The ceiling at which a worker may have all that one had wanted that was ended; or, where the card
+ * cannot give that any more (a display was connected, say), all that it can. */
+static uint64_t enough_bytes(const struct supervisor *s)
+{
+    const struct msg_vram *v = &s->watch.last;
+    struct vram_sample empty = {.total_bytes = v->total_bytes, .n_displays = v->n_displays};
+    return MIN(s->giveback.full_bytes, vram_ceiling(&empty, v->reserve_bytes));
+}
+
 void giveback_tick(struct supervisor *s, uint64_t now_ms)
 {
     struct giveback *g = &s->giveback;
@@ -120,7 +134,7 @@ void giveback_tick(struct supervisor *s, uint64_t now_ms)
     if (g->left_ms && now_ms - g->left_ms >= patience_ms(s) &&
         (g->full_bytes == 0 || now_ms - g->squeezed_ms >= GIVEBACK_AGAIN_MS)) {
         squeeze(s, now_ms);
-    } else if (g->full_bytes > 0 && s->watch.vram.ceiling_bytes >= g->full_bytes &&
+    } else if (g->full_bytes > 0 && s->watch.vram.ceiling_bytes >= enough_bytes(s) &&
                degrade_is_idle(s)) {
         log_info("VRAM: there is room again: the idle worker makes way for one with all of it");
         g->full_bytes = 0;
@@ -134,5 +148,5 @@ void giveback_died(struct supervisor *s)
     v->held_bytes = v->given_bytes = v->left_bytes = 0;
     s->giveback.heard = s->giveback.round;
     s->giveback.left_ms = s->giveback.n_stale = 0;
-    s->giveback.is_told = false;
+    s->giveback.is_told = s->giveback.is_bound = false;
 }

@@ -101,6 +101,8 @@ struct giveback {
     uint64_t full_bytes;   /* of memory that the worker had wanted that was ended for want of it; 0: none was */
     uint64_t squeezed_ms;  /* when that was */
     bool is_told;          /* the log knows that nothing can be done */
+    bool is_bound;         /* the worker was told a ceiling, */
+    uint64_t bound_bytes;  /* this one */
 };
 
 /* degrade.c's. */
