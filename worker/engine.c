@@ -315,6 +315,7 @@ static int allocate(struct engine *en, struct err *e)
     if (o->door) {
         return engine_gpu_open(en, e);
     }
+    en->embedding = gguf_find_tensor(&en->gguf, "token_embd.weight");
     program_place(p, OP_ON_CPU, en->memory);
     describe_memory(en);
     return 0;

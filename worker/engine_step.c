@@ -1,8 +1,14 @@
 /* One step: rows of tokens through the program. The token loop's thread, which drives the pool; no
- * allocation, no system call but the pool's waking and sleeping. */
+ * allocation, no system call but the pool's waking and sleeping, and now and then advice on memory. */
 #include "worker/engine_state.h"
+#include "worker/memory.h"
 
 #include <string.h>
+
+enum {
+    ROWS_PER_HUGE_PAGE = 64, /* a step makes one huge page, and one more for so many rows */
+    ROWS_PER_LET_GO = 512,   /* rows of the embedding that are read before its file is let go */
+};
 
 /* Gathers the rows into runs, one per sequence. */
 static int64_t find_runs(struct engine *en, const struct engine_row *rows, int64_t n)
@@ -63,6 +69,23 @@ const float *engine_logits(struct engine *en, int64_t i)
     return gpu_engine_logits(en->gpu, i);
 }
 
+/* Between steps nobody reads the pool or the embedding. The system maps 64 KB of the file around each
+ * row that is read: a prompt of many different tokens would leave the whole table in this process,
+ * beside the packed copy that a tied output matrix has. Where nothing is packed, the table is read
+ * from the file in every step. */
+static void tend_memory(struct engine *en, int64_t n_rows)
+{
+    if (en->gpu) {
+        return;
+    }
+    kv_make_huge(&en->kv, 1 + n_rows / ROWS_PER_HUGE_PAGE);
+    en->n_embedded += n_rows;
+    if (en->n_embedded >= ROWS_PER_LET_GO && en->embedding && en->weights.map) {
+        memory_let_go(en->embedding->data, en->embedding->n_bytes);
+        en->n_embedded = 0;
+    }
+}
+
 int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
                 const float **ret_logits, struct err *e)
 {
@@ -97,6 +120,7 @@ int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
         const struct engine_seq *s = rows[en->runs[i].first].seq;
         ASSERT(s->n_tokens + en->runs[i].n <= s->n_blocks * KV_BLOCK);
     }
+    tend_memory(en, n);
     const struct op_rows *result = &en->program.result;
     const float *logits = result->data;
     int64_t stride = result->stride;

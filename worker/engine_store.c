@@ -5,6 +5,7 @@
 
 #include "shared/hash.h"
 #include "worker/kv_record.h"
+#include "worker/memory.h"
 
 #include <errno.h>
 #include <string.h>
@@ -86,7 +87,7 @@ int engine_open_kv(struct engine *en, struct err *e)
     } else {
         err = err < 0 ? err : kv_pool_init_at(&en->kv, p->kv, p->n_kv, &shape, memory);
         if (err == 0) {
-            kv_use_huge_pages(&en->kv);
+            kv_use_huge_pages(&en->kv, memory_collapse);
         }
     }
     if (err < 0) {

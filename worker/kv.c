@@ -121,7 +121,8 @@ void kv_pool_finish(struct kv_pool *p)
     free(p->blocks);
     free(p->buckets);
     free(p->snapshots);
-    free(p->is_collapsed);
+    free(p->huge.is_wanted);
+    free(p->huge.queue);
     *p = (struct kv_pool){0};
 }
 
@@ -132,27 +133,43 @@ static char *huge_page_of(char *at)
     return at - (uintptr_t)at % MEMORY_HUGE_BYTES;
 }
 
-static void collapse_block(struct kv_pool *p, int32_t block)
+static void want_huge(struct kv_pool *p, int64_t block)
 {
     char *first = huge_page_of(p->memory);
     for (size_t i = 0; i < p->n_layers; i++) {
         size_t bytes = kv_block_bytes(&p->layers[i]);
         char *data = p->layers[i].data + (size_t)block * bytes;
         for (char *at = huge_page_of(data); at < data + bytes; at += MEMORY_HUGE_BYTES) {
-            uint8_t *is_done = &p->is_collapsed[(size_t)(at - first) / MEMORY_HUGE_BYTES];
-            if (!*is_done && at >= p->memory && at + MEMORY_HUGE_BYTES <= p->memory + p->bytes) {
-                memory_collapse(at);
+            size_t page = (size_t)(at - first) / MEMORY_HUGE_BYTES;
+            bool is_ours = at >= p->memory && at + MEMORY_HUGE_BYTES <= p->memory + p->bytes;
+            if (is_ours && !p->huge.is_wanted[page]) {
+                p->huge.is_wanted[page] = true;
+                p->huge.queue[p->huge.n_wanted++] = page;
             }
-            *is_done = 1;
         }
     }
 }
 
-void kv_use_huge_pages(struct kv_pool *p)
+void kv_make_huge(struct kv_pool *p, int64_t n)
 {
-    p->is_collapsed = calloc(p->bytes / MEMORY_HUGE_BYTES + 2, 1); /* without memory: plain pages */
-    if (p->is_collapsed && p->n_blocks > 0) {
-        collapse_block(p, 0); /* the first prompt shall not wait for it */
+    for (; n > 0 && p->huge.n_made < p->huge.n_wanted; n--) {
+        size_t page = p->huge.queue[p->huge.n_made++];
+        p->huge.collapse(huge_page_of(p->memory) + page * MEMORY_HUGE_BYTES);
+    }
+}
+
+void kv_use_huge_pages(struct kv_pool *p, void (*collapse)(char *at))
+{
+    size_t n_pages = p->bytes / MEMORY_HUGE_BYTES + 2;
+    p->huge.collapse = collapse;
+    p->huge.is_wanted = calloc(n_pages, sizeof *p->huge.is_wanted);
+    p->huge.queue = malloc(n_pages * sizeof *p->huge.queue);
+    if (!p->huge.is_wanted || !p->huge.queue) { /* plain pages */
+        free(p->huge.is_wanted);
+        p->huge.is_wanted = NULL;
+    } else if (p->n_blocks > 0) {
+        want_huge(p, 0);
+        kv_make_huge(p, INT64_MAX); /* the first prompt shall not wait for it */
     }
 }
 
@@ -193,8 +210,9 @@ int32_t kv_take(struct kv_pool *p)
     int32_t block = p->free[--p->n_free];
     ASSERT(p->blocks[block].n_refs == 0 && p->blocks[block].n_ids == 0);
     p->blocks[block].n_refs = 1;
-    if (p->is_collapsed) {
-        collapse_block(p, block);
+    if (p->huge.is_wanted) { /* blocks of a new pool are taken in ascending order */
+        want_huge(p, block);
+        want_huge(p, MIN((int64_t)block + KV_HUGE_AHEAD, p->limit - 1));
     }
     return block;
 }

@@ -74,7 +74,12 @@ struct kv_pool {
     char *memory;              /* a mapping: kv_record.h says what is where */
     bool owns_memory;
     size_t bytes;
-    uint8_t *is_collapsed; /* owned; of each huge page that memory touches; NULL: none are wanted */
+    struct { /* see kv_use_huge_pages; pages are counted from the first that memory touches */
+        void (*collapse)(char *at);
+        bool *is_wanted; /* owned; NULL: none are */
+        size_t *queue;   /* owned; the pages that are wanted, in that order */
+        size_t n_wanted, n_made;
+    } huge;
     const struct kv_layer *layers; /* borrowed; data set here */
     /* Where blocks lie on a device, set by its owner: copies one in all layers. NULL: they are here. */
     void (*copy)(void *arg, int32_t from, int32_t to);
@@ -85,10 +90,16 @@ struct kv_pool {
 /* Bytes that one block takes in all layers. */
 size_t kv_bytes_per_block(const struct kv_layer *layers, size_t n_layers);
 
-/* From now on the memory of blocks is made huge pages when the first of them is taken (block 0's at
- * once), as far as the system can: attention reads a few KB here and there, and finding a page
- * costs as much as that. */
-void kv_use_huge_pages(struct kv_pool *p);
+/* From now on the memory of blocks is made huge pages, as far as the system can: attention reads a few
+ * KB here and there, and finding a page costs as much as that. A page takes milliseconds to make and
+ * all layers want theirs at the same token, so block 0's are made at once, others one after the other
+ * (kv_make_huge): they are wanted from when a block KV_HUGE_AHEAD before theirs is taken, used as they
+ * are when they are not made in time, and not touched earlier than that. collapse makes the
+ * MEMORY_HUGE_BYTES at `at` one page, whatever stands there (memory_collapse). */
+enum { KV_HUGE_AHEAD = 16 };
+void kv_use_huge_pages(struct kv_pool *p, void (*collapse)(char *at));
+/* Makes n of the pages that are wanted, if so many are. Nobody may use the pool meanwhile. */
+void kv_make_huge(struct kv_pool *p, int64_t n);
 
 /* Maps memory for n_blocks of every layer and sets the layers' data. The memory is only taken when
  * written. -ENOMEM. */
