@@ -7,7 +7,7 @@
 
 enum {
     ROWS_PER_HUGE_PAGE = 64, /* a step makes one huge page, and one more for so many rows */
-    ROWS_PER_LET_GO = 512,   /* rows of the embedding that are read before its file is let go */
+    ROWS_PER_LET_GO = 128,   /* rows of the embedding are read before its file is let go */
 };
 
 /* Gathers the rows into runs, one per sequence. */
@@ -120,7 +120,6 @@ int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
         const struct engine_seq *s = rows[en->runs[i].first].seq;
         ASSERT(s->n_tokens + en->runs[i].n <= s->n_blocks * KV_BLOCK);
     }
-    tend_memory(en, n);
     const struct op_rows *result = &en->program.result;
     const float *logits = result->data;
     int64_t stride = result->stride;
@@ -134,6 +133,7 @@ int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
     } else {
         program_run(&en->program, &step, n_out);
     }
+    tend_memory(en, n);
     int err = 0;
     for (int64_t i = 0; i < n_out && err == 0; i++) {
         ret_logits[i] = en->travels[i] ? logits + i * stride : NULL;
