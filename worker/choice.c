@@ -85,6 +85,10 @@ int choice_replay(struct choice *c, const int32_t *ids, size_t n, const struct m
     }
     buf_finish(&shown);
     c->n_replayed = c->n_ids;
+    if (c->request->generate.flags & MSG_RANK) { /* the sum is not known before its rows are */
+        c->replayed_reason = c->reason;
+        c->reason = 0;
+    }
     if (err == 0 && end) {
         c->had_ended = true;
         c->reason = MSG_FINISH_STOP; /* which one was said already */
@@ -223,8 +227,8 @@ static bool is_end(const struct request *r, int32_t id)
 int choice_draw(struct choice *c, struct choice_logits *logits, struct events *ev, struct err *e)
 {
     struct request *r = c->request;
-    if (c->n_max == 0) {
-        c->reason = MSG_FINISH_LENGTH;
+    if (c->n_max == 0 || c->replayed_reason) {
+        c->reason = c->n_max == 0 ? MSG_FINISH_LENGTH : c->replayed_reason;
         return 0;
     }
     struct msg_logprob top[LIMIT_TOP_LOGPROBS + 1];

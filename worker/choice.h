@@ -22,6 +22,7 @@ struct choice {
     double logprob_sum;              /* of what was drawn, with MSG_RANK */
     bool drew_end;                   /* an end-of-generation id came */
     uint32_t reason;                 /* enum msg_finish_reason; 0: it goes on */
+    uint32_t replayed_reason;        /* with MSG_RANK: its replay is its end, once all is ranked */
     int stop_index;                  /* the stop sequence that ended it; -1 none */
     bool had_ended;                  /* in an earlier epoch: nothing of it is sent again */
     int64_t n_replayed;              /* of ids, from an earlier epoch */

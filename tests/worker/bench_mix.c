@@ -40,6 +40,7 @@ struct ask bench_mixed(const struct bench_mix *mix, uint64_t n)
     if (mix->with_choices && n % 3 == 1) {
         a.m.n_choices = 1 + (uint32_t)(test_random(&rng) % 5);
         a.m.choice_base = (uint32_t)(n % 3);
+        a.m.flags |= n % 2 ? MSG_RANK : 0;
     }
     if (mix->with_echo && n % 5 == 2) {
         a.m.flags |= MSG_ECHO;

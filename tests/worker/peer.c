@@ -176,6 +176,7 @@ static void on_finish(struct answer *an, const struct msg_finish *m, const uint8
     c->reason = m->reason;
     c->n_tokens = m->n_tokens;
     c->stop_index = m->stop_index;
+    c->logprob_sum = m->logprob_sum;
 }
 
 static void on_done(struct answer *an, const struct msg_done *m)

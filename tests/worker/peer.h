@@ -34,6 +34,7 @@ struct answer_choice {
     bool is_finished;
     uint32_t reason, n_tokens;
     int stop_index;
+    float logprob_sum;
 };
 
 struct answer {

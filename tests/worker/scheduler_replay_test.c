@@ -43,6 +43,7 @@ static void a_replay_goes_on_where_the_answer_was(void)
             CHECK_INT(d->reason, c->reason);
             CHECK_INT(d->n_tokens, c->n_tokens);
             CHECK_INT(d->stop_index, c->stop_index);
+            CHECK(d->logprob_sum == c->logprob_sum); /* 0 without MSG_RANK */
             if (any) { /* nothing that was shown comes again */
                 size_t shown = cuts[i] ? c->text_at[cuts[i] - 1] : 0;
                 size_t echoed = c->n_echo && !cuts[i] ? c->n_echo - 1 : 0;
