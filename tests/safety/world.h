@@ -42,7 +42,7 @@ struct proc {
 
 /* What of an epoch is shared memory. */
 struct world_epoch {
-    _Alignas(64) uint8_t requests[4096 + RING_BYTES], events[4096 + RING_BYTES];
+    _Alignas(128) uint8_t requests[4096 + RING_BYTES], events[4096 + RING_BYTES];
     union {
         struct status_page page;
         uint8_t page_bytes[STATUS_PAGE_BYTES];
