@@ -10,22 +10,13 @@ import sys
 import threading
 
 import logits
-from machine import Machine
+from machine import QUESTIONS, STORY, Machine, ask
+from machine import SMALL as SMALL_SERVER
 from server import DEMO, Server, chat, check, check_equal, stream_text
 
 BIN = sys.argv[1]
 ARCHS = os.path.join(os.path.dirname(os.getcwd()), 'shared', 'data', 'archs')
-SMALL = ['--ctx-size', '256', '--parallel', '2', '--chunk-size', '64', '--vram-reserve', '0']
-QUESTIONS = ['What is rocmforge?', 'What is 17 + 25?']
-STORY = chat('Tell me a story about a brave mouse.', max_tokens=14, logit_bias={'2047': -100})
-
-
-def ask(server, text):
-    status, r = server.post('/v1/chat/completions', chat(text, max_tokens=12))
-    check_equal(status, 200, text)
-    return r['choices'][0]['message']['content']
-
-
+SMALL = [*SMALL_SERVER, '--vram-reserve', '0']
 MARGIN = 256  # MiB that are left free besides (safety/vram.h)
 
 

@@ -4,21 +4,10 @@ the answer goes on."""
 import os
 import sys
 
-from machine import Machine
+from machine import QUESTIONS, SMALL, STORY, Machine, ask
 from server import Server, chat, check, check_equal, stream_text
 
 BIN = sys.argv[1]
-SMALL = ['--ctx-size', '256', '--parallel', '2', '--chunk-size', '64']
-QUESTIONS = ['What is rocmforge?', 'What is 17 + 25?']
-STORY = chat('Tell me a story about a brave mouse.', max_tokens=14, logit_bias={'2047': -100})
-
-
-def ask(server, text):
-    status, r = server.post('/v1/chat/completions', chat(text, max_tokens=12))
-    check_equal(status, 200, text)
-    return r['choices'][0]['message']['content']
-
-
 with Server(BIN, '--device', 'cpu', *SMALL) as server:
     expected = [ask(server, q) for q in QUESTIONS]
 

@@ -3,8 +3,21 @@ tests/rig (hip_double.h says how it can be made to fail)."""
 import os
 import tempfile
 
+from server import chat, check_equal
+
 GIB = 1 << 30
 NODES = 'sys/class/kfd/kfd/topology/nodes'
+
+# What the tests of the emulated card run and ask; the demo model answers.
+SMALL = ['--ctx-size', '256', '--parallel', '2', '--chunk-size', '64']
+QUESTIONS = ['What is rocmforge?', 'What is 17 + 25?']
+STORY = chat('Tell me a story about a brave mouse.', max_tokens=14, logit_bias={'2047': -100})
+
+
+def ask(server, text):
+    status, r = server.post('/v1/chat/completions', chat(text, max_tokens=12))
+    check_equal(status, 200, text)
+    return r['choices'][0]['message']['content']
 
 
 class Machine:
