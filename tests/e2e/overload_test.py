@@ -1,5 +1,7 @@
 """Far more requests than the KV cache has blocks for: all finish, each with what it says alone, in about
 the order in which they came; who asks once is served before those who flood."""
+import os
+import signal
 import statistics
 import sys
 import threading
@@ -27,18 +29,27 @@ def metric(s, name):
     return float([l for l in lines if l.startswith(f'rocmforge_{name} ')][0].split()[1])
 
 
-def run_all(jobs):
-    """Calls each in a thread of its own, in this order; [(result, seconds)]."""
-    out = [None] * len(jobs)
+def run_all(s, jobs):
+    """Asks all while the worker stands still, so that they are queued in this order; then it goes on.
+    Each job is called in a thread of its own; [(result, seconds from the going on to its end)]."""
+    out, begin = [None] * len(jobs), [0.0]
 
     def run(k):
-        start = time.monotonic()
-        out[k] = (jobs[k](), time.monotonic() - start)
+        result = jobs[k]()
+        out[k] = (result, time.monotonic() - begin[0])
 
     threads = [threading.Thread(target=run, args=(k,)) for k in range(len(jobs))]
-    for t in threads:
-        t.start()
-        time.sleep(0.002)
+    worker = s.child('worker')
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        for k, t in enumerate(threads):
+            t.start()
+            end = time.monotonic() + 10
+            while metric(s, 'requests_live') <= k:
+                check(time.monotonic() < end, f'request {k} is not queued')
+    finally:
+        begin[0] = time.monotonic()
+        os.kill(worker, signal.SIGCONT)
     for t in threads:
         t.join()
     check(all(out), 'every request was answered')
@@ -47,14 +58,11 @@ def run_all(jobs):
 
 def overload(s, alone):
     check_equal(metric(s, 'kv_blocks'), 21, 'blocks')
-    start = time.monotonic()
-    out = run_all([lambda i=i: answer(s, i) for i in range(N)])
-    total = time.monotonic() - start
+    out = run_all(s, [lambda i=i: answer(s, i) for i in range(N)])
     for i, (choices, _) in enumerate(out):
         check_equal(choices, alone[i], f'request {i} among {N}')
     waits = [seconds for _, seconds in out]
-    print(f'  {N} requests in {total:.2f} s; from asking to answer: median '
-          f'{statistics.median(waits):.2f} s, max {max(waits):.2f} s; '
+    print(f'  {N} requests: median {statistics.median(waits):.2f} s, max {max(waits):.2f} s; '
           f'{metric(s, "worker_preemptions"):.0f} times put back')
     check(metric(s, 'worker_preemptions') > 0, 'blocks ran out')
     late = statistics.median(waits[N * 3 // 4:]) / statistics.median(waits[:N // 4])
@@ -65,7 +73,7 @@ def overload(s, alone):
 def fairness(s, alone):
     jobs = [lambda i=i: answer(s, i, 'flood') for i in range(N)]
     jobs.append(lambda: answer(s, 0, 'one'))
-    out = run_all(jobs)
+    out = run_all(s, jobs)
     flood, one = sorted(seconds for _, seconds in out[:N]), out[N][1]
     check_equal(out[N][0], alone[0], 'the answer of the one')
     print(f'  beside {N} requests of another client: {one:.2f} s; those: median '
