@@ -1,4 +1,5 @@
-/* From ops to launches: which kernels do an op, with which arguments. Between gpu_engine.c and gpu_emit.c. */
+/* From ops to launches: which kernels do an op, with which arguments. Between the engine
+ * (gpu_engine*.c) and gpu_emit*.c. */
 #ifndef WORKER_GPU_GPU_EMIT_H
 #define WORKER_GPU_GPU_EMIT_H
 
@@ -7,9 +8,10 @@
 
 enum {
     GPU_EMIT_MAX_TABLES = 8,
-    GPU_EMIT_GEMV_ROWS = 16, /* more rows than these are multiplied on matrix units; the bits are the same */
-    GPU_EMIT_EXPERT_SLOTS = 64, /* more slots than these are sorted by expert and multiplied on matrix units */
-    GPU_EMIT_TILE_ROWS = 8,  /* so many rows of a sequence and more are attended to in tiles; the bits are the same */
+    /* The bits are the same on either side of these. */
+    GPU_EMIT_GEMV_ROWS = 16,    /* more rows are multiplied on matrix units */
+    GPU_EMIT_EXPERT_SLOTS = 64, /* more slots are sorted by expert and multiplied on matrix units */
+    GPU_EMIT_TILE_ROWS = 8,     /* so many rows of a sequence and more are attended to in tiles */
     GPU_EMIT_MAX_PIECES = 64,
 };
 
@@ -36,7 +38,7 @@ struct gpu_emit {
     const int32_t *rope_of;         /* by buffer: number of the rope_table op that makes it; -1 */
     struct gpu_inputs in;
     int64_t n_rows, n_out;
-    int32_t tile_rows[GPU_EMIT_MAX_TABLES]; /* the sizes of tiles that the program's attention ops want */
+    int32_t tile_rows[GPU_EMIT_MAX_TABLES]; /* sizes of tiles that the attention ops want */
     int32_t n_tile_rows;
     struct gpu_piece pieces[GPU_EMIT_MAX_PIECES]; /* rows that are in no tile */
     int32_t n_pieces;
@@ -53,10 +55,8 @@ struct gpu_emit {
 /* Launches everything that the group of ops at index i does (op.n_joined). */
 void gpu_emit(const struct gpu_emit *t, size_t i);
 
-/* Ops with a state: conv, ssm, delta (gpu_emit_recurrent.c). */
-void gpu_emit_recurrent(const struct gpu_emit *t, const struct op *op);
-
-/* Memory that op heads wants for so many rows, and the largest number of heads; 0: there is none. */
+/* Memory that op heads wants for so many rows, and the largest number of heads; 0: there is no
+ * such op. */
 size_t gpu_emit_heads_bytes(const struct program *p, int64_t n_rows, int32_t *ret_n_heads);
 
 /* Rows of a tile of this op; 0: its heads are too large for tiles. */

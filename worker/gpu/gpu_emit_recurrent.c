@@ -1,6 +1,6 @@
-/* Launches of ops that advance a state (see gpu_emit.h). The token loop's thread; submits, never waits. A sequence's slot holds
- * the states of all layers side by side. */
-#include "worker/gpu/gpu_emit.h"
+/* Launches of ops that advance a state (see gpu_emit.h). The token loop's thread; submits, never
+ * waits. A sequence's slot holds the states of all layers side by side. */
+#include "worker/gpu/gpu_emit_op.h"
 
 static void emit_conv(const struct gpu_emit *t, const struct op_conv *o)
 {
