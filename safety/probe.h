@@ -9,6 +9,7 @@
  *
  *   probe.c          runner; `rocmforge doctor` table; dialog with the supervisor
  *   probe_machine.c  stages that read files: cpu, environment, card, lock, nodes, quiet
+ *   probe_smi.c      stage that asks rocm-smi, in a child of its own: smi
  *   probe_hip.c      stages that load and call HIP: runtime, see, copy, kernel */
 #ifndef SAFETY_PROBE_H
 #define SAFETY_PROBE_H

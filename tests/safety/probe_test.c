@@ -1,5 +1,5 @@
 /* `rocmforge doctor` on made-up machines: sysfs, device nodes and lock folder under a scratch root,
- * HIP by a double. The trees are written here after what amdgpu shows on real machines. */
+ * HIP and rocm-smi by doubles. The trees are written here after what amdgpu shows on real machines. */
 #include "safety/lock.h"
 #include "shared/clock.h"
 #include "tests/safety/tree.h"
@@ -14,8 +14,8 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-static const char *program, *hip_dir;
-static char kernel_dir[256];
+static const char *program;
+static char kernel_dir[256], smi_card[256], library_path[1024];
 static char root[] = "/tmp/rocmforge-probe-XXXXXX";
 static char output[65536];
 
@@ -52,8 +52,12 @@ static void put_machine(void)
     tree_put(root, "/kernels/rocmforge-gfx1100.co", "the double does not read it\n");
     snprintf(kernel_dir, sizeof(kernel_dir), "%s/kernels", root);
     setenv("ROCMFORGE_KERNEL_DIR", kernel_dir, 1);
+    tree_put(root, "/smi/card", "total 21458059264\nused 2247483648\n");
+    snprintf(smi_card, sizeof(smi_card), "%s/smi", root);
     setenv("HIP_DOUBLE", "", 1);
-    setenv("LD_LIBRARY_PATH", hip_dir, 1);
+    setenv("SMI_DOUBLE", "", 1);
+    setenv("SMI_DOUBLE_DIR", smi_card, 1);
+    setenv("LD_LIBRARY_PATH", library_path, 1);
 }
 
 /* ---- running ---- */
@@ -118,6 +122,8 @@ static void test_healthy(void)
     check_stage("lock", "ok", "rocmforge-0000:03:00.0.lock is free");
     check_stage("nodes", "ok", "renderD128 open");
     check_stage("quiet", "ok", "2.0 of 20.0 GiB of VRAM in use; 0 other");
+    check_stage("smi", "ok", "librocm_smi64.so.7: 2.1 of 20.0 GiB of VRAM in use, 37 % busy, 54 degrees; "
+                             "sysfs agrees");
     check_stage("runtime", "ok", "libamdhip64.so.6, HIP 6.3");
     check_stage("see", "ok", "HIP device 1, 15360 of 20480 MiB free");
     check_stage("copy", "ok", "4 MiB");
@@ -272,6 +278,39 @@ static void test_hip(void)
     }
 }
 
+/* Whatever rocm-smi does, the card is as usable as before. */
+static void test_smi(void)
+{
+    static const struct {
+        const char *plan, *card, *result, *says;
+    } cases[] = {
+        {"", "used 9663676416\n", "ok", "sysfs says another size"},
+        {"", "total 21458059264\nused 9663676416\n", "ok", "sysfs says otherwise of what is in use"},
+        {"error=2@dev_busy_percent_get;error=2@dev_temp_metric_get", "total 21458059264\n", "ok",
+         "VRAM in use; sysfs agrees"},
+        {"abort-load", "", "skipped", "it was ended by SIGABRT"},
+        {"abort@dev_memory_usage_get", "", "skipped", "it was ended by SIGABRT"},
+        {"hang@init", "", "skipped", "no answer within 3.0 s"},
+        {"error=16@init", "", "skipped", "rsmi_init: status 16, a failure that was ordered"},
+        {"error=1@dev_pci_id_get", "", "skipped", "it sees 2 devices, but not 0000:03:00.0"},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        put_machine();
+        tree_put(root, "/smi/card", cases[i].card);
+        setenv("SMI_DOUBLE", cases[i].plan, 1);
+        CHECK_INT(doctor("--json", NULL), 0);
+        check_stage("smi", cases[i].result, cases[i].says);
+        check_stage("kernel", "ok", "");
+    }
+    put_machine();
+    char without[1024];
+    snprintf(without, sizeof(without), "%.*s", (int)(strchr(library_path, ':') - library_path), library_path);
+    setenv("LD_LIBRARY_PATH", without, 1);
+    CHECK_INT(doctor(NULL, NULL), 0);
+    CHECK(strstr(output, "no librocm_smi64.so"));
+    CHECK(strstr(output, "The GPU can be used."));
+}
+
 static void test_usage(void)
 {
     CHECK_INT(doctor("--help", NULL), 0);
@@ -282,9 +321,9 @@ static void test_usage(void)
 
 int main(int argc, char **argv)
 {
-    CHECK(argc == 3);
+    CHECK(argc == 4);
     program = argv[1];
-    hip_dir = argv[2];
+    snprintf(library_path, sizeof(library_path), "%s:%s", argv[2], argv[3]);
     CHECK(mkdtemp(root));
     test_healthy();
     test_no_gpu();
@@ -294,6 +333,7 @@ int main(int argc, char **argv)
     test_access();
     test_leftover_process();
     test_hip();
+    test_smi();
     test_usage();
     tree_remove(root);
     return 0;
