@@ -1,7 +1,7 @@
-/* One model on the GPU: its weights and buffers in one allocation, its KV cache in a few more (so that it can be
- * made smaller and larger), and steps of its program as launches of
- * kernels. The same program as the CPU's, and the same steps (struct op_step); which kernels an op takes stands
- * in gpu_emit.c. */
+/* One model on the GPU: its weights and buffers in one allocation, its KV cache in a few more (so
+ * that it can be made smaller and larger), and steps of its program as launches of kernels. The
+ * same program as the CPU's, and the same steps (struct op_step); which kernels an op takes stands
+ * in gpu_emit*.c. */
 #ifndef WORKER_GPU_GPU_ENGINE_H
 #define WORKER_GPU_GPU_ENGINE_H
 
@@ -22,35 +22,38 @@ struct gpu_engine_options {
     void *progress_arg;
 };
 
-/* Bytes of device memory that everything but the KV cache takes. The program is compiled, joined and linked. -ENOMEM. */
+/* Bytes of device memory that everything but the KV cache takes. The program is compiled, joined
+ * and linked. -ENOMEM. */
 MUST_CHECK int gpu_engine_plan(struct program *p, const struct gpu_engine_options *o,
                                struct gpu_arena *ret);
-/* Allocates and uploads; places the program, its vectors and its KV layers on the device. Errors: ERR_NO_MEMORY,
- * -ENOMEM. */
+/* Allocates and uploads; places the program, its vectors and its KV layers on the device. Errors:
+ * ERR_NO_MEMORY, -ENOMEM. */
 MUST_CHECK int gpu_engine_create(struct door *d, struct program *p,
                                  const struct gpu_engine_options *o, struct gpu_engine **ret,
                                  struct err *e);
-/* Makes the KV cache one of n_blocks; those numbered below it keep what they hold. Between steps. Returns how many
- * there is memory for now: what cannot be had when it grows, or cannot be copied when it shrinks, stays as it was. */
+/* Makes the KV cache one of n_blocks; those numbered below it keep what they hold. Between steps.
+ * Returns how many there is memory for now: what cannot be had when it grows, or cannot be copied
+ * when it shrinks, stays as it was. */
 int64_t gpu_engine_resize_kv(struct gpu_engine *g, int64_t n_blocks);
 void gpu_engine_destroy(struct gpu_engine **g);
 /* What it holds on the device, by label. */
 struct gpu_arena gpu_engine_memory(const struct gpu_engine *g);
 
-/* One step; see program_run. Returns the logits of its n_out rows, one after the other, valid until the next step:
- * with n_top > 0 of those rows only whose `travels` is set. With n_top the device has picked out the
- * largest of every row (engine_top), and counted what is no finite number. */
-int32_t gpu_engine_top_size(const struct gpu_engine *g, int32_t n_wanted); /* n_top for it; 0: none */
-const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int64_t n_out, int32_t n_top,
-                             const bool *travels);
+/* One step; see program_run. Returns the logits of its n_out rows, one after the other, valid until
+ * the next step: with n_top > 0 of those rows only whose `travels` is set. With n_top the device
+ * has picked out the largest of every row (engine_top), and counted what is no finite number. */
+const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int64_t n_out,
+                             int32_t n_top, const bool *travels);
 struct engine_top gpu_engine_top(const struct gpu_engine *g, int64_t i);
 bool gpu_engine_is_finite(const struct gpu_engine *g, int64_t i);
+/* n_top for a wish of so many; 0: none are picked out. */
+int32_t gpu_engine_top_size(const struct gpu_engine *g, int32_t n_wanted);
 /* Fetches what did not travel. */
 const float *gpu_engine_logits(struct gpu_engine *g, int64_t i);
 /* Copies a block of the KV cache in all layers; done before whatever is computed next. */
 void gpu_engine_copy_block(void *gpu_engine, int32_t from, int32_t to);
-/* The recurrent states of all layers stand in slots: those of the n_seqs sequences (op_run.state), then those of the
- * n_snapshots. In order with the steps, as above. */
+/* The recurrent states of all layers stand in slots: those of the n_seqs sequences (op_run.state),
+ * then those of the n_snapshots. In order with the steps, as above. */
 void gpu_engine_zero_state(struct gpu_engine *g, int64_t slot);
 void gpu_engine_copy_state(struct gpu_engine *g, int64_t from, int64_t to);
 

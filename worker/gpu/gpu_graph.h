@@ -1,6 +1,7 @@
-/* Steps as graphs: what a step of few rows launches is recorded once for its key and replayed from then on. The launches
- * depend on the key alone; what else a step needs stands in inputs at fixed addresses. The first replays are
- * compared with the plain path. Whatever fails once latches graphs off for the engine, with a line in the log. */
+/* Steps as graphs: what a step of few rows launches is recorded once for its key and replayed from
+ * then on. The launches depend on the key alone; what else a step needs stands in inputs at fixed
+ * addresses. The first replays are compared with the plain path. Whatever fails once latches graphs
+ * off for the engine, with a line in the log. */
 #ifndef WORKER_GPU_GPU_GRAPH_H
 #define WORKER_GPU_GPU_GRAPH_H
 
@@ -31,7 +32,8 @@ enum gpu_graph_way { GPU_GRAPH_PLAIN, GPU_GRAPH_RECORD, GPU_GRAPH_REPLAY };
 
 void gpu_graphs_init(struct gpu_graphs *g, struct door *d);
 void gpu_graphs_finish(struct gpu_graphs *g);
-/* Addresses have changed: what was recorded is forgotten, and what is recorded next compared again. */
+/* Addresses have changed: what was recorded is forgotten, and what is recorded next
+ * compared again. */
 void gpu_graphs_forget(struct gpu_graphs *g);
 /* What to do with a step; a key is recorded when it comes for the second time. */
 enum gpu_graph_way gpu_graphs_way(struct gpu_graphs *g, const struct gpu_graph_key *key);
@@ -41,7 +43,8 @@ MUST_CHECK int gpu_graphs_end(struct gpu_graphs *g, const struct gpu_graph_key *
 MUST_CHECK int gpu_graphs_replay(struct gpu_graphs *g, const struct gpu_graph_key *key);
 /* Replays are compared yet: a step may have to be computed twice. */
 bool gpu_graphs_checks_on(const struct gpu_graphs *g);
-/* The step that was replayed last is to be computed again, and whether it was the same is to be told. */
+/* The step that was replayed last is to be computed again, and whether it was the same is to be
+ * told. */
 bool gpu_graphs_wants_check(const struct gpu_graphs *g);
 void gpu_graphs_checked(struct gpu_graphs *g, bool is_same);
 

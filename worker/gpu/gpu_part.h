@@ -1,6 +1,7 @@
-/* The parts of a program of which some ops run on the CPU: runs of ops of one place, in order, and the values that cross
- * from one place to the other. A value has the same offset in the memory of both places (program_place), and
- * stands there as long as anybody reads it: it is copied once. Pure; at load. */
+/* The parts of a program of which some ops run on the CPU: runs of ops of one place, in order, and
+ * the values that cross from one place to the other. A value has the same offset in the memory of
+ * both places (program_place), and stands there as long as anybody reads it: it is copied once.
+ * Pure; at load. */
 #ifndef WORKER_GPU_GPU_PART_H
 #define WORKER_GPU_GPU_PART_H
 

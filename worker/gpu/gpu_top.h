@@ -1,5 +1,5 @@
-/* The largest logits of each row of a step, picked out on the device, so that a vocabulary's worth of floats need not
- * travel for every token. Part of gpu_engine.c. */
+/* The largest logits of each row of a step, picked out on the device, so that a vocabulary's worth
+ * of floats need not travel for every token. Part of the engine (gpu_engine.h). */
 #ifndef WORKER_GPU_GPU_TOP_H
 #define WORKER_GPU_GPU_TOP_H
 
@@ -24,10 +24,12 @@ void gpu_top_take(struct gpu_top *t, struct gpu_arena *a, int64_t n_rows, int64_
 MUST_CHECK bool gpu_top_take_host(struct gpu_top *t, struct door *d);
 void gpu_top_finish(struct gpu_top *t, struct door *d);
 
-/* How many are picked out for a wish of n, so that few graphs serve all; 0: the vocabulary is too large for it. */
+/* How many are picked out for a wish of n, so that few graphs serve all; 0: the vocabulary is too
+ * large for it. */
 int32_t gpu_top_round(const struct gpu_top *t, int32_t n);
 /* Launches: the k largest of each row. Then what they found comes over. */
-void gpu_top_emit(struct gpu_top *t, struct door *d, const struct op_rows *logits, int64_t n_rows, int32_t k);
+void gpu_top_emit(struct gpu_top *t, struct door *d, const struct op_rows *logits, int64_t n_rows,
+                  int32_t k);
 void gpu_top_download(struct gpu_top *t, struct door *d, int64_t n_rows, int32_t k);
 
 struct engine_top gpu_top_of(const struct gpu_top *t, int64_t row);

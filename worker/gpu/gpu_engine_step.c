@@ -1,0 +1,272 @@
+/* Steps of the program on the device, and on both (see gpu_engine.h). The token loop's thread.
+ * Blocks in door_wait; nothing is allocated. */
+#include "worker/gpu/gpu_engine_state.h"
+
+#include "shared/clock.h"
+#include "shared/hash.h"
+#include "shared/num.h"
+
+#include <string.h>
+
+enum {
+    GRAPH_ROWS = 32, /* steps of so few rows are replayed */
+    GRAPH_PARTS = 4, /* of models of so few parts on the GPU: each takes a graph for every key */
+};
+
+static float *slot_at(const struct gpu_engine *g, int64_t slot)
+{
+    return g->states + slot * g->emit.state_floats;
+}
+
+static void copy_slot(struct gpu_engine *g, const float *from, float *to)
+{
+    door_copy(g->door, to, from, (size_t)g->emit.state_floats * sizeof(float));
+}
+
+/* --- results ---------------------------------------------------------------------------------- */
+
+/* The program's, in its last op. */
+static bool has_result(const struct gpu_engine *g, const struct gpu_part *part)
+{
+    return part == &g->parts.v[g->parts.n - 1];
+}
+
+static void emit_part(struct gpu_engine *g, const struct gpu_part *part)
+{
+    for (size_t i = part->first; i < part->end; i += 1u + g->p->ops[i].n_joined) {
+        gpu_emit(&g->emit, i);
+    }
+    if (g->n_top > 0 && has_result(g, part)) {
+        gpu_top_emit(&g->top, g->door, &g->p->result, g->emit.n_out, g->n_top);
+    }
+}
+
+static void download_row(struct gpu_engine *g, int64_t i)
+{
+    const struct op_rows *y = &g->p->result;
+    door_download(g->door, g->logits + i * y->n, y->data + i * y->stride,
+                  (size_t)y->n * sizeof(float));
+}
+
+static void download_logits(struct gpu_engine *g, int64_t n_out, const bool *travels)
+{
+    const struct op_rows *y = &g->p->result;
+    if (!travels && n_out > 0 && y->stride == y->n) {
+        door_download(g->door, g->logits, y->data, (size_t)(n_out * y->n) * sizeof(float));
+        return;
+    }
+    for (int64_t i = 0; i < n_out; i++) {
+        if (!travels || travels[i]) {
+            download_row(g, i);
+        }
+    }
+}
+
+const float *gpu_engine_logits(struct gpu_engine *g, int64_t i)
+{
+    download_row(g, i);
+    door_wait(g->door, 0);
+    return g->logits + i * g->p->result.n;
+}
+
+int32_t gpu_engine_top_size(const struct gpu_engine *g, int32_t n_wanted)
+{
+    return g->is_result_there ? gpu_top_round(&g->top, n_wanted) : 0;
+}
+
+struct engine_top gpu_engine_top(const struct gpu_engine *g, int64_t i)
+{
+    return gpu_top_of(&g->top, i);
+}
+
+bool gpu_engine_is_finite(const struct gpu_engine *g, int64_t i)
+{
+    return gpu_top_is_finite(&g->top, i);
+}
+
+/* --- a step ----------------------------------------------------------------------------------- */
+
+/* A power of two, so that few graphs serve all lengths. */
+static int32_t round_splits(int64_t n)
+{
+    int32_t rounded = 1;
+    while (rounded < n) {
+        rounded *= 2;
+    }
+    return rounded;
+}
+
+static int64_t last_position(const struct op_step *s)
+{
+    int64_t last = 0;
+    for (int64_t i = 0; i < s->n_runs; i++) {
+        last = MAX(last, s->runs[i].pos + s->runs[i].n);
+    }
+    return last;
+}
+
+static void compute(struct gpu_engine *g, const struct gpu_part *part, const struct op_step *s,
+                    int64_t n_out)
+{
+    struct gpu_graph_key key = {(int32_t)s->n_rows,
+                                (int32_t)n_out,
+                                g->emit.n_splits,
+                                has_result(g, part) ? g->n_top : 0,
+                                (int32_t)(part - g->parts.v),
+                                g->p->n_states > 0 ? (int32_t)s->n_runs : 0};
+    bool may_replay =
+        s->n_rows <= GRAPH_ROWS && !g->has_tiles && !g->o.is_safe && g->parts.n_gpu <= GRAPH_PARTS;
+    enum gpu_graph_way way = may_replay ? gpu_graphs_way(&g->graphs, &key) : GPU_GRAPH_PLAIN;
+    if (way == GPU_GRAPH_REPLAY && gpu_graphs_replay(&g->graphs, &key) == 0) {
+        return;
+    }
+    if (way == GPU_GRAPH_RECORD && gpu_graphs_begin(&g->graphs) == 0) {
+        emit_part(g, part);
+        if (gpu_graphs_end(&g->graphs, &key) == 0 && gpu_graphs_replay(&g->graphs, &key) == 0) {
+            return;
+        }
+    }
+    emit_part(g, part);
+}
+
+/* What the part gives to the host; travels: see gpu_engine_step. */
+static void download(struct gpu_engine *g, const struct gpu_part *part, int64_t n_rows,
+                     int64_t n_out, const bool *travels)
+{
+    for (int32_t i = 0; i < part->n_out; i++) {
+        size_t at = g->p->bufs[part->out[i]].offset;
+        door_download(g->door, g->host + at, g->buffers + at,
+                      gpu_parts_bytes(g->p, part->out[i], n_rows, n_out));
+    }
+    if (has_result(g, part)) {
+        download_logits(g, n_out, travels);
+    }
+    if (has_result(g, part) && g->n_top > 0) {
+        gpu_top_download(&g->top, g->door, n_out, g->n_top);
+    }
+}
+
+/* Of what the part has given to the host. */
+static uint32_t sum_of(const struct gpu_engine *g, const struct gpu_part *part, int64_t n_rows,
+                       int64_t n_out)
+{
+    uint32_t sum = 0;
+    for (int32_t i = 0; i < part->n_out; i++) {
+        sum = hash_crc32c(sum, g->host + g->p->bufs[part->out[i]].offset,
+                          gpu_parts_bytes(g->p, part->out[i], n_rows, n_out));
+    }
+    if (has_result(g, part)) {
+        sum = hash_crc32c(sum, g->logits, (size_t)(n_out * g->p->result.n) * sizeof(float));
+    }
+    return sum;
+}
+
+/* A part that was replayed, once more on the plain path, which writes the same values to the same
+ * places. */
+static void check_replay(struct gpu_engine *g, const struct gpu_part *part, const struct op_step *s,
+                         int64_t n_out)
+{
+    uint32_t replayed = sum_of(g, part, s->n_rows, n_out);
+    if (g->p->n_states > 0) {
+        copy_slot(g, g->spare, slot_at(g, s->runs[0].state));
+    }
+    emit_part(g, part);
+    download(g, part, s->n_rows, n_out, NULL);
+    door_wait(g->door, 0);
+    gpu_graphs_checked(&g->graphs, replayed == sum_of(g, part, s->n_rows, n_out));
+}
+
+static void run_here(struct gpu_engine *g, const struct gpu_part *part, const struct op_step *s,
+                     int64_t n_out)
+{
+    for (size_t i = part->first; i < part->end; i += 1u + g->p->ops[i].n_joined) {
+        program_run_op(g->p, i, s, n_out);
+    }
+}
+
+static void run_there(struct gpu_engine *g, struct gpu_part *part, const struct op_step *s,
+                      int64_t n_out, const bool *travels)
+{
+    bool is_decode = s->n_rows == s->n_runs;
+    bool has_states = g->p->n_states > 0, may_check = !has_states || s->n_runs == 1;
+    uint64_t start = clock_ns();
+    for (int32_t i = 0; i < part->n_in; i++) {
+        size_t at = g->p->bufs[part->in[i]].offset;
+        door_upload(g->door, g->buffers + at, g->host + at,
+                    gpu_parts_bytes(g->p, part->in[i], s->n_rows, n_out));
+    }
+    if (has_states && may_check && gpu_graphs_checks_on(&g->graphs)) {
+        copy_slot(g, slot_at(g, s->runs[0].state), g->spare);
+    }
+    compute(g, part, s, n_out);
+    bool is_checked = gpu_graphs_wants_check(&g->graphs) && may_check;
+    download(g, part, s->n_rows, n_out, g->n_top > 0 && !is_checked ? travels : NULL);
+    door_wait(g->door, is_decode ? part->decode_ns : 0);
+    if (is_decode) {
+        uint64_t took = clock_ns() - start;
+        part->decode_ns = part->decode_ns ? (7 * part->decode_ns + took) / 8 : took;
+    }
+    if (is_checked) {
+        check_replay(g, part, s, n_out);
+    }
+}
+
+/* Of ops on the CPU, whose logits are beside those of a device. */
+static void take_logits(struct gpu_engine *g, int64_t n_out)
+{
+    const struct op_rows *y = &g->p->result;
+    for (int64_t i = 0; i < n_out; i++) {
+        memcpy(g->logits + i * y->n, y->data + i * y->stride, (size_t)y->n * sizeof(float));
+    }
+}
+
+const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int64_t n_out,
+                             int32_t n_top, const bool *travels)
+{
+    bool is_decode = s->n_rows == s->n_runs;
+    door_note(g->door, g->o.is_safe || g->n_steps == 0, "step %llu, %s of %lld rows",
+              (unsigned long long)g->n_steps, is_decode ? "decode" : "prefill",
+              (long long)s->n_rows);
+    g->emit.n_rows = s->n_rows;
+    g->emit.n_out = n_out;
+    g->emit.n_splits = round_splits(gpu_engine_splits_of(last_position(s)));
+    g->n_top = n_top;
+    gpu_engine_upload_inputs(g, s, n_out);
+    if (is_decode && s->n_rows != g->decode_rows) {
+        /* Slept through, a step of fewer rows would seem to take as long as one of more. */
+        g->decode_rows = s->n_rows;
+        for (int32_t i = 0; i < g->parts.n; i++) {
+            g->parts.v[i].decode_ns = 0;
+        }
+    }
+    for (int32_t i = 0; i < g->parts.n; i++) {
+        struct gpu_part *part = &g->parts.v[i];
+        if (part->place == OP_ON_GPU) {
+            run_there(g, part, s, n_out, travels);
+        } else {
+            run_here(g, part, s, n_out);
+        }
+    }
+    g->n_steps++;
+    if (!g->is_result_there) {
+        door_wait(g->door, 0); /* the inputs are written again by the next step */
+        take_logits(g, n_out);
+    }
+    return g->logits;
+}
+
+/* --- states ----------------------------------------------------------------------------------- */
+
+void gpu_engine_zero_state(struct gpu_engine *g, int64_t slot)
+{
+    if (g->emit.state_floats > 0) {
+        door_zero(g->door, slot_at(g, slot), (size_t)g->emit.state_floats * sizeof(float));
+    }
+}
+
+void gpu_engine_copy_state(struct gpu_engine *g, int64_t from, int64_t to)
+{
+    if (g->emit.state_floats > 0) {
+        copy_slot(g, slot_at(g, from), slot_at(g, to));
+    }
+}
