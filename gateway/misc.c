@@ -236,8 +236,14 @@ void misc_vram(struct exchange *x)
         put_bytes(&b, "left_over_bytes", v->left_bytes);
         put_bytes(&b, "gtt_bytes", v->gtt_bytes);
         put_bytes(&b, "spilled_bytes", v->spilled_bytes);
-        buf_printf(&b, ",\"displays\":%u,\"is_watched\":%s,\"age_ms\":%llu}",
-                   (unsigned)v->n_displays, v->is_watched ? "true" : "false",
+        if (v->busy_percent >= 0) {
+            buf_printf(&b, ",\"busy_percent\":%d", (int)v->busy_percent);
+        }
+        if (v->celsius > 0) {
+            buf_printf(&b, ",\"temperature_celsius\":%d", (int)v->celsius);
+        }
+        buf_printf(&b, ",\"resets\":%u,\"throttles\":%u,\"displays\":%u,\"is_watched\":%s,\"age_ms\":%llu}",
+                   (unsigned)v->n_resets, (unsigned)v->n_throttles, (unsigned)v->n_displays, v->is_watched ? "true" : "false",
                    (unsigned long long)(clock_ms() - x->server->link->vram_ms));
     }
     buf_str(&b, "]}");
@@ -265,6 +271,10 @@ void misc_metrics(struct exchange *x)
     metrics_set(METRIC_VRAM_GIVEN, l->vram.given_bytes);
     metrics_set(METRIC_VRAM_SPILLED, l->vram.spilled_bytes);
     metrics_set(METRIC_VRAM_GTT, l->vram.gtt_bytes);
+    metrics_set(METRIC_GPU_BUSY, (uint64_t)MAX(l->vram.busy_percent, 0));
+    metrics_set(METRIC_GPU_CELSIUS, (uint64_t)MAX(l->vram.celsius, 0));
+    metrics_set(METRIC_GPU_RESETS, l->vram.n_resets);
+    metrics_set(METRIC_GPU_THROTTLES, l->vram.n_throttles);
     metrics_set(METRIC_KV_BLOCKS, st.kv_blocks);
     metrics_set(METRIC_KV_USED, st.kv_used);
     metrics_set(METRIC_KV_CACHED, st.kv_cached);

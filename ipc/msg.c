@@ -30,7 +30,8 @@ _Static_assert(sizeof(struct msg_store) == 48, "msg_store");
 _Static_assert(sizeof(struct msg_crash) == 152 + MSG_DETAIL_BYTES, "msg_crash");
 _Static_assert(sizeof(struct msg_ask) == 8 + MSG_NAME_BYTES, "msg_ask");
 _Static_assert(sizeof(struct msg_told) == 16, "msg_told");
-_Static_assert(sizeof(struct msg_vram) == 120, "msg_vram");
+_Static_assert(sizeof(struct msg_vram) == 136, "msg_vram");
+_Static_assert(sizeof(struct msg_card) == 72, "msg_card");
 _Static_assert(sizeof(struct msg_gave) == 48, "msg_gave");
 _Static_assert(sizeof(struct msg_tally) == 64, "msg_tally");
 _Static_assert(sizeof(struct msg_stage) == 32 + 2 * MSG_DETAIL_BYTES, "msg_stage");
@@ -138,6 +139,11 @@ static bool fields_ok(uint32_t type, const void *payload, size_t len)
         struct msg_vram m;
         memcpy(&m, payload, sizeof(m));
         return len == sizeof(m) && IS_TERMINATED(m.pci) && IS_TERMINATED(m.gfx);
+    }
+    case MSG_CARD: {
+        struct msg_card m;
+        memcpy(&m, payload, sizeof(m));
+        return len == sizeof(m) && IS_TERMINATED(m.detail);
     }
     case MSG_VERDICT: {
         struct msg_verdict m;

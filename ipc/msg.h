@@ -109,8 +109,29 @@ struct msg_vram {
     uint64_t held_bytes, given_bytes, left_bytes; /* the supervisor's: as the worker said last (msg_gave) */
     uint32_t n_displays;
     uint32_t is_watched; /* the supervisor's: the monitor lives */
+    int32_t busy_percent; /* -1: not known */
+    int32_t celsius;      /* 0: not known */
+    uint32_t n_resets, n_throttles; /* the supervisor's: seen since its start */
     char pci[16];
     char gfx[16];
+};
+
+enum msg_card_event {
+    MSG_CARD_FAULT = 1,    /* a page fault of the process pid */
+    MSG_CARD_THROTTLED,    /* it runs slower so as not to grow hotter */
+    MSG_CARD_RESET_BEGINS, /* the driver resets it */
+    MSG_CARD_RESET_ENDS,
+    MSG_CARD_RECOVERED, /* a reset is over that the process pid caused, where that is known */
+    MSG_CARD_WEDGED,    /* only a remedy from outside helps; detail names it */
+    MSG_CARD_BACK,      /* the driver has it again */
+    MSG_CARD_UNREAD,    /* its files cannot be read; instead of VRAM */
+};
+
+/* From the monitor: what happens to the card. */
+struct msg_card {
+    uint32_t event; /* enum msg_card_event */
+    uint32_t pid;   /* 0: none, or not known */
+    char detail[64];
 };
 
 /* How much of the card's memory the worker may have from now on; it gives back what is more, or takes again what it

@@ -1,5 +1,6 @@
 /* What follows from a child's death; runs in the supervisor's loop. Never blocks. */
 #include "safety/death.h"
+#include "safety/card.h"
 #include "safety/crash.h"
 #include "safety/degrade.h"
 #include "safety/dialog.h"
@@ -128,8 +129,10 @@ static int reason_of(const struct supervisor *s, const struct policy_death *d, b
     bool is_stuck = d->signal == 0 && d->exit_code < 0;
     bool is_lost = is_stuck && s->worker.holds_gpu && !degrade_is_cpu(s);
     int code = d->signal == 0 ? d->exit_code : 0;
-    *is_hopeless = is_lost || code == EXIT_MODEL || code == EXIT_VRAM;
-    return is_lost                    ? ERR_GPU_STALLED
+    bool is_wedged = s->card.is_wedged && !degrade_is_cpu(s);
+    *is_hopeless = is_lost || is_wedged || code == EXIT_MODEL || code == EXIT_VRAM;
+    return is_wedged                  ? ERR_GPU_WEDGED
+           : is_lost                  ? ERR_GPU_STALLED
            : code == EXIT_GPU_LOCK    ? ERR_GPU_BUSY
            : code == EXIT_MODEL       ? ERR_MODEL_CHANGED
            : code == EXIT_HOST_MEMORY ? ERR_NO_MEMORY
@@ -168,6 +171,10 @@ static void death_of_worker(struct supervisor *s, struct policy_death *d, uint64
                  (unsigned long long)w->epoch,
                  status_phase_name(atomic_load_explicit(&page->phase, memory_order_relaxed)),
                  (unsigned long long)step);
+    }
+    d->is_explained = w->holds_gpu && card_explains(s, now_ms);
+    if (d->is_explained && !d->is_ordered) {
+        snprintf(w->reason, sizeof(w->reason), "the GPU was reset because of another program");
     }
     struct policy_decision r = policy_died(&s->worker_policy, d, now_ms);
     count(&s->tally, d, r.blame);
@@ -258,7 +265,7 @@ void death_of(struct supervisor *s, struct child *c, const struct policy_death *
     } else if (c == &s->probe) {
         death_of_probe(s, c, d, now_ms);
     } else if (c == &s->monitor) {
-        monitor_died(s, now_ms);
+        monitor_died(s, d, now_ms);
     } else {
         crash_helper_died(s, c, now_ms);
     }

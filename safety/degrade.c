@@ -108,8 +108,8 @@ void degrade_tick(struct supervisor *s, uint64_t now_ms)
         log_info("it has been quiet: rung '%s' is tried again", ladder_name(g->ladder.rung));
         changed(s);
     }
-    if (s->phase == SUPERVISOR_SERVING && g->worker_rung > g->ladder.rung && degrade_is_idle(s)) {
-        log_info("the idle worker makes room for one on rung '%s'", ladder_name(g->ladder.rung));
+    if (s->phase == SUPERVISOR_SERVING && g->worker_rung > degrade_rung(s) && degrade_is_idle(s)) {
+        log_info("the idle worker makes room for one on rung '%s'", ladder_name(degrade_rung(s)));
         child_end(w, CHILD_GRACE_MS, now_ms);
     }
     if (g->is_dirty) {
@@ -117,9 +117,14 @@ void degrade_tick(struct supervisor *s, uint64_t now_ms)
     }
 }
 
+uint32_t degrade_rung(const struct supervisor *s)
+{
+    return s->card.is_wedged && lowest(s) == LADDER_cpu ? LADDER_cpu : s->degrade.ladder.rung;
+}
+
 bool degrade_is_cpu(const struct supervisor *s)
 {
-    return s->degrade.ladder.rung == LADDER_cpu;
+    return degrade_rung(s) == LADDER_cpu;
 }
 
 bool degrade_is_bound(const struct supervisor *s)
@@ -134,14 +139,13 @@ bool degrade_is_bound(const struct supervisor *s)
 /* Those of the rung; and that a worker may not leave the GPU by itself where that is not wanted. */
 static int override(const struct supervisor *s, struct config *c, struct err *e)
 {
-    const struct degrade *g = &s->degrade;
     int rc = 0;
     if (degrade_is_bound(s) && strcmp(c->v[CONFIG_device].str, "auto") == 0) {
         rc = config_set(c, "device", "gpu", CONFIG_FROM_FLAG, e);
     } else if (giveback_is_squeezed(s) && strcmp(c->v[CONFIG_device].str, "gpu") == 0) {
         rc = config_set(c, "device", "auto", CONFIG_FROM_FLAG, e); /* what does not fit: the CPU */
     }
-    return rc == 0 ? ladder_apply(g->ladder.rung, c, e) : rc;
+    return rc == 0 ? ladder_apply(degrade_rung(s), c, e) : rc;
 }
 
 int degrade_config(const struct supervisor *s, int *ret_fd)

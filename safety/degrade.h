@@ -20,6 +20,9 @@ void degrade_tick(struct supervisor *s, uint64_t now_ms);
 bool degrade_is_bound(const struct supervisor *s);
 /* Nobody would miss the present worker. */
 bool degrade_is_idle(const struct supervisor *s);
+/* What the next worker is trusted with: the ladder's rung, or, while the card is wedged and the CPU
+ * may compute, the lowest. */
+uint32_t degrade_rung(const struct supervisor *s);
 /* Will the next worker stay away from the GPU? */
 bool degrade_is_cpu(const struct supervisor *s);
 /* 1 and a sealed memfd with the worker's settings (the caller's) in *ret_fd; 0 where they are the

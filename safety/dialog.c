@@ -243,6 +243,10 @@ static void on_preflight(struct supervisor *s, const struct channel_msg *m, uint
         child_condemn(&s->worker, now_ms, "it asks for a second preflight");
         return;
     }
+    if (s->card.is_wedged) {
+        dialog_send_verdict(s, ERR_GPU_WEDGED, "the kernel says so", now_ms);
+        return;
+    }
     int rc = launch_probe(s, preflight.device, now_ms);
     if (rc != 0) {
         char detail[MSG_DETAIL_BYTES];
@@ -362,6 +366,11 @@ static void handle(struct supervisor *s, struct child *c, struct channel_msg *m,
     case MSG_VRAM:
         if (c == &s->monitor) {
             monitor_saw(s, m, now_ms);
+        }
+        break;
+    case MSG_CARD:
+        if (c == &s->monitor) {
+            monitor_heard(s, m, now_ms);
         }
         break;
     case MSG_GAVE:

@@ -1,6 +1,7 @@
 /* What children are started with, and when; runs in the supervisor's loop. Never blocks. */
 #include "safety/launch.h"
 #include "ipc/memfd.h"
+#include "safety/card.h"
 #include "safety/crash.h"
 #include "safety/degrade.h"
 #include "safety/oom.h"
@@ -215,7 +216,7 @@ static void start_worker(struct supervisor *s, uint64_t now_ms)
     if (rc == 0) {
         rc = child_spawn(&s->worker, &o, s->epoch.id, now_ms);
         tail_start(&s->tail);
-        s->degrade.worker_rung = s->degrade.ladder.rung;
+        s->degrade.worker_rung = degrade_rung(s);
     }
     if (rc != 0) {
         epoch_close(&s->epoch);
@@ -287,7 +288,8 @@ void launch_due(struct supervisor *s, uint64_t now_ms)
         start_front(s, now_ms);
     }
     if (s->worker.state == CHILD_NONE && now_ms >= s->worker_at_ms && !s->watch.is_asleep &&
-        (!is_gpu_stuck(s) || degrade_is_cpu(s)) && child_is_alive(&s->front) &&
+        ((!is_gpu_stuck(s) && card_is_usable(s, now_ms)) || degrade_is_cpu(s)) &&
+        child_is_alive(&s->front) &&
         s->front.state >= CHILD_GREETED) {
         start_worker(s, now_ms);
     }

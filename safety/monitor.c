@@ -1,6 +1,7 @@
 /* Starting, hearing and ending the monitor (see monitor.h); runs in the supervisor's loop. Never
  * blocks. */
 #include "safety/monitor.h"
+#include "safety/card.h"
 #include "safety/dialog.h"
 #include "safety/giveback.h"
 #include "safety/launch.h"
@@ -44,6 +45,8 @@ void monitor_saw(struct supervisor *s, const struct channel_msg *m, uint64_t now
     v->held_bytes = said.held_bytes;
     v->given_bytes = said.given_bytes;
     v->left_bytes = said.left_bytes;
+    v->n_resets = said.n_resets;
+    v->n_throttles = said.n_throttles;
     if (v->ours_bytes == 0) { /* a driver that tells nothing, or not yet */
         v->ours_bytes = MIN(giveback_held(s), v->used_bytes);
     }
@@ -59,8 +62,20 @@ void monitor_saw(struct supervisor *s, const struct channel_msg *m, uint64_t now
                                      calm_ms ? calm_ms : VRAM_CALM_MS);
     v->is_watched = 1;
     w->heard_ms = now_ms;
+    card_was_read(s, now_ms);
     log_changes(w, &sample, before);
     giveback_saw(s, now_ms);
+    monitor_tell(s, now_ms);
+}
+
+void monitor_heard(struct supervisor *s, const struct channel_msg *m, uint64_t now_ms)
+{
+    struct msg_card card;
+    memcpy(&card, m->payload, sizeof(card));
+    s->watch.heard_ms = now_ms;
+    bool was_watched = s->watch.last.is_watched;
+    s->watch.last.is_watched = was_watched && card.event != MSG_CARD_UNREAD;
+    card_saw(s, m, now_ms);
     monitor_tell(s, now_ms);
 }
 
@@ -79,8 +94,11 @@ void monitor_slept(struct supervisor *s, const struct channel_msg *m, uint64_t n
     }
 }
 
-void monitor_died(struct supervisor *s, uint64_t now_ms)
+void monitor_died(struct supervisor *s, const struct policy_death *d, uint64_t now_ms)
 {
+    if (d->exit_code == EXIT_GPU_DEVICE) {
+        card_is_missing(s);
+    }
     s->watch.is_asleep = s->watch.owes_word = false; /* nobody would say that it woke */
     bool is_of_this = s->watch.worker == s->worker.pid;
     s->watch.start_ms = is_of_this ? now_ms + MONITOR_AGAIN_MS : now_ms;
@@ -107,7 +125,8 @@ void monitor_tick(struct supervisor *s, uint64_t now_ms)
 {
     struct child *m = &s->monitor;
     bool is_wanted = s->phase == SUPERVISOR_SERVING &&
-                     (s->watch.is_asleep || (child_is_alive(&s->worker) && s->worker.holds_gpu));
+                     (s->watch.is_asleep || card_is_watched(s, now_ms) ||
+                      (child_is_alive(&s->worker) && s->worker.holds_gpu));
     if (s->watch.owes_word && s->worker.state == CHILD_NONE && child_is_alive(m)) {
         struct msg_sleep sleep = {.begins = 1};
         s->watch.owes_word = false;
@@ -118,8 +137,8 @@ void monitor_tick(struct supervisor *s, uint64_t now_ms)
             start(s, now_ms);
         }
     } else if (child_is_alive(m) &&
-               (!is_wanted || (!s->watch.is_asleep && s->watch.worker != s->worker.pid &&
-                               child_is_alive(&s->worker)))) {
+               (!is_wanted || (!s->watch.is_asleep && !card_is_watched(s, now_ms) &&
+                               s->watch.worker != s->worker.pid && child_is_alive(&s->worker)))) {
         child_end(m, CHILD_LAST_MS, now_ms);
     } else if (child_is_alive(m) && now_ms - s->watch.heard_ms > MONITOR_SILENCE_MS) {
         child_condemn(m, now_ms, "it said nothing for %.1f s",

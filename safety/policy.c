@@ -30,10 +30,13 @@ void policy_forgive(struct policy *p)
 enum policy_blame policy_blame(const struct policy_death *d)
 {
     if (d->is_condemned) {
-        return POLICY_OWN;
+        return d->is_explained ? POLICY_EXTERNAL : POLICY_OWN;
     }
     if (d->is_ordered) {
         return POLICY_ORDERED;
+    }
+    if (d->is_explained) {
+        return POLICY_EXTERNAL;
     }
     if (d->signal == SIGKILL && !d->is_oom_kill && !d->has_words) {
         return POLICY_EXTERNAL;

@@ -3,7 +3,7 @@
  * for longer than the deadlines of the table. */
 #include "safety/probe.h"
 #include "safety/probe_smi.h"
-#include "safety/probe_vram.h"
+#include "safety/probe_watch.h"
 #include "safety/remember.h"
 #include "safety/report.h"
 #include "safety/reporter.h"
@@ -304,7 +304,7 @@ int main(int argc, char **argv)
     } else if (argc == 3 && strcmp(argv[1], "--reports") == 0) { /* the same */
         return reporter_answer(argv[2]);
     } else if (argc == 3 && strcmp(argv[1], "--watch") == 0) { /* the same */
-        return probe_vram_watch(topology_root(), (pid_t)strtol(argv[2], NULL, 10));
+        return probe_watch(topology_root(), (pid_t)strtol(argv[2], NULL, 10));
     } else if (argc == 4 && strcmp(argv[1], "--remember") == 0) { /* the same */
         int fd = report_open_dir(argv[2]); /* which makes the folder */
         return fd >= 0 && remember_write(argv[2], argv[3]) == 0 ? EXIT_OK : EXIT_GENERAL;

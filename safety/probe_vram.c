@@ -1,20 +1,12 @@
-/* The monitor (see probe_vram.h). One thread; blocks as the driver's files do. */
+/* Measuring the card's memory (see probe_vram.h). Blocks as the driver's files do. */
 #include "safety/probe_vram.h"
-#include "ipc/channel.h"
-#include "safety/probe_sleep.h"
-#include "shared/clock.h"
 
 #include <dirent.h>
-#include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-enum { PERIOD_MS = 1000, MAX_CLIENTS = 64 };
-
-/* ---- one look ---- */
+enum { MAX_CLIENTS = 64 };
 
 /* Connectors of the card (card0-DP-1, ...) on which something hangs. */
 static unsigned count_displays(const char *root, const struct gpu *g)
@@ -129,88 +121,16 @@ int probe_vram_read(const char *root, const struct gpu *g, pid_t worker, struct 
                  g->render_minor);
         rc = topology_number(root, path, &s.used_bytes);
     }
-    if (rc != 0) {
-        return rc;
-    }
+    uint64_t busy = 0;
+    snprintf(path, sizeof(path), "/sys/class/drm/renderD%u/device/gpu_busy_percent", g->render_minor);
+    s.busy_percent = topology_number(root, path, &busy) == 0 ? (int)MIN(busy, (uint64_t)100) : -1;
     if (worker > 0) {
         read_clients(root, g, worker, &s);
     }
     s.n_displays = count_displays(root, g);
+    if (rc != 0) {
+        s.total_bytes = s.used_bytes = 0;
+    }
     *ret = s;
-    return 0;
-}
-
-/* ---- once a second ---- */
-
-static int greet(struct channel *c)
-{
-    struct msg_hello m = {.protocol = MSG_PROTOCOL_VERSION, .pid = (uint32_t)getpid()};
-    snprintf(m.version, sizeof(m.version), "%s", ROCMFORGE_VERSION);
-    channel_init(c, CHANNEL_CHILD_FD, MSG_PROBE, MSG_SUPERVISOR);
-    int rc = channel_send(c, MSG_HELLO, 0, &m, sizeof(m), NULL, 0);
-    c->state = MSG_STATE_GREETED;
     return rc;
-}
-
-/* What the supervisor and logind have to say. */
-static int listen_to(struct channel *c)
-{
-    static struct channel_msg in;
-    int rc;
-    while ((rc = channel_recv(c, &in)) == 1) {
-        if (in.type == MSG_SLEEP) {
-            sleep_release();
-        }
-        channel_msg_finish(&in);
-    }
-    enum sleep_news news = rc == 0 ? sleep_process() : SLEEP_NONE;
-    if (news != SLEEP_NONE) {
-        struct msg_sleep m = {.begins = news == SLEEP_BEGINS};
-        rc = channel_send(c, MSG_SLEEP, 0, &m, sizeof(m), NULL, 0);
-    }
-    return rc;
-}
-
-int probe_vram_watch(const char *root, pid_t worker)
-{
-    struct gpu gpus[TOPOLOGY_MAX_GPUS];
-    struct channel c;
-    int n = topology_read(root, gpus);
-    if (greet(&c) != 0) {
-        return EXIT_PARENT_DIED;
-    }
-    if (n <= 0) {
-        return EXIT_GPU_DEVICE;
-    }
-    const struct gpu *g = &gpus[topology_choose(gpus, n)];
-    (void)!sleep_open(); /* without it nothing is announced */
-    for (uint64_t due_ms = clock_ms();; due_ms += PERIOD_MS) {
-        struct vram_sample s;
-        if (probe_vram_read(root, g, worker, &s) != 0) {
-            return EXIT_GPU_DEVICE;
-        }
-        struct msg_vram m = {.total_bytes = s.total_bytes,
-                             .used_bytes = s.used_bytes,
-                             .ours_bytes = s.ours_bytes,
-                             .gtt_bytes = s.gtt_bytes,
-                             .spilled_bytes = s.spilled_bytes,
-                             .n_displays = s.n_displays};
-        snprintf(m.pci, sizeof(m.pci), "%s", g->pci);
-        snprintf(m.gfx, sizeof(m.gfx), "%s", g->gfx);
-        int rc = channel_send(&c, MSG_VRAM, 0, &m, sizeof(m), NULL, 0);
-        if (rc != 0 && rc != -EAGAIN) {
-            return EXIT_PARENT_DIED;
-        }
-        uint64_t now_ms = clock_ms();
-        due_ms = MAX(due_ms, now_ms); /* after a sleep of the machine: once, not for every second */
-        while (now_ms < due_ms + PERIOD_MS) {
-            struct pollfd p[] = {{.fd = c.fd, .events = POLLIN},
-                                 {.fd = sleep_fd(), .events = POLLIN}};
-            (void)poll(p, COUNT_OF(p), (int)(due_ms + PERIOD_MS - now_ms));
-            if (listen_to(&c) != 0) {
-                return EXIT_PARENT_DIED;
-            }
-            now_ms = clock_ms();
-        }
-    }
 }

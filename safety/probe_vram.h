@@ -7,12 +7,9 @@
 #include "safety/topology.h"
 #include "safety/vram.h"
 
-/* worker: 0 where there is none. 0 or -errno (the card's own files cannot be read). */
+/* worker: 0 where there is none. 0 or -errno: the card's own files cannot be read; the rest of *ret is
+ * there all the same. */
 MUST_CHECK int probe_vram_read(const char *root, const struct gpu *g, pid_t worker,
                                struct vram_sample *ret);
-
-/* `rocmforge-probe --watch PID`: tells the supervisor once a second, until its channel closes.
- * Returns the exit code: EXIT_GPU_DEVICE where there is no card to watch. */
-int probe_vram_watch(const char *root, pid_t worker);
 
 #endif

@@ -1,6 +1,7 @@
 /* The supervisor's loop (see supervisor.h). One thread; blocks in poll() only, and at start in name
  * resolution. Invariant: at most one front, one worker and one probe that are not stuck. */
 #include "safety/supervisor.h"
+#include "safety/card.h"
 #include "safety/crash.h"
 #include "safety/death.h"
 #include "safety/degrade.h"
@@ -67,6 +68,7 @@ static void reload(struct supervisor *s, uint64_t now_ms)
         policy_forgive(&s->front_policy);
         policy_forgive(&s->worker_policy);
         degrade_reload(s, now_ms);
+        card_forgive(s);
         s->front_at_ms = MIN(s->front_at_ms, now_ms);
         s->worker_at_ms = MIN(s->worker_at_ms, now_ms);
         log_info("settings and API keys are reloaded, generation %llu",
@@ -241,6 +243,7 @@ static void run_timers(struct supervisor *s, uint64_t now_ms)
     if (s->probe.state != CHILD_NONE && now_ms - s->probe.start_ms > LAUNCH_PREFLIGHT_MS) {
         child_condemn(&s->probe, now_ms, "it did not end within %d s", LAUNCH_PREFLIGHT_MS / 1000);
     }
+    card_tick(s, now_ms);
     launch_due(s, now_ms);
     monitor_tick(s, now_ms);
     giveback_tick(s, now_ms);

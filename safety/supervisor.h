@@ -11,6 +11,7 @@
  *   crash.c       crash reports
  *   degrade.c     which settings the next worker gets, when the GPU fails
  *   giveback.c    what the worker gives back of the card's memory
+ *   card.c        what happens to the card beside our work
  *   death.c       a child died: whose fault, what the log and the gateway are told, when again
  *
  * An epoch is one pairing of a worker's life with a front's: rings, bells and status page are made
@@ -93,6 +94,19 @@ struct monitor {
     bool owes_word;    /* the monitor waits to hear that no worker holds the card */
 };
 
+/* card.c's. */
+struct card {
+    bool is_resetting; /* since reset_ms */
+    uint64_t reset_ms;
+    bool is_excuse; /* that reset was another program's doing, and has not ended a worker of ours yet */
+    pid_t fault_pid; /* whose last page fault was reported, and when */
+    uint64_t fault_ms;
+    uint64_t throttle_ms; /* when the log was told of it last */
+    bool is_wedged; /* since wedged_ms */
+    uint64_t wedged_ms;
+    bool is_gone; /* wedged, and its files are away: when they are there again, so is it */
+};
+
 /* giveback.c's. */
 struct giveback {
     uint64_t round, heard; /* BUDGETs, and of these the last that was answered */
@@ -138,6 +152,7 @@ struct supervisor {
     struct child monitor;  /* looks at the card's memory once a second, while the worker holds it */
     struct monitor watch;  /* what it saw */
     struct giveback giveback;
+    struct card card;
     struct policy front_policy, worker_policy;
     uint64_t front_at_ms, worker_at_ms; /* not started again before */
 

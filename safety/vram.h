@@ -22,6 +22,7 @@ struct vram_sample {
     uint64_t gtt_bytes;               /* host memory that the worker uses through the card */
     uint64_t spilled_bytes; /* the driver moved so much of the worker's out of VRAM; it is slow */
     unsigned n_displays;    /* connected */
+    int busy_percent;       /* of the last moment; -1: not known */
 };
 
 uint64_t vram_others(const struct vram_sample *s);

@@ -92,6 +92,7 @@ int err_exit_code(int code)
         return EXIT_GPU_ACCESS;
     case ERR_NO_GPU:
     case ERR_GPU_STALLED:
+    case ERR_GPU_WEDGED:
     case ERR_GPU_LEFTOVER:
         return EXIT_GPU_DEVICE;
     case ERR_GPU_COPY:

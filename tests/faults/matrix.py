@@ -112,7 +112,7 @@ def main():
     parser.add_argument('--times', action='store_true')
     parser.add_argument('--rows')
     args = parser.parse_args()
-    import rows_client, rows_file, rows_gateway, rows_gpu, rows_machine, rows_worker  # noqa: F401,E401
+    import rows_card, rows_client, rows_file, rows_gateway, rows_gpu, rows_machine, rows_worker  # noqa: F401,E401
     check_readme()
     wanted = args.rows.split(',') if args.rows else None
     counts = {'holds': 0, 'late': 0, 'FAILED': 0, 'not here': 0, 'suite': 0}

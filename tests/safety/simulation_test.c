@@ -2,12 +2,13 @@
  * (loop, dialog, launching, deaths, watchdog, ladder, crash reports) and the real link of the
  * gateway (journal, trials, epochs, rings) in a made-up world of processes, channels and time
  * (world.h). Children greet, load, work, hang, die of themselves, are killed by others or by the
- * kernel, do not die of SIGKILL, talk nonsense; requests kill; clients leave and read slowly;
- * clocks jump. After every step the invariants are checked; at the end faults stop, a worker must
+ * kernel, do not die of SIGKILL, talk nonsense; the card is reset, wedged, gone; requests kill;
+ * clients leave and read slowly; clocks jump. After every step the invariants are checked; at the end faults stop, a worker must
  * come, every request must end, and SIGTERM must end it all. The seed of a schedule is printed when
  * it fails.
  *
  *     safety_simulation_test [SCHEDULES [FIRST_SEED]] */
+#include "safety/card.h"
 #include "safety/supervisor.h"
 #include "tests/safety/world.h"
 
@@ -48,7 +49,9 @@ static void check(void)
         is_blocked =
             is_blocked || (is_alive(&procs[i]) && procs[i].is_unkillable && procs[i].is_killed);
     }
-    if (!has_front || is_blocked || w.is_ending || find(WORKER)) {
+    bool is_wedged = w.wedged_ms > 0 && w.now_ms - w.wedged_ms < CARD_WEDGED_MS + 1000;
+    bool is_resetting = w.reset_ms > 0 && w.now_ms - w.reset_ms < CARD_RESET_MS;
+    if (!has_front || is_blocked || is_wedged || is_resetting || w.is_ending || find(WORKER)) {
         w.idle_since_ms = w.now_ms;
     } else if (w.now_ms - w.idle_since_ms > POLICY_BACKOFF_MAX_MS + 40 * 1000) {
         WRONG("no worker for %llu ms", (unsigned long long)(w.now_ms - w.idle_since_ms));
@@ -87,6 +90,7 @@ static void direct(void)
     counts.steps++;
     if (chance(500)) {
         w.signal = SIGHUP;
+        w.wedged_ms = 0;
     }
     if (!w.is_calm && w.n_steps > STEPS) {
         w.is_calm = true;

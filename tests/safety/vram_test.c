@@ -126,6 +126,8 @@ static void a_look(void)
     CHECK_INT(probe_vram_read(root, &g, 7, &s), 0);
     CHECK(s.total_bytes == 20480 * MIB && s.used_bytes == 8192 * MIB && s.ours_bytes == 0);
     CHECK_INT(s.n_displays, 0);
+    CHECK_INT(s.busy_percent, -1);
+    tree_put(root, "/sys/class/drm/renderD128/device/gpu_busy_percent", "42\n");
     tree_put(root, "/sys/class/drm/card0/device/drm/renderD129/dev", "226:129\n");
     tree_put(root, "/sys/class/drm/card0-DP-1/status", "connected\n");
     tree_put(root, "/sys/class/drm/card1/device/drm/renderD128/dev", "226:128\n");
@@ -148,6 +150,7 @@ static void a_look(void)
     CHECK_INT(s.gtt_bytes, 2 * MIB);
     CHECK_INT(s.spilled_bytes, 512 * 1024);
     CHECK_INT(s.n_displays, 2);
+    CHECK_INT(s.busy_percent, 42);
     tree_put(root, "/proc/7/fdinfo/9", "drm-client-id:\t15\ndrm-pdev:\t0000:03:00.0\n"
                             "drm-resident-vram:\t8 MiB\ndrm-resident-gtt:\t4096\n"); /* newer names */
     CHECK_INT(probe_vram_read(root, &g, 7, &s), 0);

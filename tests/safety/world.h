@@ -63,6 +63,7 @@ struct world {
     uint64_t oom;
     uint64_t attached; /* epoch that the front was told of */
     uint64_t model;    /* version of the model's file */
+    uint64_t reset_ms, wedged_ms; /* when the monitor told that of the card last; 0: never */
 };
 
 extern struct world w;

@@ -1,6 +1,7 @@
 /* Processes and their control channels (see world.h): what the supervisor starts, signals, reaps,
  * hears and tells; no two workers, no probe beside one that does not die, every epoch begins and
  * ends once. */
+#include "safety/card.h"
 #include "safety/process.h"
 #include "shared/err.h"
 #include "tests/safety/world.h"
@@ -100,6 +101,7 @@ void process_signal(int pidfd, int sig)
         return;
     }
     bool is_idle = p->role == WORKER && p->stage >= 4;
+    p->gives_cause = p->gives_cause || (w.wedged_ms > 0 && p->has_gpu);
     if (p->role == WORKER && !p->is_hung && !p->was_signalled && !w.is_ending && !p->gives_cause &&
         !is_idle) {
         WRONG("a healthy worker is ended (signal %d, stage %d)", sig, p->stage);
@@ -155,6 +157,20 @@ void channel_msg_finish(struct channel_msg *m)
     (void)m;
 }
 
+/* What the supervisor has heard of the card. */
+static void note_card(const struct channel_msg *m)
+{
+    struct msg_card card;
+    memcpy(&card, m->payload, sizeof(card));
+    if (card.event == MSG_CARD_WEDGED && w.wedged_ms == 0) {
+        w.wedged_ms = w.now_ms;
+    } else if (card.event == MSG_CARD_BACK || card.event == MSG_CARD_UNREAD) {
+        w.wedged_ms = 0; /* (of one whose files went, the next reading says that it is back) */
+    } else if (card.event == MSG_CARD_RESET_BEGINS) {
+        w.reset_ms = w.now_ms;
+    }
+}
+
 bool say(struct proc *p, uint32_t type, uint64_t epoch, const void *payload, size_t len)
 {
     if (p->n_out == QUEUE) {
@@ -185,6 +201,9 @@ int channel_recv(struct channel *c, struct channel_msg *ret)
     ret->len = m->len;
     ret->n_fds = 0;
     memcpy(ret->payload, m->payload, m->len);
+    if (m->type == MSG_CARD && !p->was_signalled) {
+        note_card(m);
+    }
     p->n_out--;
     memmove(p->out, p->out + 1, p->n_out * sizeof(p->out[0]));
     return 1;
@@ -200,7 +219,8 @@ static void on_detach(const struct msg_detach *m)
     if (w.dead_outside && m->is_counted) {
         WRONG("somebody else's kill is held against the requests");
     }
-    if (w.dead_signal == SIGSEGV && w.dead_healthy && !m->is_counted && !w.is_ending) {
+    bool has_excuse = w.reset_ms > 0 && w.now_ms - w.reset_ms <= CARD_EXCUSE_MS;
+    if (w.dead_signal == SIGSEGV && w.dead_healthy && !m->is_counted && !w.is_ending && !has_excuse) {
         WRONG("a crash is not held against anybody");
     }
 }
@@ -250,6 +270,9 @@ int channel_send(struct channel *c, uint32_t type, uint64_t epoch, const void *p
     case MSG_VERDICT:
         memcpy(&verdict, payload, sizeof(verdict));
         p->has_gpu = verdict.err == 0;
+        if (p->has_gpu && w.wedged_ms > 0 && w.now_ms - w.wedged_ms < CARD_WEDGED_MS) {
+            WRONG("a worker on a wedged card");
+        }
         for (size_t i = 0; p->has_gpu && i < n_procs; i++) {
             if (&procs[i] != p && is_alive(&procs[i]) && procs[i].role == WORKER &&
                 procs[i].has_gpu) {
@@ -279,6 +302,21 @@ int channel_send(struct channel *c, uint32_t type, uint64_t epoch, const void *p
 
 /* ---- what children do ---- */
 
+/* A reading, and now and then something that happens to the card; a reset ends who is on it. */
+static void watch_card(struct proc *p)
+{
+    struct msg_vram vram = {.busy_percent = -1};
+    struct proc *worker = find(WORKER);
+    struct msg_card card = {.event = w.is_calm ? MSG_CARD_BACK : 1 + (uint32_t)roll(MSG_CARD_UNREAD + 1),
+                            .pid = worker && roll(2) ? (uint32_t)worker->pid : (uint32_t)roll(2)};
+    p->next_ms = w.now_ms + 1000;
+    bool has_news = w.is_calm ? w.wedged_ms > 0 : roll(20) == 0;
+    (void)(has_news ? say(p, MSG_CARD, 0, &card, sizeof(card)) : say(p, MSG_VRAM, 0, &vram, sizeof(vram)));
+    if (has_news && card.event == MSG_CARD_RESET_BEGINS && worker && worker->has_gpu && roll(4)) {
+        end(worker, -1, SIGABRT);
+    }
+}
+
 void run_proc(struct proc *p)
 {
     if (p->is_unkillable && p->is_killed) { /* the kernel lets go of it at last */
@@ -307,6 +345,8 @@ void run_proc(struct proc *p)
         }
         if (p->role == PROBE) {
             p->next_ms = w.now_ms + roll(3000);
+        } else if (p->role == MONITOR) {
+            p->next_ms = w.now_ms + 1;
         }
         return;
     }
@@ -329,6 +369,9 @@ void run_proc(struct proc *p)
         break;
     case CLERK:
         end(p, 0, 0);
+        break;
+    case MONITOR:
+        watch_card(p);
         break;
     default:
         break;
