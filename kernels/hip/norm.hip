@@ -94,7 +94,8 @@ GPU_KERNEL(norm, NORM_THREADS)
     } else {
         scale = gpu_rsq(sum / (float)a.n + a.eps);
     }
-    float *y = a.y ? a.y + row * a.y_stride + base : a.y;
+    /* Of the one pointer, never of a choice of two: the compiler would not know it to be in global memory. */
+    float *y = a.y + (a.y ? row * a.y_stride + base : 0);
     bool is_wide = a.n % 4 == 0 && (uintptr_t)y % 16 == 0;
     for (int from = mine; from - mine < a.n; from += NORM_HELD) {
         if (!is_held) {

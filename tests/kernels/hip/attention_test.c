@@ -152,7 +152,7 @@ static void test(const struct shape *given)
         longest = MAX(longest, s->positions[r]);
     }
     int table_stride = longest / BLOCK + 1;
-    static int32_t tables[MAX_ROWS * 2100];
+    static int32_t tables[MAX_ROWS * 2600];
     int32_t rows[MAX_ROWS];
     CHECK(s->n_rows * table_stride <= (int)COUNT_OF(tables));
     /* Blocks are dealt to the sequences in turn, from the end of the pool: never in order. */
@@ -248,6 +248,15 @@ static void test(const struct shape *given)
     }
 }
 
+static void test_types(const struct shape *s, const enum type *types, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct shape of_type = *s;
+        of_type.type = types[i];
+        test(&of_type);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const struct shape shapes[] = {
@@ -273,21 +282,26 @@ int main(int argc, char **argv)
         {.n_head = 2, .n_kv_head = 1, .dim_k = 72, .dim_v = 64, .n_rows = 9, .first = 250,
          .v_in_k = true},
     };
-    static const struct shape far = {.n_head = 1, .n_kv_head = 1, .dim_k = 16, .dim_v = 16,
-                                     .type = TYPE_F16, .n_rows = 1, .positions = {33000}};
-    static const enum type others[] = {TYPE_Q8_0, TYPE_BF16, TYPE_F32};
+    /* Past 2,048 and 32,768, in splits and in tiles. */
+    static const struct shape past[] = {
+        {.n_head = 2, .n_kv_head = 1, .dim_k = 40, .dim_v = 40, .n_rows = 1, .positions = {2305}},
+        {.n_head = 2, .n_kv_head = 1, .dim_k = 24, .dim_v = 40, .n_rows = 3, .first = 2303},
+    };
+    static const struct shape far[] = {
+        {.n_head = 1, .n_kv_head = 1, .dim_k = 16, .dim_v = 16, .n_rows = 1, .positions = {33000}},
+        {.n_head = 2, .n_kv_head = 1, .dim_k = 8, .dim_v = 8, .n_rows = 3, .first = 32767},
+        {.n_head = 1, .n_kv_head = 1, .dim_k = 8, .dim_v = 8, .n_rows = 2, .first = 40000, .window = 33000},
+    };
+    static const enum type types[] = {TYPE_F16, TYPE_Q8_0, TYPE_BF16, TYPE_F32};
     bool is_long = argc > 1 && strcmp(argv[1], "--long") == 0;
     for (size_t i = 0; i < COUNT_OF(shapes) && !is_long; i++) {
-        struct shape other = shapes[i];
-        other.type = TYPE_F16;
-        test(&other);
-        for (size_t k = 0; k < COUNT_OF(others) && i % 2 == 1; k++) {
-            other.type = others[k];
-            test(&other);
-        }
+        test_types(&shapes[i], types, i % 2 == 1 ? COUNT_OF(types) : 1);
     }
-    if (is_long) {
-        test(&far);
+    for (size_t i = 0; i < COUNT_OF(past) && !is_long; i++) {
+        test_types(&past[i], types, COUNT_OF(types));
+    }
+    for (size_t i = 0; i < COUNT_OF(far) && is_long; i++) {
+        test_types(&far[i], types, COUNT_OF(types));
     }
     return 0;
 }

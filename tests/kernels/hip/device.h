@@ -24,6 +24,13 @@ static inline FILE *device_trace(const struct gpu_host_kernel *kernel, const int
     }
     return f;
 }
+static inline void device_trace_end(FILE *f)
+{
+    if (f) {
+        emulator_dump(f);
+        fclose(f);
+    }
+}
 
 /* Launches a kernel over the grid of the table, in the order of a seed that advances from launch to launch. */
 #define DEVICE_RUN(name, args)                                                                     \
@@ -43,10 +50,7 @@ static inline void device_run(const struct gpu_host_kernel *kernel, const struct
     if (!emulator_launch(kernel, &g, args, args_bytes)) {
         TEST_FAIL("%s", emulator_fault());
     }
-    if (trace) {
-        emulator_dump(trace);
-        fclose(trace);
-    }
+    device_trace_end(trace);
 }
 
 static inline void *device_copy(const void *data, size_t n_bytes)

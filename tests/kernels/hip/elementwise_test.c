@@ -1,8 +1,8 @@
-/* rope, glu, add and scale on the emulator, against double precision. */
-#include "kernels/op_kinds.h"
+/* rope, glu, add and scale on the emulator, against double precision; the probe by its definition. */
 #include "tests/kernels/hip/device.h"
+#include "tests/kernels/hip/glu.h"
 
-extern const struct gpu_host_kernel rope_kernel, glu_kernel, add_kernel, scale_kernel;
+extern const struct gpu_host_kernel rope_kernel, glu_kernel, add_kernel, scale_kernel, probe_kernel;
 
 static void test_rope(int n, int n_rot, int n_groups, bool adjacent, bool in_place)
 {
@@ -48,28 +48,6 @@ static void test_rope(int n, int n_rot, int n_groups, bool adjacent, bool in_pla
     free(exact);
 }
 
-static double exact_glu(int kind, double x, double alpha)
-{
-    switch (kind) {
-    case OP_GLU_SILU:
-        return x / (1 + exp(-x));
-    case OP_GLU_GELU:
-        return 0.5 * x * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
-    case OP_GLU_GELU_ERF:
-        return 0.5 * x * erfc(-x / sqrt(2));
-    case OP_GLU_RELU:
-        return fmax(x, 0);
-    case OP_GLU_RELU2:
-        return fmax(x, 0) * fmax(x, 0);
-    case OP_GLU_SIGMOID:
-        return 1 / (1 + exp(-x));
-    case OP_GLU_SILU_CLAMPED:
-        return x / (1 + exp(-alpha * x));
-    default:
-        return x;
-    }
-}
-
 static void test_glu(int kind, int n, int n_groups, bool has_up, bool gate_is_one)
 {
     enum { ROWS = 2 };
@@ -92,12 +70,8 @@ static void test_glu(int kind, int n, int n_groups, bool has_up, bool gate_is_on
         for (int i = 0; i < width; i++) {
             double g = (double)gate[r * gate_stride + i / n * gate_group +
                                     (gate_is_one ? 0 : i % n)];
-            double u = (double)up[r * width + i], alpha = (double)1.702f;
-            if (kind == OP_GLU_SILU_CLAMPED) {
-                g = fmin(g, 7);
-                u = fmin(fmax(u, -7), 7) + 1;
-            }
-            exact[i] = exact_glu(kind, g, alpha) * (has_up ? u : 1);
+            double u = (double)up[r * width + i];
+            exact[i] = glu_exact(kind, g, u, has_up, (double)a.alpha, (double)a.limit);
         }
         device_check("glu", y + r * width, exact, width, 2e-6);
     }
@@ -142,24 +116,74 @@ static void test_add_and_scale(int n, float cap, float size)
     free(e);
 }
 
-/* Tokens of the largest step times heads or experts: a grid has 65,535 blocks in y, but two billion in x. */
-static void rows_of_many_slots_fit_a_grid(void)
+/* Rows of several groups, in floats and in 8 bits, and in 8 bits only. */
+static void test_glu_act(int n, int n_groups, bool has_y)
 {
-    enum { SLOTS = 8192 * 128 };
-    struct quantize_args q = {.n_rows = SLOTS, .n = 512};
-    struct glu_args g = {.n_rows = SLOTS, .n = 512, .n_groups = 1};
-    const struct table_kernel *kernels[] = {&table_kernels[TABLE_quantize], &table_kernels[TABLE_glu]};
-    const void *args[] = {&q, &g};
-    for (size_t i = 0; i < COUNT_OF(kernels); i++) {
-        int32_t grid[3];
-        kernels[i]->grid(args[i], grid);
-        CHECK(grid[0] >= SLOTS && grid[1] == 2 && grid[2] == 1);
+    enum { ROWS = 3 };
+    uint64_t seed = (uint64_t)(n + has_y);
+    int width = n * n_groups;
+    int64_t act_bytes = args_act_bytes(width);
+    float *gate = device_random(ROWS * width, 4, &seed), *up = device_random(ROWS * width, 3, &seed);
+    void *dg = device_copy(gate, (size_t)(ROWS * width) * 4);
+    void *du = device_copy(up, (size_t)(ROWS * width) * 4);
+    void *dy = emulator_alloc((size_t)(ROWS * width) * 4, 0);
+    void *dact = emulator_alloc((size_t)(ROWS * act_bytes), 0);
+    struct glu_args a = {.gate = dg, .up = du, .y = has_y ? dy : NULL, .act = dact,
+                         .gate_stride = width, .up_stride = width, .y_stride = width,
+                         .act_stride = act_bytes, .n_rows = ROWS, .kind = OP_GLU_SILU,
+                         .n_groups = n_groups, .n = n, .gate_group = n};
+    DEVICE_RUN(glu, &a);
+    int8_t *row = aligned_alloc(16, (size_t)act_bytes);
+    float *y = malloc((size_t)width * 4);
+    double *exact = malloc((size_t)width * sizeof *exact);
+    for (int r = 0; r < ROWS; r++) {
+        for (int i = 0; i < width; i++) {
+            double u = (double)up[r * width + i];
+            exact[i] = glu_exact(OP_GLU_SILU, (double)gate[r * width + i], u, true, 0, 0);
+        }
+        if (has_y) {
+            emulator_download(y, (float *)dy + r * width, (size_t)width * 4);
+            device_check("glu beside 8 bits", y, exact, width, 2e-6);
+        }
+        emulator_download(row, (int8_t *)dact + r * act_bytes, (size_t)(width + width / 32 * 8));
+        device_check_act(row, width, exact);
     }
+    void *device[] = {dg, du, dy, dact};
+    for (size_t i = 0; i < COUNT_OF(device); i++) {
+        emulator_free(device[i]);
+    }
+    void *host[] = {gate, up, row, y, exact};
+    for (size_t i = 0; i < COUNT_OF(host); i++) {
+        free(host[i]);
+    }
+}
+
+static void test_probe(void)
+{
+    enum { N = 3 * PROBE_THREADS };
+    uint32_t was[N], got[N];
+    for (uint32_t i = 0; i < N; i++) {
+        was[i] = i * i + 7;
+    }
+    void *data = device_copy(was, sizeof was);
+    struct probe_args a = {.data = data, .n = N};
+    struct emulator_grid grid = {.x = 3, .y = 1, .z = 1, .seed = 3};
+    static const int32_t blocks[3] = {3, 1, 1};
+    FILE *trace = device_trace(&probe_kernel, blocks, &a, sizeof a);
+    CHECK(emulator_launch(&probe_kernel, &grid, &a, sizeof a));
+    device_trace_end(trace);
+    emulator_download(got, data, sizeof got);
+    for (uint32_t i = 0; i < N; i++) {
+        uint32_t t = i % PROBE_THREADS, first = t / 32 * 32;
+        uint32_t mirrored = i - t + PROBE_THREADS - 1 - t;
+        CHECK(got[i] == was[mirrored] * 2654435761u + 32 * first + 31 * 16);
+    }
+    emulator_free(data);
 }
 
 int main(void)
 {
-    rows_of_many_slots_fit_a_grid();
+    test_probe();
     for (int adjacent = 0; adjacent < 2; adjacent++) {
         test_rope(64, 64, 3, adjacent, true);
         test_rope(80, 32, 2, adjacent, false);
@@ -172,6 +196,9 @@ int main(void)
         test_glu(kind, 1, 1, true, false);
         test_glu(kind, 31, 3, true, true);
     }
+    test_glu_act(32, 1, true);
+    test_glu_act(96, 3, true);
+    test_glu_act(544, 1, false);
     test_add_and_scale(1, 0, 2);
     test_add_and_scale(257, 0, 2);
     test_add_and_scale(31, 30, 400);

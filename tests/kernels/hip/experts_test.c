@@ -1,11 +1,11 @@
-/* route and combine on the emulator. The choice is checked by its definition: the best by score, best first, ties to the lower
- * id; the weights against double precision. (order: gemm_test.c.) */
+/* route, order and combine on the emulator. The choice is checked by its definition: the best by score, best first, ties to the
+ * lower id; the weights against double precision. */
 #include "kernels/op_kinds.h"
 #include "tests/kernels/hip/device.h"
 
-extern const struct gpu_host_kernel route_kernel, combine_kernel;
+extern const struct gpu_host_kernel route_kernel, order_kernel, combine_kernel;
 
-enum { ROWS = 2, MAX = 300 };
+enum { ROWS = 2, MAX = ROUTE_MAX };
 
 static void exact_row(const struct route_args *a, const float *x, const float *bias, int32_t *ids,
                       double *weights)
@@ -115,6 +115,39 @@ static void test_route_odd(void)
     emulator_free(dy);
 }
 
+/* More experts and more slots than threads: each expert's slots together, in ascending order. */
+static void test_order(int n_expert, int n_used, int n_rows, int stride)
+{
+    uint64_t seed = (uint64_t)(n_expert + n_rows);
+    int n_slots = n_rows * n_used;
+    int32_t *ids = malloc((size_t)(n_rows * stride + n_used) * 4);
+    for (int i = 0; i < n_rows * stride + n_used; i++) {
+        ids[i] = stride ? (int32_t)(test_random(&seed) % (uint64_t)n_expert) : i;
+    }
+    size_t n_y = (size_t)(n_expert + 1 + n_slots);
+    int32_t *y = malloc(n_y * 4);
+    void *dids = device_copy(ids, (size_t)(n_rows * stride + n_used) * 4), *dy = emulator_alloc(n_y * 4, 0);
+    struct order_args a = {.ids = dids, .y = dy, .ids_stride = stride, .n_rows = n_rows, .n_expert = n_expert,
+                           .n_used = n_used};
+    DEVICE_RUN(order, &a);
+    emulator_download(y, dy, n_y * 4);
+    int place = 0;
+    for (int e = 0; e < n_expert; e++) {
+        CHECK_INT(y[e], place);
+        for (int s = 0; s < n_slots; s++) {
+            if (ids[s / n_used * stride + s % n_used] == e) {
+                CHECK_INT(y[n_expert + 1 + place], s);
+                place++;
+            }
+        }
+    }
+    CHECK_INT(y[n_expert], n_slots);
+    emulator_free(dids);
+    emulator_free(dy);
+    free(ids);
+    free(y);
+}
+
 static void test_combine(int n, int n_used, bool has_add)
 {
     uint64_t seed = (uint64_t)(n + n_used);
@@ -155,7 +188,11 @@ int main(void)
         test_route(128, 8, gating, true, 1, 0, false);
         test_route(256, 8, gating, gating == OP_ROUTE_SIGMOID, 8, 4, true);
     }
+    test_route(ROUTE_MAX, 33, OP_ROUTE_SOFTMAX, true, 1, 0, true);
     test_route_odd();
+    test_order(1, 1, 1, 1);
+    test_order(300, 3, 190, 5);
+    test_order(7, 7, 50, 0); /* heads: every row has them all */
     test_combine(1, 1, false);
     test_combine(257, 3, true);
     return 0;

@@ -99,39 +99,40 @@ static void test_several(void)
 }
 
 /* Slots sorted by expert: one expert has none, one more than a tile. */
-static void test_experts(enum type type, bool x_per_slot)
+static void test_experts(enum type type, bool x_per_slot, int n_tokens)
 {
-    enum { EXPERTS = 5, USED = 2, TOKENS = 50, SLOTS = TOKENS * USED, ROWS = 40, COLS = 256 };
+    enum { EXPERTS = 5, USED = 2, SLOTS = 50 * USED, ROWS = 40, COLS = 256 };
     uint64_t seed = 13;
+    int n_slots = n_tokens * USED;
     struct matmul_matrix m = matmul_matrix(type, EXPERTS, ROWS, COLS, &seed);
-    struct matmul_x x = matmul_x(type, x_per_slot ? SLOTS : TOKENS, COLS, &seed);
+    struct matmul_x x = matmul_x(type, x_per_slot ? n_slots : n_tokens, COLS, &seed);
     float *bias = device_random(EXPERTS * ROWS, 1, &seed);
     int32_t ids[SLOTS], order[EXPERTS + 1 + SLOTS];
-    for (int i = 0; i < SLOTS; i++) {
-        ids[i] = i < 70 ? 1 : i % 2 ? 4 : (int32_t)(test_random(&seed) % 3 * 2);
+    for (int i = 0; i < n_slots; i++) {
+        ids[i] = i < n_slots * 7 / 10 ? 1 : i % 2 ? 4 : (int32_t)(test_random(&seed) % 3 * 2);
     }
     void *dids = device_copy(ids, sizeof ids), *db = device_copy(bias, EXPERTS * ROWS * 4);
     void *dorder = emulator_alloc(sizeof order, 0), *dy = emulator_alloc(SLOTS * ROWS * 4, 0);
-    struct order_args o = {.ids = dids, .y = dorder, .ids_stride = USED, .n_rows = TOKENS,
+    struct order_args o = {.ids = dids, .y = dorder, .ids_stride = USED, .n_rows = n_tokens,
                            .n_expert = EXPERTS, .n_used = USED};
     DEVICE_RUN(order, &o);
-    emulator_download(order, dorder, sizeof order);
+    emulator_download(order, dorder, (size_t)(EXPERTS + 1 + n_slots) * 4);
     CHECK_INT(order[0], 0);
-    CHECK_INT(order[EXPERTS], SLOTS);
+    CHECK_INT(order[EXPERTS], n_slots);
     for (int e = 0; e < EXPERTS; e++) {
         for (int p = order[e]; p < order[e + 1]; p++) {
             int slot = order[EXPERTS + 1 + p];
-            CHECK(slot >= 0 && slot < SLOTS && ids[slot] == e);
+            CHECK(slot >= 0 && slot < n_slots && ids[slot] == e);
             CHECK(p == order[e] || order[EXPERTS + p] < slot);
         }
     }
     struct matmul_args a = {.w = {m.w}, .y = {dy}, .bias = {db}, .x = x.device, .ids = dids,
                             .order = dorder, .y_stride = {ROWS}, .ids_stride = USED,
                             .x_bytes = x.bytes, .type = (int32_t)type, .n_cols = COLS, .n_w = 1,
-                            .n_tokens = SLOTS, .n_expert = EXPERTS, .n_used = USED,
+                            .n_tokens = n_slots, .n_expert = EXPERTS, .n_used = USED,
                             .x_per_slot = x_per_slot, .glu = MATMUL_NO_GLU};
     run_gemm(&a);
-    for (int i = 0; i < SLOTS; i++) {
+    for (int i = 0; i < n_slots; i++) {
         float y[ROWS];
         emulator_download(y, (float *)dy + i * ROWS, sizeof y);
         check_rows("experts", &m, ids[i], &x, x_per_slot ? i : i / USED, bias + ids[i] * ROWS, NULL,
@@ -164,8 +165,11 @@ int main(void)
         }
     }
     test_several();
-    test_experts(TYPE_Q4_K, false);
-    test_experts(TYPE_Q4_K, true);
-    test_experts(TYPE_F16, true);
+    static const enum type own[] = {TYPE_Q4_0, TYPE_Q8_0, TYPE_Q4_K, TYPE_Q6_K,
+                                    TYPE_F32,  TYPE_F16,  TYPE_BF16, TYPE_MXFP4};
+    for (size_t i = 0; i < COUNT_OF(own); i++) {
+        test_experts(own[i], i % 2 == 0, i == 2 || i == 5 ? 50 : 4);
+        matmul_check_not_finite(own[i], run_gemm);
+    }
     return 0;
 }

@@ -1,6 +1,6 @@
 /* gemv on the emulator: products of every type against double precision; a token's result the same bits with others beside
- * it; several matrices, gates and experts in one launch. */
-#include "kernels/op_kinds.h"
+ * it; several matrices, gates of every kind, experts and heads in one launch; what is not finite stays where it is. */
+#include "tests/kernels/hip/glu.h"
 #include "tests/kernels/hip/matmul.h"
 
 static void test(enum type type, int n_rows, int n_cols, int n_tokens)
@@ -95,8 +95,35 @@ static void test_several(void)
     matmul_x_free(&x);
 }
 
-/* silu(w0 x) * (w1 x) of some experts' matrices, in floats and in 8 bits. */
-static void test_experts_gate(enum type type, int n_expert, int n_used, int n_tokens)
+/* A matrix for each head, by the kernel for slots. */
+static void test_heads(enum type type)
+{
+    enum { HEADS = 3, TOKENS = 2, SLOTS = HEADS * TOKENS, ROWS = 45, COLS = 256 };
+    static const int32_t heads[HEADS] = {0, 1, 2};
+    uint64_t seed = 3;
+    struct matmul_matrix m = matmul_matrix(type, HEADS, ROWS, COLS, &seed);
+    struct matmul_x x = matmul_x(type, SLOTS, COLS, &seed);
+    void *dids = device_copy(heads, sizeof heads), *dy = emulator_alloc(SLOTS * ROWS * 4, 0);
+    struct matmul_args a = {.w = {m.w}, .y = {dy}, .x = x.device, .ids = dids, .y_stride = {ROWS},
+                            .x_bytes = x.bytes, .type = (int32_t)type, .n_cols = COLS, .n_w = 1,
+                            .n_tokens = SLOTS, .n_expert = HEADS, .n_used = HEADS, .x_per_slot = 1,
+                            .glu = MATMUL_NO_GLU};
+    matmul_gemv_of(&a, false);
+    for (int s = 0; s < SLOTS; s++) {
+        float y[ROWS];
+        double exact[ROWS];
+        matmul_exact(&m, s % HEADS, &x, s, exact);
+        emulator_download(y, (float *)dy + s * ROWS, sizeof y);
+        device_check("heads", y, exact, ROWS, 3e-6);
+    }
+    emulator_free(dids);
+    emulator_free(dy);
+    matmul_matrix_free(&m);
+    matmul_x_free(&x);
+}
+
+/* f(w0 x) * (w1 x) of some experts' matrices, in floats and in 8 bits. */
+static void test_gate(enum type type, int kind, int n_expert, int n_used, int n_tokens)
 {
     enum { ROWS = 64, COLS = 512 };
     uint64_t seed = (uint64_t)(n_expert + n_used);
@@ -118,7 +145,8 @@ static void test_experts_gate(enum type type, int n_expert, int n_used, int n_to
                             .act = dact, .ids = is_moe ? dids : NULL, .y_stride = {ROWS},
                             .act_stride = act_bytes, .ids_stride = n_used, .x_bytes = x.bytes,
                             .type = (int32_t)type, .n_cols = COLS, .n_w = 2, .n_tokens = n_slots,
-                            .n_expert = n_expert, .n_used = n_used, .glu = OP_GLU_SILU};
+                            .n_expert = n_expert, .n_used = n_used, .glu = kind,
+                            .alpha = 1.702f, .limit = 7};
     matmul_gemv(&a);
     for (int s = 0; s < n_slots; s++) {
         double g[ROWS], u[ROWS];
@@ -127,7 +155,8 @@ static void test_experts_gate(enum type type, int n_expert, int n_used, int n_to
         matmul_exact(&gate, ids[s], &x, s / n_used, g);
         matmul_exact(&up, ids[s], &x, s / n_used, u);
         for (int r = 0; r < ROWS; r++) {
-            g[r] = g[r] / (1 + exp(-g[r])) * (u[r] + (double)bias[ids[s] * ROWS + r]);
+            g[r] = glu_exact(kind, g[r], u[r] + (double)bias[ids[s] * ROWS + r], true, (double)a.alpha,
+                             (double)a.limit);
         }
         emulator_download(y, (float *)dy + s * ROWS, sizeof y);
         emulator_download(act, (int8_t *)dact + s * act_bytes, sizeof act);
@@ -166,8 +195,21 @@ int main(void)
     test(TYPE_Q8_0, 2, 32768 + 32, 1);
     test(TYPE_Q6_K, 2, 4096 + 256, 8);
     test_several();
-    test_experts_gate(TYPE_Q4_K, 1, 1, 3);
-    test_experts_gate(TYPE_Q4_0, 5, 2, 3);
-    test_experts_gate(TYPE_MXFP4, 5, 2, 1);
+    static const enum type own[] = {TYPE_Q4_0, TYPE_Q8_0, TYPE_Q4_K, TYPE_Q6_K,
+                                    TYPE_F32,  TYPE_F16,  TYPE_BF16, TYPE_MXFP4};
+    for (size_t i = 0; i < COUNT_OF(own); i++) {
+        test_heads(own[i]);
+        test_gate(own[i], OP_GLU_SILU, 1, 1, 1);
+        test_gate(own[i], OP_GLU_SILU, 1, 1, 3);
+        test_gate(own[i], OP_GLU_SILU, 5, 2, 3);
+    }
+    for (int kind = 0; kind < OP_GLU_COUNT; kind++) {
+        test_gate(TYPE_Q4_0, kind, 1, 1, 1);
+        test_gate(TYPE_Q4_K, kind, 1, 1, 2);
+        test_gate(TYPE_F16, kind, 1, 1, 2);
+    }
+    for (int i = 0; i < BLOCKS_N_TYPES; i++) {
+        matmul_check_not_finite(blocks_types[i], matmul_gemv);
+    }
     return 0;
 }

@@ -16,6 +16,23 @@ struct matmul_matrix {
     struct args_weight w;
 };
 
+/* From the file's form, again where that was changed. */
+static inline void matmul_upload(struct matmul_matrix *m)
+{
+    struct pack_layout l;
+    CHECK(pack_layout(m->type, m->n_rows, m->n_cols, &l) == 0);
+    size_t row_bytes = type_row_bytes(m->type, (size_t)m->n_cols);
+    uint8_t *packed = calloc((size_t)m->n, (size_t)l.n_bytes);
+    for (int i = 0; i < m->n; i++) {
+        pack_rows(m->type, &l, m->file + (size_t)(i * m->n_rows) * row_bytes, 0, m->n_rows, m->n_cols,
+                  packed + i * l.n_bytes);
+    }
+    emulator_free(m->device);
+    m->device = device_copy(packed, (size_t)(m->n * l.n_bytes));
+    free(packed);
+    m->w = (struct args_weight){.data = m->device, .scale_at = l.scale_at, .super_at = l.super_at,
+                                .each_bytes = l.n_bytes, .n_rows = m->n_rows};
+}
 static inline struct matmul_matrix matmul_matrix(enum type type, int n, int n_rows, int n_cols,
                                                  uint64_t *seed)
 {
@@ -23,17 +40,7 @@ static inline struct matmul_matrix matmul_matrix(enum type type, int n, int n_ro
     size_t row_bytes = type_row_bytes(type, (size_t)n_cols);
     m.file = malloc(row_bytes * (size_t)(n * n_rows));
     blocks_fill(type, m.file, (int64_t)n * n_rows * n_cols, seed);
-    struct pack_layout l;
-    CHECK(pack_layout(type, n_rows, n_cols, &l) == 0);
-    uint8_t *packed = calloc((size_t)n, (size_t)l.n_bytes);
-    for (int i = 0; i < n; i++) {
-        pack_rows(type, &l, m.file + (size_t)(i * n_rows) * row_bytes, 0, n_rows, n_cols,
-                  packed + i * l.n_bytes);
-    }
-    m.device = device_copy(packed, (size_t)(n * l.n_bytes));
-    free(packed);
-    m.w = (struct args_weight){.data = m.device, .scale_at = l.scale_at, .super_at = l.super_at,
-                               .each_bytes = l.n_bytes, .n_rows = n_rows};
+    matmul_upload(&m);
     return m;
 }
 
@@ -56,18 +63,16 @@ struct matmul_x {
     double *value;
 };
 
-static inline struct matmul_x matmul_x(enum type type, int n, int n_cols, uint64_t *seed)
+static inline struct matmul_x matmul_x_of(enum type type, int n, int n_cols, const float *f)
 {
     extern const struct gpu_host_kernel quantize_kernel;
     struct matmul_x x = {.n = n, .n_cols = n_cols};
-    float *f = device_random((int64_t)n * n_cols, 3, seed);
     x.device = device_copy(f, (size_t)(n * n_cols) * 4);
     x.value = malloc((size_t)(n * n_cols) * sizeof *x.value);
     x.bytes = n_cols * 4;
     for (int i = 0; i < n * n_cols; i++) {
         x.value[i] = (double)f[i];
     }
-    free(f);
     if (matmul_is_float(type)) {
         return x;
     }
@@ -90,6 +95,13 @@ static inline struct matmul_x matmul_x(enum type type, int n, int n_cols, uint64
     return x;
 }
 
+static inline struct matmul_x matmul_x(enum type type, int n, int n_cols, uint64_t *seed)
+{
+    float *f = device_random((int64_t)n * n_cols, 3, seed);
+    struct matmul_x x = matmul_x_of(type, n, n_cols, f);
+    free(f);
+    return x;
+}
 static inline void matmul_x_free(struct matmul_x *x)
 {
     emulator_free(x->device);
@@ -113,16 +125,15 @@ static inline void matmul_exact(const struct matmul_matrix *m, int which, const 
     free(w);
 }
 
-static inline void matmul_gemv(const struct matmul_args *a)
+static inline void matmul_gemv_of(const struct matmul_args *a, bool is_one)
 {
     extern const struct gpu_host_kernel gemv_kernel, gemv_q4_0_kernel, gemv_q8_0_kernel,
         gemv_q4_k_kernel, gemv_q6_k_kernel, gemv_f32_kernel, gemv_f16_kernel, gemv_bf16_kernel,
         gemv_one_q4_0_kernel, gemv_one_q8_0_kernel, gemv_one_q4_k_kernel, gemv_one_q6_k_kernel;
     static const struct gpu_host_kernel *const all[] = {
-        &gemv_kernel,      &gemv_q4_0_kernel, &gemv_q8_0_kernel, &gemv_q4_k_kernel,
-        &gemv_q6_k_kernel, &gemv_f32_kernel,  &gemv_f16_kernel,  &gemv_bf16_kernel,
+        &gemv_kernel,          &gemv_q4_0_kernel,     &gemv_q8_0_kernel,     &gemv_q4_k_kernel,
+        &gemv_q6_k_kernel,     &gemv_f32_kernel,      &gemv_f16_kernel,      &gemv_bf16_kernel,
         &gemv_one_q4_0_kernel, &gemv_one_q8_0_kernel, &gemv_one_q4_k_kernel, &gemv_one_q6_k_kernel};
-    bool is_one = a->ids || a->n_tokens == 1;
     enum type type = (enum type)a->type;
     const struct table_kernel *entry = &table_kernels[is_one ? table_gemv_one(type) : table_gemv(type)];
     for (size_t i = 0; i < COUNT_OF(all); i++) {
@@ -132,6 +143,60 @@ static inline void matmul_gemv(const struct matmul_args *a)
         }
     }
     TEST_FAIL("no kernel %s", entry->name);
+}
+/* One token, or slots, by the kernel for these where there is one. */
+static inline void matmul_gemv(const struct matmul_args *a)
+{
+    matmul_gemv_of(a, a->ids || a->n_tokens == 1);
+}
+
+/* What is not finite in one token, or in one row of weights, shows there and nowhere else. */
+static inline void matmul_check_not_finite(enum type type, void (*run)(const struct matmul_args *a))
+{
+    enum { TOKENS = 3, ROWS = 33, BAD_ROW = 20 };
+    int n_cols = matmul_is_float(type) ? 301 : 256; /* with and without a rest */
+    uint64_t seed = (uint64_t)type;
+    static float y[TOKENS * ROWS];
+    void *dy = emulator_alloc(sizeof y, 0);
+    struct matmul_matrix m = matmul_matrix(type, 1, ROWS, n_cols, &seed);
+    float *f = device_random(TOKENS * n_cols, 3, &seed);
+    float was = f[n_cols + 7];
+    uint8_t *row = m.file + (size_t)BAD_ROW * type_row_bytes(type, (size_t)n_cols);
+    int half_at[3];
+    blocks_half_offsets(type, half_at);
+    for (int in_weights = 0; in_weights < 2; in_weights++) {
+        float bad = in_weights ? INFINITY : NAN;
+        f[n_cols + 7] = in_weights ? was : bad;
+        if (in_weights && type == TYPE_F32) {
+            memcpy(row + 300 * sizeof bad, &bad, sizeof bad);
+        } else if (in_weights && matmul_is_float(type)) {
+            uint16_t half = type == TYPE_F16 ? half_from_f32(bad) : half_bf16_from_f32(bad);
+            memcpy(row + 300 * sizeof half, &half, sizeof half);
+        } else if (in_weights && half_at[0] >= 0) {
+            blocks_set_scale(type, row, bad);
+        } else if (in_weights) {
+            continue;
+        }
+        matmul_upload(&m);
+        struct matmul_x x = matmul_x_of(type, TOKENS, n_cols, f);
+        struct matmul_args a = {.w = {m.w}, .y = {dy}, .x = x.device, .y_stride = {ROWS},
+                                .x_bytes = x.bytes, .type = (int32_t)type, .n_cols = n_cols,
+                                .n_w = 1, .n_tokens = TOKENS, .glu = MATMUL_NO_GLU};
+        run(&a);
+        emulator_download(y, dy, sizeof y);
+        for (int k = 0; k < TOKENS * ROWS; k++) {
+            bool is_bad = in_weights ? k % ROWS == BAD_ROW : k / ROWS == 1;
+            if (isfinite(y[k]) == is_bad || (is_bad && isnan(bad) && !isnan(y[k]))) {
+                TEST_FAIL("%s: %g of token %d, row %d, with %g in the %s",
+                          type_info((uint32_t)type)->name, (double)y[k], k / ROWS, k % ROWS,
+                          (double)bad, in_weights ? "weights" : "token");
+            }
+        }
+        matmul_x_free(&x);
+    }
+    emulator_free(dy);
+    matmul_matrix_free(&m);
+    free(f);
 }
 
 #endif

@@ -67,6 +67,35 @@ static void test_norm(int kind, int n, int n_groups, bool per_group, bool has_ac
     free(exact);
 }
 
+/* Without weights, and in 8 bits only. */
+static void test_norm_act_only(int kind, int n)
+{
+    uint64_t seed = (uint64_t)n;
+    float *x = device_random(n, 2, &seed);
+    void *dx = device_copy(x, (size_t)n * 4), *dact = emulator_alloc((size_t)args_act_bytes(n), 0);
+    struct norm_args a = {.x = dx, .act = dact, .x_stride = n, .act_stride = args_act_bytes(n), .n_rows = 1,
+                          .n = n, .n_groups = 1, .x_group = n, .kind = kind, .eps = 1e-5f};
+    DEVICE_RUN(norm, &a);
+    double mean = 0, squares = 0, *exact = malloc((size_t)n * sizeof *exact);
+    for (int i = 0; i < n && kind == OP_NORM_LAYER; i++) {
+        mean += (double)x[i] / n;
+    }
+    for (int i = 0; i < n; i++) {
+        squares += ((double)x[i] - mean) * ((double)x[i] - mean);
+    }
+    for (int i = 0; i < n; i++) {
+        exact[i] = ((double)x[i] - mean) / (kind == OP_NORM_L2 ? sqrt(squares) : sqrt(squares / n + 1e-5));
+    }
+    int8_t *row = aligned_alloc(16, (size_t)args_act_bytes(n));
+    emulator_download(row, dact, (size_t)(n + n / 32 * 8));
+    device_check_act(row, n, exact);
+    emulator_free(dx);
+    emulator_free(dact);
+    free(x);
+    free(exact);
+    free(row);
+}
+
 /* Zeros, tiny values and what is not a number: no exception to the formula, and NaN is not lost in 8 bits. */
 static void test_quantize(void)
 {
@@ -113,6 +142,8 @@ int main(void)
         test_norm(kind, 416, 1, false, true);
         test_norm(kind, 3584, 1, false, true);
         test_norm(kind, 5152, 1, false, true); /* more than registers hold */
+        test_norm_act_only(kind, 32);
+        test_norm_act_only(kind, 1056);
     }
     test_quantize();
     return 0;
