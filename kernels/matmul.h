@@ -43,9 +43,10 @@ enum { MATMUL_LAYOUT = 2 };
  * (no such type). */
 MUST_CHECK int matmul_describe(struct matmul_weight *w, enum type type, enum isa isa, int64_t n_rows,
                                int64_t n_cols, const void *data);
-/* The file's bytes in the order that the vector kernels read; after it the file's form is needed for
- * matmul_row only. */
-void matmul_pack(const struct matmul_weight *w, void *to, struct pool *pool);
+/* Puts rows [lo, hi) of the file's form in the order that the vector kernels read; afterwards those are
+ * needed for matmul_row only. `to` is the whole packed matrix; lo is a multiple of MATMUL_GRAIN; hi too,
+ * or n_rows. */
+void matmul_pack(const struct matmul_weight *w, int64_t lo, int64_t hi, void *to, struct pool *pool);
 
 /* Describes and packs a weight into memory of its own. Errors: -ENOMEM, -ENOTSUP. */
 MUST_CHECK int matmul_prepare(struct matmul_weight *w, enum type type, enum isa isa, int64_t n_rows,

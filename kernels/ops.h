@@ -99,6 +99,9 @@ struct op_step {
     const struct op_state *states; /* by op field `state` */
     void *scratch;                 /* at least ops_scratch_bytes() of the op that runs */
     _Atomic uint32_t *op_mark;     /* borrowed: the op that runs is told there; NULL: nowhere */
+    /* Told by embed, on any of the pool's threads, that n more rows of its table were read; NULL: nobody. */
+    void (*on_embedded)(void *arg, int64_t n);
+    void *on_embedded_arg;
 };
 
 /* Runs one op on the CPU for n rows (of its output buffer), and the n_joined that follow it in the array:

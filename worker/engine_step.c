@@ -69,20 +69,15 @@ const float *engine_logits(struct engine *en, int64_t i)
     return gpu_engine_logits(en->gpu, i);
 }
 
-/* Between steps nobody reads the pool or the embedding. The system maps 64 KB of the file around each
- * row that is read: a prompt of many different tokens would leave the whole table in this process,
- * beside the packed copy that a tied output matrix has. Where nothing is packed, the table is read
- * from the file in every step. */
-static void tend_memory(struct engine *en, int64_t n_rows)
+/* The system maps 64 KB of the file around each row of the embedding that is read: a prompt of many
+ * different tokens would leave the whole table in this process, beside the packed copy that a tied
+ * output matrix has. Who reads there meanwhile finds the page in the file again. */
+static void let_go_embedding(void *arg, int64_t n_rows)
 {
-    if (en->gpu) {
-        return;
-    }
-    kv_make_huge(&en->kv, 1 + n_rows / ROWS_PER_HUGE_PAGE);
-    en->n_embedded += n_rows;
-    if (en->n_embedded >= ROWS_PER_LET_GO && en->embedding && en->weights.map) {
+    struct engine *en = arg;
+    if (atomic_fetch_add(&en->n_embedded, n_rows) + n_rows >= ROWS_PER_LET_GO) {
+        atomic_store(&en->n_embedded, 0);
         memory_let_go(en->embedding->data, en->embedding->n_bytes);
-        en->n_embedded = 0;
     }
 }
 
@@ -115,6 +110,9 @@ int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
         .states = en->program.states,
         .scratch = en->scratch,
         .op_mark = en->op_mark,
+        /* where nothing is packed, the table may be read from the file in every step */
+        .on_embedded = en->embedding && en->weights.map ? let_go_embedding : NULL,
+        .on_embedded_arg = en,
     };
     for (int64_t i = 0; i < step.n_runs; i++) {
         const struct engine_seq *s = rows[en->runs[i].first].seq;
@@ -133,7 +131,9 @@ int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
     } else {
         program_run(&en->program, &step, n_out);
     }
-    tend_memory(en, n);
+    if (!en->gpu) {
+        kv_make_huge(&en->kv, 1 + n / ROWS_PER_HUGE_PAGE); /* between steps nobody reads the pool */
+    }
     int err = 0;
     for (int64_t i = 0; i < n_out && err == 0; i++) {
         ret_logits[i] = en->travels[i] ? logits + i * stride : NULL;

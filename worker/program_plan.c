@@ -96,6 +96,16 @@ static size_t place(struct live *live, size_t *n_live, size_t bytes, int32_t las
     return offset;
 }
 
+/* What stands there is needed up to op `last`. */
+static void keep(struct live *live, size_t n_live, size_t offset, int32_t last)
+{
+    for (size_t k = 0; k < n_live; k++) {
+        if (live[k].offset == offset) {
+            live[k].last = MAX(live[k].last, last);
+        }
+    }
+}
+
 /* Forgets what nobody reads from op i on. */
 static void release(struct live *live, size_t *n_live, size_t i)
 {
@@ -125,8 +135,23 @@ static void stretch(const struct program *p, struct program_use *use)
     }
 }
 
-static bool place_output(struct program *p, size_t op, const struct program_use *use, size_t last_op,
-                         uint64_t max_rows, uint64_t max_logits, struct live *live, size_t *n_live)
+/* The CPU's glu in the job of its two products, op `first` on, overwrites its gate, which nobody else
+ * reads: what a thread computes of both it turns into that part of the result. Returns the gate's buffer, -1
+ * where there is none. */
+static int32_t overwritten(const struct program *p, size_t first, size_t op,
+                           const struct program_use *use)
+{
+    const struct op *o = &p->ops[op];
+    if (o->code != OP_glu || op == first || o->place != OP_ON_CPU ||
+        use[o->u.glu.gate.buf].n_readers > 1) {
+        return -1;
+    }
+    return o->u.glu.gate.buf;
+}
+
+static bool place_output(struct program *p, size_t op, const struct program_use *use, size_t first_op,
+                         size_t last_op, uint64_t max_rows, uint64_t max_logits, struct live *live,
+                         size_t *n_live)
 {
     int buf = program_output(&p->ops[op]);
     uint64_t bytes;
@@ -140,6 +165,12 @@ static bool place_output(struct program *p, size_t op, const struct program_use 
     }
     int32_t last = buf == p->result.buf ? INT32_MAX : MAX(use[buf].last_reader, (int32_t)last_op);
     b->bytes = num_pad(bytes, 64);
+    int32_t gate = overwritten(p, first_op, op, use);
+    if (gate >= 0 && p->bufs[gate].bytes == b->bytes) {
+        b->offset = p->bufs[gate].offset;
+        keep(live, *n_live, b->offset, last);
+        return true;
+    }
     b->offset = place(live, n_live, b->bytes, last);
     p->memory_bytes = MAX(p->memory_bytes, b->offset + b->bytes);
     return true;
@@ -165,7 +196,7 @@ int program_link(struct program *p, int64_t max_rows, int64_t max_logits, int64_
                 p->scratch_bytes = MAX(p->scratch_bytes, ops_scratch_bytes(&p->ops[k], p->kv, max_rows,
                                                                            n_ctx, n_threads));
             }
-            ok = place_output(p, k, use, end - 1, (uint64_t)max_rows, (uint64_t)max_logits, live,
+            ok = place_output(p, k, use, i, end - 1, (uint64_t)max_rows, (uint64_t)max_logits, live,
                               &n_live);
         }
     }

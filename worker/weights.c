@@ -15,7 +15,11 @@
 
 #define WEIGHTS_MAGIC 0x31737468676977u /* "wights1" */
 
-enum { ALIGN = 64, SUM_BYTES = 2 << 20 };
+enum {
+    ALIGN = 64,
+    SUM_BYTES = 2 << 20,
+    PIECE_BYTES = 4 << 20, /* of the file, that stand in memory beside their packed copy */
+};
 
 struct weights_table {
     uint64_t magic;
@@ -97,6 +101,19 @@ static size_t place(struct program *p, const char *map)
     return at;
 }
 
+/* In pieces, whose file pages are let go: or the largest matrix would stand in memory twice. */
+static void pack_matrix(const struct matmul_weight *w, char *to, struct pool *pool)
+{
+    int64_t rows = (int64_t)(PIECE_BYTES / MAX(w->row_bytes, (size_t)1));
+    rows = MAX(rows - rows % MATMUL_GRAIN, (int64_t)MATMUL_GRAIN);
+    for (int64_t lo = 0; lo < w->n_rows; lo += rows) {
+        int64_t hi = MIN(lo + rows, w->n_rows);
+        matmul_pack(w, lo, hi, to, pool);
+        memory_let_go((const char *)w->data + (size_t)lo * w->row_bytes,
+                      (size_t)(hi - lo) * w->row_bytes);
+    }
+}
+
 /* Memory is made huge ahead of the packing, which so takes no page faults. Returns the huge bytes. */
 static size_t pack(struct program *p, char *map, size_t bytes, struct pool *pool,
                    void (*progress)(void *arg, uint64_t done, uint64_t total), void *progress_arg)
@@ -115,11 +132,9 @@ static size_t pack(struct program *p, char *map, size_t bytes, struct pool *pool
                 huge += memory_make_huge(map + ready, to - ready);
                 ready = to;
             }
-            matmul_pack(w, map + at, pool);
-            size_t file_bytes = w->row_bytes * (size_t)w->n_rows;
-            memory_let_go(w->data, file_bytes); /* or each weight would stand in memory twice */
+            pack_matrix(w, map + at, pool);
             at = end;
-            done += file_bytes;
+            done += w->row_bytes * (size_t)w->n_rows;
         }
         if (progress) {
             progress(progress_arg, done, total);

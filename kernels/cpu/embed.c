@@ -19,6 +19,9 @@ static void rows(void *arg, int64_t lo, int64_t hi, int thread)
             vec_get(j->s->isa)->affine(y, y, 0, j->o->scale, NULL, NULL, w->n_cols);
         }
     }
+    if (j->s->on_embedded) {
+        j->s->on_embedded(j->s->on_embedded_arg, hi - lo);
+    }
 }
 
 void op_embed_run(const struct op_embed *o, const struct op_step *s, int64_t n)

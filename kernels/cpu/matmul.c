@@ -37,6 +37,7 @@ static const struct matmul_kernel *kernel_of(enum isa isa)
 
 struct packing {
     const struct matmul_weight *w;
+    int64_t first; /* panel */
     void *to;
 };
 
@@ -46,7 +47,7 @@ static void pack_panels(void *arg, int64_t lo, int64_t hi, int thread)
     const struct matmul_weight *w = p->w;
     (void)thread;
     for (int64_t i = lo; i < hi; i++) {
-        panel_pack(w->type, w->data, w->n_rows, w->n_cols, i, p->to);
+        panel_pack(w->type, w->data, w->n_rows, w->n_cols, p->first + i, p->to);
     }
 }
 
@@ -72,11 +73,6 @@ static enum matmul_act act_of(enum type type, int64_t n_cols)
     }
 }
 
-static int64_t panels_of(const struct matmul_weight *w)
-{
-    return (w->n_rows + PANEL_ROWS - 1) / PANEL_ROWS;
-}
-
 int matmul_describe(struct matmul_weight *w, enum type type, enum isa isa, int64_t n_rows,
                     int64_t n_cols, const void *data)
 {
@@ -100,10 +96,11 @@ int matmul_describe(struct matmul_weight *w, enum type type, enum isa isa, int64
     return 0;
 }
 
-void matmul_pack(const struct matmul_weight *w, void *to, struct pool *pool)
+void matmul_pack(const struct matmul_weight *w, int64_t lo, int64_t hi, void *to, struct pool *pool)
 {
-    struct packing p = {w, to};
-    pool_run(pool, panels_of(w), 1, pack_panels, &p);
+    ASSERT(lo % PANEL_ROWS == 0);
+    struct packing p = {w, lo / PANEL_ROWS, to};
+    pool_run(pool, (hi - lo + PANEL_ROWS - 1) / PANEL_ROWS, 1, pack_panels, &p);
 }
 
 int matmul_prepare(struct matmul_weight *w, enum type type, enum isa isa, int64_t n_rows,
@@ -123,7 +120,7 @@ int matmul_prepare(struct matmul_weight *w, enum type type, enum isa isa, int64_
             madvise(ready.owned, ready.packed_bytes, MADV_HUGEPAGE);
         }
         ready.packed = ready.owned;
-        matmul_pack(&ready, ready.owned, pool);
+        matmul_pack(&ready, 0, n_rows, ready.owned, pool);
     }
     *w = ready;
     return 0;
