@@ -6,10 +6,13 @@
 #include "shared/hash.h"
 #include "shared/num.h"
 #include "worker/kv_tree.h"
+#include "worker/memory.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define HUGE_FROM_BYTES ((uint64_t)64 << 20)
 
 /* --- where things stand ----------------------------------------------------------------------------*/
 
@@ -29,6 +32,10 @@ bool kv_record_places(const struct kv_layer *layers, size_t n_layers, const stru
 {
     uint64_t n = (uint64_t)shape->n_blocks, n_snapshots = (uint64_t)shape->n_snapshots;
     struct kv_places at = {0};
+    /* A large cache begins with a huge page: its layers, often a multiple of one, then use one less each. */
+    uint64_t block_bytes = kv_bytes_per_block(layers, n_layers);
+    bool is_large = n >= HUGE_FROM_BYTES / MAX(block_bytes, (uint64_t)1);
+    size_t align = is_large ? MEMORY_HUGE_BYTES : (size_t)KV_DATA_ALIGN;
     if (shape->n_blocks < 0 || shape->n_blocks >= INT32_MAX / KV_BLOCK || shape->n_snapshots < 0) {
         return false;
     }
@@ -37,9 +44,9 @@ bool kv_record_places(const struct kv_layer *layers, size_t n_layers, const stru
     at.ids = end;
     ok = ok && add(&end, n, KV_BLOCK * sizeof(int32_t), 64);
     at.snapshot_records = end;
-    ok = ok && add(&end, n_snapshots, sizeof(struct kv_snapshot_record), KV_DATA_ALIGN);
+    ok = ok && add(&end, n_snapshots, sizeof(struct kv_snapshot_record), align);
     at.data = end;
-    ok = ok && add(&end, n, kv_bytes_per_block(layers, n_layers), KV_DATA_ALIGN);
+    ok = ok && add(&end, n, block_bytes, KV_DATA_ALIGN);
     at.snapshot_data = end;
     ok = ok && add(&end, n_snapshots, shape->snapshot_bytes, KV_DATA_ALIGN);
     at.bytes = end;
