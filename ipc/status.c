@@ -37,6 +37,17 @@ void status_requests(struct status_page *s, const uint64_t *ids, size_t n)
     atomic_store_explicit(&s->n_requests, (uint32_t)n, memory_order_release);
 }
 
+void status_doing(struct status_page *s, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    atomic_store_explicit(&s->doing_len, 0, memory_order_relaxed);
+    int n = vsnprintf(s->doing, sizeof(s->doing), fmt, ap);
+    va_end(ap);
+    uint32_t len = n < 0 ? 0 : MIN((uint32_t)n, (uint32_t)sizeof(s->doing) - 1);
+    atomic_store_explicit(&s->doing_len, len, memory_order_release);
+}
+
 void status_last_words(struct status_page *s, const char *fmt, ...)
 {
     if (atomic_load_explicit(&s->words_len, memory_order_relaxed)) {

@@ -21,7 +21,12 @@ enum status_phase {
     STATUS_PHASE_COUNT
 };
 
-enum { STATUS_WORDS_BYTES = 1024, STATUS_PAGE_BYTES = 4096, STATUS_REQUESTS = 64 };
+enum {
+    STATUS_WORDS_BYTES = 1024,
+    STATUS_DOING_BYTES = 256,
+    STATUS_PAGE_BYTES = 4096,
+    STATUS_REQUESTS = 64,
+};
 
 struct status_page {
     uint64_t magic;
@@ -46,6 +51,9 @@ struct status_page {
     _Atomic uint64_t requests[STATUS_REQUESTS];
     _Atomic uint32_t n_requests;
     _Atomic uint32_t expect_ms; /* what the longest op of the step may be expected to take */
+    /* what takes so long just now, where the worker can tell before it is ended; "" when it is over */
+    _Atomic uint32_t doing_len;
+    char doing[STATUS_DOING_BYTES];
     _Atomic uint32_t words_len;
     char words[STATUS_WORDS_BYTES]; /* last words: text of what went wrong */
 };
@@ -57,6 +65,7 @@ struct status_page *status_attach(void *map, size_t bytes, uint64_t epoch);
 void status_beat(struct status_page *s, enum status_phase phase);
 /* Which requests the worker has. */
 void status_requests(struct status_page *s, const uint64_t *ids, size_t n);
+void status_doing(struct status_page *s, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void status_last_words(struct status_page *s, const char *fmt, ...) PRINTF_LIKE(2, 3);
 const char *status_phase_name(uint32_t phase);
 

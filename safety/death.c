@@ -15,17 +15,28 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Last words from the status page, printable. They are the worker's, so nothing about them is
- * believed but their length within bounds. */
-static void take_words(const struct status_page *page, char *ret, size_t bytes)
+/* Text from the status page, printable. It is the worker's, so nothing about it is believed but its
+ * length within bounds. */
+static void take_text(const char *text, size_t n, char *ret, size_t bytes)
 {
-    size_t n = page ? atomic_load_explicit(&page->words_len, memory_order_acquire) : 0;
-    n = MIN(MIN(n, sizeof(page->words)), bytes - 1);
+    n = MIN(n, bytes - 1);
     for (size_t i = 0; i < n; i++) {
-        char c = page->words[i];
+        char c = text[i];
         ret[i] = (char)(c >= ' ' && c <= '~' ? c : '?');
     }
     ret[n] = '\0';
+}
+
+static void take_words(const struct status_page *page, char *ret, size_t bytes)
+{
+    size_t n = page ? atomic_load_explicit(&page->words_len, memory_order_acquire) : 0;
+    take_text(page ? page->words : "", MIN(n, (size_t)STATUS_WORDS_BYTES), ret, bytes);
+}
+
+void death_doing(const struct status_page *page, char ret[STATUS_DOING_BYTES])
+{
+    size_t n = page ? atomic_load_explicit(&page->doing_len, memory_order_acquire) : 0;
+    take_text(page ? page->doing : "", n, ret, STATUS_DOING_BYTES);
 }
 
 /* "was killed by SIGSEGV", "exited with 16"; neither: it hangs in the kernel. */

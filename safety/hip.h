@@ -30,6 +30,8 @@ enum { /* the same in all versions */
 
     HIP_STREAM_NON_BLOCKING = 1,
     HIP_PRIORITY_LOW = 1,
+    HIP_HOST_MAPPED = 2,
+    HIP_HOST_COHERENT = 0x40000000,
     HIP_EVENT_NO_TIMING = 2,
     HIP_CAPTURE_THREAD_LOCAL = 1,
 };

@@ -120,17 +120,22 @@ int probe_hip_copy(struct probe *p, struct msg_stage *out)
     return rc;
 }
 
-/* As kernels/hip/probe.hip has it. */
+/* As kernels/hip/args.h has them. */
 enum { KERNEL_THREADS = 256, KERNEL_NUMBERS = 16 * KERNEL_THREADS };
 struct kernel_args {
     uint32_t *data;
     int32_t n;
 };
+struct kernel_crumb {
+    uint32_t *at;
+    uint32_t number, reserved;
+};
 
 static int run_kernel(const struct hip *h, void *function, uint32_t *numbers, const char **ret_call)
 {
     struct kernel_args args = {.n = KERNEL_NUMBERS};
-    void *there = NULL, *params[] = {&args};
+    struct kernel_crumb crumb = {0};
+    void *there = NULL, *params[] = {&args, &crumb};
     size_t bytes = KERNEL_NUMBERS * sizeof(*numbers);
     *ret_call = "hipMalloc";
     int error = h->Malloc(&there, bytes);

@@ -201,9 +201,12 @@ static void check_progress(struct supervisor *s, uint64_t now_ms)
         return;
     }
     if (still_ms > 0) {
-        child_condemn(w, now_ms, "no progress for %.1f s (phase %s, step %llu, op %u)",
+        char doing[STATUS_DOING_BYTES];
+        death_doing(s->epoch.page, doing);
+        child_condemn(w, now_ms, "no progress for %.1f s (phase %s, step %llu, op %u)%s%s",
                       (double)still_ms / 1000, status_phase_name(sample.phase),
-                      (unsigned long long)sample.step, (unsigned)sample.op);
+                      (unsigned long long)sample.step, (unsigned)sample.op,
+                      *doing ? "; " : "", doing);
     } else if (!s->was_ready && sample.phase == STATUS_LOADING) {
         notify_send("EXTEND_TIMEOUT_USEC=%d\nSTATUS=loading, %llu of %llu MiB", EXTEND_START_US,
                     (unsigned long long)sample.load_done_bytes >> 20,

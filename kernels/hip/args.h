@@ -8,6 +8,13 @@
 
 #include <stdint.h>
 
+/* What every kernel gets besides its arguments: where its first thread leaves a number as it begins, so that the host knows
+ * which of a recorded step's kernels was the last to begin when nothing can be asked of the card any more. */
+struct args_crumb {
+    uint32_t *at; /* the host's memory; NULL: nowhere */
+    uint32_t number, reserved;
+};
+
 /* A row of n activations in 8 bits (n a multiple of 32): the n bytes, then for each 32 struct args_act:
  * x[i] = scale * q[i]. Rows are aligned to 16 bytes; their stride is args_act_bytes(n) or more. */
 struct args_act {

@@ -7,7 +7,8 @@
  *   GPU_FN                      before a device function
  *   GPU_TABLE                   before a constant table
  *   GPU_KERNEL(name, threads)   a kernel whose argument is `const struct name_args a`; blocks have exactly
- *                               `threads` threads, a multiple of GPU_WAVE
+ *                               `threads` threads, a multiple of GPU_WAVE. A second argument, struct args_crumb,
+ *                               is seen to before it begins
  *   GPU_UNROLL                  before a loop whose body indexes what must stay in registers
  *   GPU_LOOP                    before a loop that, unrolled, would need too many of them
  *   GPU_SHARED(type, name, n)   an array of the block's shared memory, aligned to 16 bytes, not initialised
@@ -38,8 +39,9 @@
 #ifndef KERNELS_HIP_GPU_H
 #define KERNELS_HIP_GPU_H
 
+#include "kernels/hip/args.h"
+
 #include <stdbool.h>
-#include <stdint.h>
 
 enum { GPU_WAVE = 32 };
 

@@ -9,8 +9,16 @@
 #define GPU_FN static inline __attribute__((device, always_inline, unused))
 #define GPU_TABLE static const __attribute__((device, unused))
 #define GPU_KERNEL(name, threads)                                                                  \
+    GPU_FN void name##_body(const struct name##_args &a);                                          \
     extern "C" __attribute__((global, amdgpu_flat_work_group_size(threads, threads))) void name(   \
-        const struct name##_args a)
+        const struct name##_args a, const struct args_crumb crumb)                                 \
+    {                                                                                              \
+        if (gpu_block_x() == 0 && gpu_block_y() == 0 && gpu_block_z() == 0 && gpu_leave(&crumb)) { \
+            return;                                                                                \
+        }                                                                                          \
+        name##_body(a);                                                                            \
+    }                                                                                              \
+    GPU_FN void name##_body(const struct name##_args &a)
 #define GPU_UNROLL _Pragma("unroll")
 #define GPU_LOOP _Pragma("nounroll")
 #define GPU_SHARED(type, name, n) static __attribute__((shared, aligned(16))) type name[n]
@@ -40,6 +48,31 @@ GPU_FN int gpu_block_y(void)
 GPU_FN int gpu_block_z(void)
 {
     return (int)__builtin_amdgcn_workgroup_id_z();
+}
+
+/* Returns false. In assembler, and not volatile, so that the compiler does not take it for a store: after one it would no
+ * longer believe that what it loads once for a whole wave is unchanged, and would load it for each lane. What is returned
+ * keeps it from being dropped. */
+GPU_FN bool gpu_leave(const struct args_crumb *crumb)
+{
+    if (!crumb->at) {
+        return false;
+    }
+#if defined(__GFX12__)
+#define GPU_AMD_LEAVE "global_store_b32 %1, %2, %3 scope:SCOPE_SYS\n"
+#elif defined(__GFX11__)
+#define GPU_AMD_LEAVE "global_store_b32 %1, %2, %3\n"
+#else
+#define GPU_AMD_LEAVE "global_store_dword %1, %2, %3\n"
+#endif
+    int lanes;
+    __asm__("s_mov_b32 %0, exec_lo\n"
+            "s_mov_b32 exec_lo, 1\n" GPU_AMD_LEAVE
+            "s_mov_b32 exec_lo, %0\n"
+            "s_mov_b32 %0, 0"
+            : "=&s"(lanes)
+            : "v"(0), "v"(crumb->number), "s"(crumb->at));
+    return lanes;
 }
 
 /* --- order ---------------------------------------------------------------------------------- */

@@ -7,8 +7,14 @@
 #define GPU_TABLE static const __device__
 /* CUDA has functions by some of our names: kernels are gpu_NAME here. */
 #define GPU_KERNEL(name, threads)                                                                  \
+    GPU_FN void name##_body(const struct name##_args &a);                                          \
     extern "C" __global__ void __launch_bounds__(threads, (threads) >= 256 ? 2 : 1)                 \
-        gpu_##name(const __grid_constant__ struct name##_args a)
+        gpu_##name(const __grid_constant__ struct name##_args a, const struct args_crumb crumb)    \
+    {                                                                                              \
+        gpu_leave(&crumb);                                                                         \
+        name##_body(a);                                                                            \
+    }                                                                                              \
+    GPU_FN void name##_body(const struct name##_args &a)
 #define GPU_UNROLL _Pragma("unroll")
 #define GPU_LOOP _Pragma("unroll 1")
 #define GPU_SHARED(type, name, n) static __shared__ __align__(16) type name[n]
@@ -27,6 +33,12 @@ GPU_CUDA_PLACE(gpu_block_x, "%ctaid.x")
 GPU_CUDA_PLACE(gpu_block_y, "%ctaid.y")
 GPU_CUDA_PLACE(gpu_block_z, "%ctaid.z")
 
+GPU_FN void gpu_leave(const struct args_crumb *crumb)
+{
+    if (gpu_thread() == 0 && gpu_block_x() == 0 && gpu_block_y() == 0 && gpu_block_z() == 0 && crumb->at) {
+        asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"((uint64_t)crumb->at), "r"(crumb->number));
+    }
+}
 GPU_FN void gpu_barrier(void)
 {
     asm volatile("bar.sync 0;" ::: "memory");

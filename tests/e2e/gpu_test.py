@@ -23,7 +23,7 @@ with Server(BIN, '--device', 'gpu', *SMALL, env=machine.env) as server:
     check('graphs are off' not in server.log_text(), 'replayed steps are those of the plain path')
     machine.fault('sticky@gemv_one_q8_0:100')
     check_equal(stream_text(server.stream('/v1/chat/completions', STORY)), story, 'after a fault')
-    check('a step that was replayed' in server.log_text(), 'the log says what the GPU was doing')
+    check('decode of 1 rows; kernel: gemv_one_q8_0' in server.log_text(), 'the log says what the GPU was doing')
     check_equal(machine.calls('malloc'), 2 * n_mallocs, 'no device memory but at load')
 
 with Server(BIN, '--device', 'gpu', *SMALL, '--safe-mode', 'on', env=machine.env) as server:

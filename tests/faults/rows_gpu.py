@@ -41,11 +41,18 @@ def faulty(bin_dir, rule, *args):
         return stream.resumed(at), s.log_text()
 
 
+def names_kernel(log, kernel='gemv_one_q8_0'):
+    """The report of the death does: last words, or what the watchdog was told."""
+    lines = [line for line in log.splitlines() if 'its own fault' in line]
+    check(lines and f'kernel: {kernel}' in lines[-1], f'{kernel} is not named: {lines}')
+
+
 @row('6', "abort() with ROCm's text of a GPU fault", 'the runtime aborts in a kernel', 3,
      slow=True)
 def aborted(bin_dir):
     took, log = faulty(bin_dir, 'abort@gemv_one_q8_0:20')
     check('Memory access fault by GPU' in log, "the runtime's text is kept")
+    names_kernel(log)
     return took
 
 
@@ -53,17 +60,44 @@ def aborted(bin_dir):
 def sticky(bin_dir):
     took, log = faulty(bin_dir, 'sticky@gemv_one_q8_0:20')
     check('last words: GPU' in log, f'last words')
+    names_kernel(log)
     return took
 
 
 @row('8', 'a launch fails', 'error 719 from a kernel on', 3, slow=True)
 def failed(bin_dir):
-    return faulty(bin_dir, 'failure@gemv_one_q8_0:20')[0]
+    took, log = faulty(bin_dir, 'failure@gemv_one_q8_0:20')
+    names_kernel(log)
+    return took
 
 
 @row('11', 'the GPU never finishes', 'nothing is ever finished again', 13, slow=True)
 def hung(bin_dir):
-    return faulty(bin_dir, 'hang@gemv_one_q8_0:20')[0]
+    took, log = faulty(bin_dir, 'hang@gemv_one_q8_0:20')
+    names_kernel(log)
+    return took
+
+
+@row('11a', 'the GPU never finishes another kernel', 'attention hangs, in a step that is replayed', 13, slow=True)
+def hung_attention(bin_dir):
+    took, log = faulty(bin_dir, 'hang@attention_fold:20')
+    names_kernel(log, 'attention_fold')
+    return took
+
+
+@row('11b', 'a copy to the card hangs', 'nothing is ever finished from a copy on', 13, slow=True)
+def hung_copy(bin_dir):
+    return faulty(bin_dir, 'hang@MemcpyAsync:5')[0]
+
+
+@row('12b', 'steps cannot be recorded', 'the runtime refuses to make graphs', slow=True)
+def no_graphs(bin_dir):
+    m = machine(bin_dir)
+    with served(bin_dir, m) as s:
+        whole = Stream(s, STORY, '/v1/completions').end().text
+    with served(bin_dir, m, env={'HIP_DOUBLE': 'error=801@GraphInstantiate*0'}) as s:
+        expect_whole(Stream(s, STORY, '/v1/completions'), whole)
+        check('GPU graphs are off' in s.log_text(), 'the log says so')
 
 
 @row('12a', 'a kernel is slow, but not hung', 'one kernel takes 700 ms more, 3 times', slow=True)

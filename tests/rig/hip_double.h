@@ -17,7 +17,7 @@
  *   HIP_DOUBLE_USED   MiB of it that others use, instead of 5120
  *   HIP_DOUBLE_LOG    a file to which a line is added for each "malloc BYTES", "free BYTES", "load" (of a module),
  *                     "capture", "instantiate", "graph" (a launch of one), "fetch BYTES" (a copy of a page or more to
- *                     the host)
+ *                     the host), and when a module is unloaded for every kernel that ran "kernel NAME TIMES"
  * A rule is FAULT[@PLACE][:N][*M]: at the N-th (1 without it) time that PLACE is reached, and the M - 1 times after it
  * (M = 1 without it; *0: always). PLACE is a kernel's name, or that of a function without "hip" (Malloc, GraphLaunch);
  * without it any kernel. Faults:
@@ -35,6 +35,9 @@
  *   abort-load  the library aborts when it is loaded */
 #ifndef TESTS_RIG_HIP_DOUBLE_H
 #define TESTS_RIG_HIP_DOUBLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
 
 enum { HIP_DOUBLE_MAX_RULES = 16 };
 
@@ -57,5 +60,12 @@ struct hip_double_fault {
     long number;
 };
 const struct hip_double_fault *hip_double_at(const char *place, int is_kernel);
+
+/* hip_double_kernel.c: makes the first number that the kernel wrote NaN, or another one. */
+struct gpu_host_kernel;
+void hip_double_spoil(const struct gpu_host_kernel *kernel, const void *args, bool is_nan);
+void hip_double_count(const struct gpu_host_kernel *kernel);
+/* Calls with "kernel NAME" and how often it was counted. */
+void hip_double_each(void (*note)(const char *what, size_t n));
 
 #endif

@@ -18,20 +18,15 @@
 
 enum {
     DEADLINE_MS = 20 * 1000, /* the watchdog's is longer: last words first */
-    MARK_EVERY = 32,
-    MAX_MARKS = 64,
+    RECENT = 256,
+    GRAPH_KERNELS = 8192,
     STAGING_BYTES = 4 * 1024 * 1024,
     SPIN_NS = 200 * 1000,
     NAP_NS = 50 * 1000,
     NOTE_BYTES = 120,
+    LONG_NS = 100 * 1000 * 1000, /* no kernel of ours takes so long */
 };
-
-/* An event behind the launches up to number `end`. */
-struct mark {
-    void *event; /* owned */
-    uint64_t end;
-    enum table_id kernel; /* the last before it */
-};
+#define OF_GRAPH 0x80000000u /* in a crumb: the number is that of a graph's kernel */
 
 struct door {
     struct hip hip;
@@ -45,58 +40,48 @@ struct door {
     void *staging; /* owned; of door_upload_now */
     /* what is going on */
     char note[NOTE_BYTES];
-    bool is_careful, is_capturing, is_replay;
-    uint64_t n_launched, first_launch; /* of the note */
-    enum table_id recent[MARK_EVERY];  /* the latest launches */
-    struct mark marks[MAX_MARKS];
-    int n_marks, n_passed; /* of this note: set, and known to be done */
+    bool is_careful;
+    uint32_t n_launched;           /* never OF_GRAPH */
+    enum table_id recent[RECENT];  /* the latest launches */
+    struct door_graph *recorded;   /* owned; while capturing */
+    const struct door_graph *replayed; /* borrowed; the latest of the note */
+    _Atomic uint32_t *crumb;       /* owned, pinned: kernels write here as they begin (args.h); 0: none of the note has */
 };
 
 struct door_graph {
     void *exec; /* owned */
+    uint32_t n_kernels;
+    uint8_t kernels[GRAPH_KERNELS]; /* enum table_id, in order; of more there are no names */
 };
+_Static_assert((int)TABLE_COUNT <= UINT8_MAX, "kernels of a graph are bytes");
 
 /* --- the end ---------------------------------------------------------------------------------- */
 
 /* For the handler of SIGABRT, by which ROCm 5 and 6 end a process whose GPU faulted. */
 static struct door *open_door;
 
-/* The kernels of which the faulty one is one: those after the last mark that was passed. */
-static void say_kernels(const struct door *d, char *text, size_t bytes)
+/* The kernel that was the last to begin. */
+static const char *kernel_of(const struct door *d, uint32_t crumb)
 {
-    uint64_t from = d->n_passed > 0 ? d->marks[d->n_passed - 1].end : d->first_launch;
-    uint64_t end = d->n_passed < d->n_marks ? d->marks[d->n_passed].end : d->n_launched;
-    uint64_t oldest = d->n_launched > MARK_EVERY ? d->n_launched - MARK_EVERY : 0;
-    size_t at = 0;
-    text[0] = 0;
-    if (from < oldest) {
-        at += (size_t)snprintf(text, bytes, "one of %llu, such as ",
-                               (unsigned long long)(end - from));
-        from = MIN(oldest, end);
+    uint32_t i = crumb & ~OF_GRAPH;
+    if (crumb & OF_GRAPH) {
+        const struct door_graph *g = d->replayed;
+        bool is_known = g && i < MIN(g->n_kernels, (uint32_t)GRAPH_KERNELS);
+        return is_known ? table_kernels[g->kernels[i]].name : "one of a replayed step";
     }
-    const char *before = "";
-    for (uint64_t i = from; i < end && at + 40 < bytes; i++) {
-        enum table_id id = d->recent[i % MARK_EVERY];
-        bool is_again = false;
-        for (uint64_t k = from; k < i; k++) {
-            is_again = is_again || d->recent[k % MARK_EVERY] == id;
-        }
-        if (!is_again) {
-            at += (size_t)snprintf(text + at, bytes - at, "%s%s", before, table_kernels[id].name);
-            before = ", ";
-        }
-    }
-    if (at == 0) {
-        snprintf(text, bytes, d->is_replay ? "one of a step that was replayed" : "none");
-    }
+    return i > 0 && d->n_launched - i < RECENT ? table_kernels[d->recent[i % RECENT]].name : "none";
+}
+
+static uint32_t crumb_of(const struct door *d)
+{
+    return d->crumb ? atomic_load_explicit(d->crumb, memory_order_relaxed) : 0;
 }
 
 static void say_last_words(const struct door *d, const char *what)
 {
-    char kernels[400], text[900];
-    say_kernels(d, kernels, sizeof kernels);
+    char text[900];
     snprintf(text, sizeof text, "GPU %s: %s; in %s; kernel: %s", d->arch, what,
-             *d->note ? d->note : "nothing", kernels);
+             *d->note ? d->note : "nothing", kernel_of(d, crumb_of(d)));
     if (d->status) {
         status_last_words(d->status, "%s", text);
     }
@@ -183,10 +168,16 @@ static int make_streams(struct door *d, struct err *e)
     if (error == HIP_SUCCESS) {
         error = h->HostMalloc(&d->staging, STAGING_BYTES, 0);
     }
-    for (int i = 0; i < MAX_MARKS && error == HIP_SUCCESS; i++) {
-        error = h->EventCreateWithFlags(&d->marks[i].event, HIP_EVENT_NO_TIMING);
+    void *crumb = NULL;
+    if (error == HIP_SUCCESS) {
+        error = h->HostMalloc(&crumb, sizeof *d->crumb, HIP_HOST_MAPPED | HIP_HOST_COHERENT);
     }
-    return error == HIP_SUCCESS ? 0 : refuse(d, "streams and events", error, e);
+    if (error != HIP_SUCCESS) {
+        return refuse(d, "streams and pinned memory", error, e);
+    }
+    d->crumb = crumb;
+    atomic_store(d->crumb, 0);
+    return 0;
 }
 
 int door_open(const struct door_options *o, struct door **ret, struct err *e)
@@ -223,10 +214,8 @@ void door_close(struct door **at)
     *at = NULL;
     open_door = NULL;
     const struct hip *h = &d->hip;
-    for (int i = 0; i < MAX_MARKS; i++) {
-        if (d->marks[i].event) {
-            (void)h->EventDestroy(d->marks[i].event);
-        }
+    if (d->crumb) {
+        (void)h->HostFree(d->crumb);
     }
     if (d->staging) {
         (void)h->HostFree(d->staging);
@@ -308,44 +297,23 @@ void door_note(struct door *d, bool is_careful, const char *fmt, ...)
     vsnprintf(d->note, sizeof d->note, fmt, ap);
     va_end(ap);
     d->is_careful = is_careful;
-    d->is_replay = false;
-    d->first_launch = d->n_launched;
-    d->n_marks = d->n_passed = 0;
+    d->replayed = NULL;
+    atomic_store_explicit(d->crumb, 0, memory_order_relaxed); /* all of the last note is done */
 }
 
-/* Which marks are done; false when a status is neither success nor not-ready. */
-static void look_at_marks(struct door *d)
+/* The number that the next launch leaves. */
+static uint32_t number_launch(struct door *d, enum table_id kernel)
 {
-    while (d->n_passed < d->n_marks) {
-        int error = d->hip.EventQuery(d->marks[d->n_passed].event);
-        if (error == HIP_NOT_READY) {
-            return;
-        }
-        must(d, "hipEventQuery", error);
-        d->n_passed++;
+    struct door_graph *g = d->recorded;
+    if (!g) {
+        d->n_launched = (d->n_launched + 1) & ~OF_GRAPH;
+        d->recent[d->n_launched % RECENT] = kernel;
+        return d->n_launched;
     }
-}
-
-static void set_mark(struct door *d, enum table_id kernel)
-{
-    if (d->n_marks == MAX_MARKS) { /* older ones that are done make room */
-        look_at_marks(d);
-        if (d->n_passed < MAX_MARKS) {
-            return;
-        }
-        d->first_launch = d->marks[MAX_MARKS - 1].end;
-        d->n_marks = d->n_passed = 0;
+    if (g->n_kernels < GRAPH_KERNELS) {
+        g->kernels[g->n_kernels] = (uint8_t)kernel;
     }
-    struct mark *m = &d->marks[d->n_marks];
-    m->end = d->n_launched;
-    m->kernel = kernel;
-    MUST_DO(d, EventRecord, m->event, d->stream);
-    d->n_marks++;
-    if (d->is_careful) {
-        while (d->n_passed < d->n_marks) {
-            door_wait(d, 0);
-        }
-    }
+    return OF_GRAPH | g->n_kernels++;
 }
 
 void door_launch(struct door *d, enum table_id kernel, const void *args)
@@ -356,16 +324,17 @@ void door_launch(struct door *d, enum table_id kernel, const void *args)
     if (grid[0] <= 0 || grid[1] <= 0 || grid[2] <= 0) {
         return;
     }
-    void *copy, *params[1];
+    struct args_crumb crumb = {.number = number_launch(d, kernel)};
+    void *copy, *at = d->crumb, *params[2] = {NULL, &crumb};
     memcpy(&copy, &args, sizeof copy); /* HIP's parameters are not const */
     params[0] = copy;
-    d->recent[d->n_launched++ % MARK_EVERY] = kernel;
+    crumb.at = at;
     int error = d->hip.ModuleLaunchKernel(d->functions[kernel], (unsigned)grid[0], (unsigned)grid[1],
                                           (unsigned)grid[2], (unsigned)k->threads, 1, 1, 0,
                                           d->stream, params, NULL);
     must(d, k->name, error);
-    if (!d->is_capturing && (d->is_careful || d->n_launched % MARK_EVERY == 0)) {
-        set_mark(d, kernel);
+    if (d->is_careful && !d->recorded) {
+        door_wait(d, 0);
     }
 }
 
@@ -404,9 +373,30 @@ static void nap(uint64_t ns)
     nanosleep(&t, NULL);
 }
 
+/* What the watchdog is to know of a wait: kernels that begin are progress, and one that does not end has a name. */
+struct watch {
+    uint32_t crumb;
+    uint64_t since_ns;
+    bool is_told;
+};
+
+static void watch(const struct door *d, struct watch *w, uint64_t now)
+{
+    uint32_t crumb = crumb_of(d);
+    if (w->since_ns == 0 || crumb != w->crumb) {
+        *w = (struct watch){.crumb = crumb, .since_ns = now, .is_told = w->is_told};
+        atomic_store_explicit(&d->status->op, crumb, memory_order_relaxed);
+    } else if (now - w->since_ns > LONG_NS) {
+        status_doing(d->status, "GPU %s: %s; kernel: %s", d->arch, d->note, kernel_of(d, crumb));
+        w->since_ns = now;
+        w->is_told = true;
+    }
+}
+
 /* Asks, sleeping in between, until the stream is empty. */
 static void wait_for(struct door *d, void *stream, uint64_t expected_ns)
 {
+    struct watch w = {0};
     uint64_t start = clock_ns(), spin_from = start;
     if (expected_ns > 1000000) {
         nap(expected_ns - expected_ns / 8 - 200000);
@@ -415,13 +405,15 @@ static void wait_for(struct door *d, void *stream, uint64_t expected_ns)
     for (;;) {
         int error = d->hip.StreamQuery(stream);
         if (error == HIP_SUCCESS) {
-            return;
+            break;
         }
         if (error != HIP_NOT_READY) {
             must(d, "hipStreamQuery", error);
         }
-        look_at_marks(d);
         uint64_t now = clock_ns();
+        if (d->status) {
+            watch(d, &w, now);
+        }
         if (now - start > d->deadline_ns) {
             char what[80];
             snprintf(what, sizeof what, "no answer for %.1f s", (double)(now - start) / 1e9);
@@ -431,12 +423,14 @@ static void wait_for(struct door *d, void *stream, uint64_t expected_ns)
             nap(NAP_NS);
         }
     }
+    if (w.is_told) {
+        status_doing(d->status, "%s", "");
+    }
 }
 
 void door_wait(struct door *d, uint64_t expected_ns)
 {
     wait_for(d, d->stream, expected_ns);
-    d->n_passed = d->n_marks;
 }
 
 void door_upload_now(struct door *d, void *to, const void *from, size_t bytes)
@@ -472,7 +466,8 @@ int door_graph_begin(struct door *d, struct err *e)
     if (error != HIP_SUCCESS) {
         return graph_error(d, "hipStreamBeginCapture", error, e);
     }
-    d->is_capturing = true;
+    d->recorded = base_alloc(sizeof *d->recorded);
+    *d->recorded = (struct door_graph){0};
     return 0;
 }
 
@@ -480,17 +475,19 @@ int door_graph_end(struct door *d, struct door_graph **ret, struct err *e)
 {
     void *graph = NULL, *exec = NULL, *bad_node = NULL;
     char log[256] = "";
-    d->is_capturing = false;
+    struct door_graph *g = d->recorded;
+    d->recorded = NULL;
     int error = d->hip.StreamEndCapture(d->stream, &graph);
     if (error != HIP_SUCCESS) {
+        door_graph_destroy(d, &g);
         return graph_error(d, "hipStreamEndCapture", error, e);
     }
     error = d->hip.GraphInstantiate(&exec, graph, &bad_node, log, sizeof log);
     (void)d->hip.GraphDestroy(graph);
     if (error != HIP_SUCCESS) {
+        door_graph_destroy(d, &g);
         return graph_error(d, "hipGraphInstantiate", error, e);
     }
-    struct door_graph *g = base_alloc(sizeof *g);
     g->exec = exec;
     *ret = g;
     return 0;
@@ -498,7 +495,7 @@ int door_graph_end(struct door *d, struct door_graph **ret, struct err *e)
 
 int door_graph_launch(struct door *d, struct door_graph *g, struct err *e)
 {
-    d->is_replay = true;
+    d->replayed = g;
     int error = d->hip.GraphLaunch(g->exec, d->stream);
     if (error == HIP_ILLEGAL_ADDRESS || error == HIP_LAUNCH_FAILURE) {
         must(d, "hipGraphLaunch", error);
@@ -509,7 +506,9 @@ int door_graph_launch(struct door *d, struct door_graph *g, struct err *e)
 void door_graph_destroy(struct door *d, struct door_graph **at)
 {
     if (*at) {
-        (void)d->hip.GraphExecDestroy((*at)->exec);
+        if ((*at)->exec) {
+            (void)d->hip.GraphExecDestroy((*at)->exec);
+        }
         free(*at);
         *at = NULL;
     }

@@ -48,8 +48,9 @@ void door_wait(struct door *d, uint64_t expected_ns);
 /* Copies at once, through any memory, apart from the stream; for loading. Any thread. */
 void door_upload_now(struct door *d, void *to, const void *from, size_t bytes);
 
-/* What is being done, for last words: "step 12, decode of 3 rows". Careful: every launch leaves a mark, so that last words
- * name the kernel; it costs time. Otherwise every 32nd does. */
+/* What is being done, for last words: "step 12, decode of 3 rows"; all of the note before is done. Last words name the
+ * kernel that was the last to begin. Careful: each is waited for, so that no other can have begun before a fault shows; it
+ * costs time. */
 void door_note(struct door *d, bool is_careful, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
 /* Graphs: what is submitted between begin and end is kept and not done. Negative (HIP's error in e): no graph; the

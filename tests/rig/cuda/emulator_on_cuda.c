@@ -62,7 +62,8 @@ bool emulator_launch(const struct gpu_host_kernel *kernel, const struct emulator
                      const void *args, size_t args_bytes)
 {
     static void *module;
-    void *function, *params[1];
+    struct args_crumb crumb = {0};
+    void *function, *params[2] = {NULL, &crumb};
     (void)args_bytes;
     if (!module) {
         (void)cuda_driver();
