@@ -3,7 +3,10 @@ streamed and plain; every answer must equal the undisturbed one byte for byte (w
 timings and comment lines). Nothing is lost, nothing comes twice, nothing leaks. Prints the time from
 a kill to the next token.
 
-    soak.py BIN [--kills N] [--seed N] [--clients N] [--model NAME=PATH] [--tokens N]
+    soak.py BIN [--kills N] [--seed N] [--clients N] [--model NAME=PATH] [--tokens N] [--device gpu]
+
+With --device gpu on a made-up card whose kernels the emulator computes (tests/e2e/machine.py): slower, so prompts
+are short and kills further apart.
 
 With --context N instead: one stream behind a prompt of N tokens, killed again and again; for a model
 whose answer nobody can foretell the text is compared with that of the same request undisturbed.
@@ -24,6 +27,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'e2e'))
+from machine import Machine  # noqa: E402
 from server import Server, check, fds_of, rss_kib  # noqa: E402
 
 STORY = '<|im_start|>user\nTell me a story about a brave mouse.<|im_end|>\n<|im_start|>assistant\n'
@@ -55,6 +59,22 @@ def variants(n_tokens):
         (TEXT, {'prompt': [STORY, 'One, two,'], 'max_tokens': n_tokens // 2, **warm, 'seed': 13,
                 'n': 2}),
     ]
+    return with_streams(base)
+
+
+def short_variants(n_tokens):
+    """The same with prompts of a few tokens."""
+    more = {'logit_bias': {'2047': -100}, 'max_tokens': n_tokens}
+    warm = {**more, 'temperature': 1.2, 'top_p': 0.95}
+    return with_streams([
+        (TEXT, {'prompt': 'One, two,', 'temperature': 0, **more}),
+        (TEXT, {'prompt': 'The mouse', 'logprobs': 2, **warm, 'seed': 15}),
+        (TEXT, {'prompt': 'Once', 'repeat_penalty': 1.3, 'top_k': 30, **warm, 'seed': 16}),
+        (TEXT, {'prompt': 'The sea', **warm, 'seed': 17, 'n': 2}),
+    ])
+
+
+def with_streams(base):
     out = []
     for path, body in base:
         if 'best_of' not in body:
@@ -229,10 +249,16 @@ def main():
     parser.add_argument('--tokens', type=int, default=120)
     parser.add_argument('--model')
     parser.add_argument('--context', type=int)
+    parser.add_argument('--device', choices=('cpu', 'gpu'), default='cpu')
     args = parser.parse_args()
     rng = random.Random(args.seed)
-    works = variants(args.tokens)
-    with Server(args.bin, '--resume-timeout', '600',
+    is_gpu = args.device == 'gpu'
+    works = (short_variants if is_gpu else variants)(args.tokens)
+    machine = Machine(os.path.abspath(args.bin)) if is_gpu else None
+    pace = 8 if is_gpu else 1
+    with Server(args.bin, '--resume-timeout', '600', '--device', args.device,
+                *(['--ctx-size', '64', '--parallel', '8', '--chunk-size', '64'] if is_gpu else []),
+                env=machine.env if is_gpu else None,
                 models=[args.model] if args.model else None) as s:
         if args.context:
             return one_stream(s, args.context, args.kills, rng)
@@ -247,7 +273,7 @@ def main():
         for c in clients:
             c.start(selector, rng.randrange(len(works)))
         while any(c.sock for c in clients):
-            timeout = max(0, next_kill - time.monotonic()) if len(kills) < args.kills else 30
+            timeout = max(0, next_kill - time.monotonic()) if len(kills) < args.kills else 300
             ready = selector.select(timeout)
             check(ready or len(kills) < args.kills, 'an answer does not end')
             for key, _ in ready:
@@ -271,7 +297,7 @@ def main():
                         pass
                 # Mostly when answers run, now and then while it loads or replays.
                 quick = rng.random() < 0.1
-                next_kill = now + (rng.uniform(0, 0.03) if quick else rng.uniform(0.05, 0.4))
+                next_kill = now + (rng.uniform(0, 0.03) if quick else pace * rng.uniform(0.05, 0.4))
                 if len(kills) == warm_up:
                     settled = memory(pids)
         merged = sorted(t for c in clients for t in c.times)
@@ -288,6 +314,8 @@ def main():
         print(f'{len(kills)} kills, {sum(done)} answers of {len(works)} kinds, {len(wrong)} wrong, '
               f'seed {args.seed}')
         for name, values in (('the next token of any stream', firsts), ('of each stream', streams)):
+            if not values:
+                continue
             print(f'from kill to {name}: median {percentile(values, 0.5):.1f} ms, p99 '
                   f'{percentile(values, 0.99):.1f} ms, max {max(values) * 1000:.1f} ms '
                   f'({len(values)} observed)')
