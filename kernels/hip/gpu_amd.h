@@ -1,8 +1,6 @@
-/* The device vocabulary on AMD GPUs, by clang's builtins; see gpu.h. Compiled without HIP's headers and without
- * device libraries. What the target has is known when its object is compiled: one object for each gfx target.
- *
- * GPU_BPERMUTE: for runs in an instruction emulator that has no exact DPP and takes a matrix product's summand from registers
- * only: all shuffles by ds_bpermute, and no constant there. */
+/* The device vocabulary on AMD GPUs, by clang's builtins; see gpu.h. Compiled without HIP's headers
+ * and without device libraries. What the target has is known when its object is compiled: one
+ * object for each gfx target. */
 #ifndef KERNELS_HIP_GPU_AMD_H
 #define KERNELS_HIP_GPU_AMD_H
 
@@ -50,9 +48,9 @@ GPU_FN int gpu_block_z(void)
     return (int)__builtin_amdgcn_workgroup_id_z();
 }
 
-/* Returns false. In assembler, and not volatile, so that the compiler does not take it for a store: after one it would no
- * longer believe that what it loads once for a whole wave is unchanged, and would load it for each lane. What is returned
- * keeps it from being dropped. */
+/* Returns false. In assembler, and not volatile, so that the compiler does not take it for a store:
+ * after one it would no longer believe that what it loads once for a whole wave is unchanged, and
+ * would load it for each lane. What is returned keeps it from being dropped. */
 GPU_FN bool gpu_leave(const struct args_crumb *crumb)
 {
     if (!crumb->at) {
@@ -67,8 +65,7 @@ GPU_FN bool gpu_leave(const struct args_crumb *crumb)
 #endif
     int lanes;
     __asm__("s_mov_b32 %0, exec_lo\n"
-            "s_mov_b32 exec_lo, 1\n" GPU_AMD_LEAVE
-            "s_mov_b32 exec_lo, %0\n"
+            "s_mov_b32 exec_lo, 1\n" GPU_AMD_LEAVE "s_mov_b32 exec_lo, %0\n"
             "s_mov_b32 %0, 0"
             : "=&s"(lanes)
             : "v"(0), "v"(crumb->number), "s"(crumb->at));
@@ -159,6 +156,11 @@ GPU_FN float gpu_dot2(uint32_t a, uint32_t b, float c)
 
 /* --- waves ------------------------------------------------------------------------------------ */
 
+/* Before what follows, with all lanes. LLVM 19 takes v_permlanex16 and v_wmma for instructions of a
+ * lane and sinks them into branches that only some lanes take (into "if (gpu_lane() == 0)" behind a
+ * sum: half of it was lost); assembler it leaves where it stands, and what that needs. */
+#define GPU_AMD_HERE(v) __asm__("" : "+v"(v))
+
 GPU_FN int32_t gpu_shuffle_i32(int32_t v, int lane)
 {
     return __builtin_amdgcn_ds_bpermute(lane * 4, v);
@@ -172,20 +174,8 @@ GPU_FN float gpu_shuffle_xor(float v, int mask)
     return gpu_shuffle(v, (int)__builtin_amdgcn_mbcnt_lo(~0u, 0) ^ mask);
 }
 
-/* A butterfly. With DPP, a step may mirror where it should exchange: the lanes of a half already agree. */
-#if defined(GPU_BPERMUTE)
-#define GPU_AMD_STEP(name, type, combine)                                                          \
-    GPU_FN type name(type v)                                                                       \
-    {                                                                                              \
-        int lane = (int)__builtin_amdgcn_mbcnt_lo(~0u, 0);                                         \
-        for (int mask = 1; mask < 32; mask *= 2) {                                                 \
-            int32_t bits = gpu_shuffle_i32(__builtin_bit_cast(int32_t, v), lane ^ mask);           \
-            type o = __builtin_bit_cast(type, bits);                                               \
-            v = combine;                                                                           \
-        }                                                                                          \
-        return v;                                                                                  \
-    }
-#else
+/* A butterfly. With DPP, a step may mirror where it should exchange: the lanes of a half already
+ * agree. */
 GPU_FN int32_t gpu_amd_step(int32_t v, int step)
 {
     switch (step) {
@@ -198,8 +188,10 @@ GPU_FN int32_t gpu_amd_step(int32_t v, int step)
     case 3:
         return __builtin_amdgcn_update_dpp(0, v, 0x140, 0xf, 0xf, true);
     default:
-        return (int)__builtin_amdgcn_permlanex16((unsigned)v, (unsigned)v, 0x76543210, 0xfedcba98,
-                                                 false, false);
+        v = (int)__builtin_amdgcn_permlanex16((unsigned)v, (unsigned)v, 0x76543210, 0xfedcba98,
+                                              false, false);
+        GPU_AMD_HERE(v);
+        return v;
     }
 }
 #define GPU_AMD_STEP(name, type, combine)                                                          \
@@ -212,7 +204,6 @@ GPU_FN int32_t gpu_amd_step(int32_t v, int step)
         }                                                                                          \
         return v;                                                                                  \
     }
-#endif
 GPU_AMD_STEP(gpu_sum, float, v + o)
 GPU_AMD_STEP(gpu_max, float, v > o ? v : o)
 GPU_AMD_STEP(gpu_sum_i32, int32_t, v + o)
@@ -256,7 +247,8 @@ GPU_FN int gpu_acc_row(int i)
 #define GPU_AMD_MMA_I8(a, b, c)                                                                    \
     __builtin_amdgcn_wmma_i32_16x16x16_iu8_w32_gfx12(true, a, true, b, c, false)
 #else
-/* gfx11: both halves of the wave hold the rows. gfx10.3 has no matrix instructions and does the same in steps. */
+/* gfx11: both halves of the wave hold the rows. gfx10.3 has no matrix instructions and does the
+ * same in steps. */
 struct gpu_frag_f16 {
     gpu_h16 v;
 };
@@ -266,8 +258,8 @@ struct gpu_frag_i8 {
 GPU_FN struct gpu_frag_f16 gpu_frag_f16_load(const uint16_t *row)
 {
     gpu_h8 low = *(const gpu_h8 *)row, high = *(const gpu_h8 *)(row + 8);
-    return (struct gpu_frag_f16){__builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9,
-                                                         10, 11, 12, 13, 14, 15)};
+    return (struct gpu_frag_f16){
+        __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)};
 }
 GPU_FN struct gpu_frag_i8 gpu_frag_i8_load(const int8_t *row)
 {
@@ -282,11 +274,6 @@ GPU_FN int gpu_acc_row(int i)
     __builtin_amdgcn_wmma_i32_16x16x16_iu8_w32(true, a, true, b, c, false)
 #endif
 
-#if defined(GPU_BPERMUTE)
-#define GPU_AMD_IN_REGISTERS(v) __asm__ volatile("" : "+v"(v))
-#else
-#define GPU_AMD_IN_REGISTERS(v) (void)0
-#endif
 #if defined(__GFX10__)
 GPU_FN void gpu_mma_f16(struct gpu_frag_f16 a, struct gpu_frag_f16 b, struct gpu_acc_f32 *d)
 {
@@ -327,14 +314,16 @@ GPU_FN void gpu_mma_i8_rows(const int8_t *a, const int8_t *b, int pitch, struct 
 GPU_FN void gpu_mma_f16(struct gpu_frag_f16 a, struct gpu_frag_f16 b, struct gpu_acc_f32 *d)
 {
     gpu_f8 c = __builtin_bit_cast(gpu_f8, *d);
-    GPU_AMD_IN_REGISTERS(c);
-    *d = __builtin_bit_cast(struct gpu_acc_f32, GPU_AMD_MMA_F16(a.v, b.v, c));
+    c = GPU_AMD_MMA_F16(a.v, b.v, c);
+    GPU_AMD_HERE(c);
+    *d = __builtin_bit_cast(struct gpu_acc_f32, c);
 }
 GPU_FN void gpu_mma_i8(struct gpu_frag_i8 a, struct gpu_frag_i8 b, struct gpu_acc_i32 *d)
 {
     gpu_i8 c = __builtin_bit_cast(gpu_i8, *d);
-    GPU_AMD_IN_REGISTERS(c);
-    *d = __builtin_bit_cast(struct gpu_acc_i32, GPU_AMD_MMA_I8(a.v, b.v, c));
+    c = GPU_AMD_MMA_I8(a.v, b.v, c);
+    GPU_AMD_HERE(c);
+    *d = __builtin_bit_cast(struct gpu_acc_i32, c);
 }
 #endif
 
