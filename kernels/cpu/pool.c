@@ -4,13 +4,14 @@
  *   bit  31      open: members may still enter
  *   bits 30..0   members inside
  *
- * A member enters an open job by adding 1 with compare-and-swap, takes slices from `next` until
- * none are left, and leaves by subtracting 1. The caller publishes a job only when the gate is
+ * A member enters an open job by adding 1 with compare-and-swap, takes slices until none are left, and
+ * leaves by subtracting 1. Each member has a run of neighbouring slices, so that what it reads is one
+ * stream; who is done with its own takes from the others' (also from those that never came). The caller publishes a job only when the gate is
  * closed and empty, works too, closes the gate, and waits for those inside. So a member that sleeps
  * or was preempted before it entered is not waited for.
  *
- * Who writes what: the job's fields, the caller, while the gate is closed and empty; `next`,
- * everybody inside; `gate`, everybody by atomic operations; `sleepers`, members, around their futex
+ * Who writes what: the job's fields and every `next`, the caller, while the gate is closed and empty;
+ * `next` also everybody inside; `gate`, everybody by atomic operations; `sleepers`, members, around their futex
  * wait.
  *
  * May block: members, in futex_wait when there was no job for SPIN_NS; the caller, for members
@@ -39,6 +40,8 @@ enum { POOL_MAX_THREADS = 256, SPIN_NS = 60 * 1000, SLICES_PER_THREAD = 8 };
 #define GATE_JOB (UINT64_C(1) << 32)
 
 struct member {
+    _Alignas(64) _Atomic int64_t next; /* slice of its run */
+    int64_t end;
     struct pool *pool;
     int index;
     pthread_t thread;
@@ -46,7 +49,7 @@ struct member {
 
 struct pool {
     int n_threads;
-    struct member *members; /* n_threads - 1, owned */
+    struct member *members; /* n_threads, owned; the caller's has no thread */
     pool_fn *fn;
     void *arg;
     int64_t n;
@@ -56,7 +59,6 @@ struct pool {
     _Alignas(64) _Atomic uint32_t wake; /* counts jobs; members sleep on it */
     _Atomic uint32_t sleepers;
     _Atomic uint32_t is_caller_waiting; /* the caller sleeps on it while 1 */
-    _Alignas(64) _Atomic int64_t next;
 };
 
 static void futex_wait(_Atomic uint32_t *word, uint32_t expected)
@@ -85,12 +87,13 @@ static void relax(void)
 
 static void take_slices(struct pool *p, int thread)
 {
-    for (;;) {
-        int64_t lo = atomic_fetch_add_explicit(&p->next, p->slice, memory_order_relaxed);
-        if (lo >= p->n) {
-            return;
+    for (int k = 0; k < p->n_threads; k++) {
+        struct member *m = &p->members[(thread + k) % p->n_threads];
+        int64_t i;
+        while ((i = atomic_fetch_add_explicit(&m->next, 1, memory_order_relaxed)) < m->end) {
+            int64_t lo = i * p->slice;
+            p->fn(p->arg, lo, MIN(lo + p->slice, p->n), thread);
         }
-        p->fn(p->arg, lo, MIN(lo + p->slice, p->n), thread);
     }
 }
 
@@ -197,12 +200,18 @@ void pool_run(struct pool *p, int64_t n, int64_t grain, pool_fn *fn, void *arg)
         return;
     }
     int64_t n_grains = (n + grain - 1) / grain;
-    int64_t slices = (int64_t)p->n_threads * SLICES_PER_THREAD;
+    int64_t most = (int64_t)p->n_threads * SLICES_PER_THREAD;
     p->fn = fn;
     p->arg = arg;
     p->n = n;
-    p->slice = (n_grains + slices - 1) / slices * grain;
-    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
+    p->slice = (n_grains + most - 1) / most * grain;
+    int64_t n_slices = (n + p->slice - 1) / p->slice, first = 0;
+    for (int i = 0; i < p->n_threads; i++) {
+        struct member *m = &p->members[i];
+        m->end = n_slices * (i + 1) / p->n_threads;
+        atomic_store_explicit(&m->next, first, memory_order_relaxed);
+        first = m->end;
+    }
     publish(p);
     take_slices(p, 0);
     close_gate(p);
@@ -293,7 +302,7 @@ static void stop(struct pool *p, int n)
     p->is_ending = true;
     publish(p);
     for (int i = 0; i < n; i++) {
-        pthread_join(p->members[i].thread, NULL);
+        pthread_join(p->members[i + 1].thread, NULL);
     }
     free(p->members);
     free(p);
@@ -311,20 +320,22 @@ int pool_create(int n_threads, struct pool **ret)
     }
     memset(p, 0, sizeof *p);
     p->n_threads = n_threads;
-    p->members = calloc((size_t)n_threads, sizeof *p->members);
+    p->members = aligned_alloc(64, (size_t)n_threads * sizeof *p->members);
     if (!p->members) {
         free(p);
         return -ENOMEM;
     }
+    memset(p->members, 0, (size_t)n_threads * sizeof *p->members);
     sigset_t all, old;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old); /* members take no signals */
     int status = 0;
-    for (int i = 0; i < n_threads - 1 && status == 0; i++) {
-        p->members[i] = (struct member){p, i + 1, 0};
+    for (int i = 1; i < n_threads && status == 0; i++) {
+        p->members[i].pool = p;
+        p->members[i].index = i;
         status = pthread_create(&p->members[i].thread, NULL, member_main, &p->members[i]);
         if (status != 0) {
-            stop(p, i);
+            stop(p, i - 1);
         }
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
