@@ -78,8 +78,10 @@ void matmul_run(const struct matmul *m, struct pool *pool);
  * MATMUL_GRAIN; hi too, or n_rows. The same results as matmul_run. */
 enum { MATMUL_GRAIN = 16 };
 void matmul_slice(const struct matmul *m, int64_t lo, int64_t hi);
-/* Outputs that are worth a slice of their own, a multiple of MATMUL_GRAIN. */
-int64_t matmul_slice_rows(const struct matmul_weight *w, int64_t n_tokens, int n_threads);
+/* Outputs that are worth a slice of their own, a multiple of MATMUL_GRAIN, in a job of job_rows outputs
+ * (of all its matrices). */
+int64_t matmul_slice_rows(const struct matmul_weight *w, int64_t job_rows, int64_t n_tokens,
+                          int n_threads);
 
 /* One row of the weight as F32 (embedding lookup); works from the file's form. */
 void matmul_row(enum type type, const void *data, int64_t row, int64_t n_cols, float *y);

@@ -14,11 +14,10 @@
 #include <sys/mman.h>
 
 #define HUGE_PAGE_BYTES ((size_t)2 << 20)
-/* Weights, times tokens, that are worth a slice: memory begins anew with each, and gives what a tile
- * asked for beyond its end to the wrong thread (32 KB: gate and up of 1B Q4_K at 0.83 of the speed of one
- * long product, 128 KB: at 0.92). */
-#define SLICE_BYTES ((size_t)128 << 10)
-#define FEW_SLICES 8 /* for each thread, at least, so that they end together */
+/* Weights, times tokens, that are worth a slice. A thread's slices are neighbours (pool.c), and a tile asks
+ * for what comes behind its end; so small ones cost little, and the threads end together. */
+#define SLICE_BYTES ((size_t)256 << 10)
+#define FEW_SLICES 8 /* for each thread, at least */
 #define MANY_ROWS ((int64_t)256) /* with many tokens: what is fetched of x serves all of them */
 #define MANY_SLICES 2            /* for each thread, at least */
 
@@ -197,10 +196,11 @@ static void run_slice(void *arg, int64_t lo, int64_t hi, int thread)
     matmul_slice(arg, lo, hi);
 }
 
-int64_t matmul_slice_rows(const struct matmul_weight *w, int64_t n_tokens, int n_threads)
+int64_t matmul_slice_rows(const struct matmul_weight *w, int64_t job_rows, int64_t n_tokens,
+                          int n_threads)
 {
     int64_t rows = (int64_t)(SLICE_BYTES / MAX(w->row_bytes * (size_t)n_tokens, (size_t)1));
-    rows = MIN(rows, w->n_rows / (FEW_SLICES * n_threads));
+    rows = MIN(rows, job_rows / (FEW_SLICES * n_threads));
     int64_t grain = MATMUL_GRAIN;
     if (n_tokens >= MATMUL_MANY_TOKENS) {
         rows = MIN(w->n_rows / (MANY_SLICES * n_threads), MANY_ROWS);
@@ -212,7 +212,8 @@ int64_t matmul_slice_rows(const struct matmul_weight *w, int64_t n_tokens, int n
 void matmul_run(const struct matmul *m, struct pool *pool)
 {
     const struct matmul_weight *w = m->w;
-    int64_t grain = matmul_slice_rows(w, MAX(m->n_tokens, (int64_t)1), pool_threads(pool));
+    int64_t n_tokens = MAX(m->n_tokens, (int64_t)1);
+    int64_t grain = matmul_slice_rows(w, w->n_rows, n_tokens, pool_threads(pool));
     pool_run(pool, w->n_rows, grain, run_slice, (void *)(uintptr_t)m);
 }
 

@@ -33,7 +33,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { POOL_MAX_THREADS = 256, SPIN_NS = 60 * 1000, SLICES_PER_THREAD = 8 };
+enum { POOL_MAX_THREADS = 256, SPIN_NS = 60 * 1000, SLICES_PER_THREAD = 64 };
 
 #define GATE_OPEN (UINT64_C(1) << 31)
 #define GATE_INSIDE (GATE_OPEN - 1)

@@ -80,10 +80,13 @@ static void pieces(void *arg, int64_t lo, int64_t hi, int thread)
 /* Columns that are worth a piece: enough weights to stream, and pieces enough for the threads. */
 static void cut(struct job *j)
 {
-    int64_t rows = MAX(j->n_rows / j->n_group, (int64_t)1);
+    int64_t rows = MAX(j->n_rows / j->n_group, (int64_t)1), job_rows = 0;
+    for (int i = 0; i < j->n_products; i++) {
+        job_rows += j->p[i].w->n_rows;
+    }
     for (int i = 0; i < j->n_products; i++) {
         struct product *p = &j->p[i];
-        p->slice = matmul_slice_rows(p->w, rows, pool_threads(j->s->pool));
+        p->slice = matmul_slice_rows(p->w, job_rows, rows, pool_threads(j->s->pool));
         p->first = i > 0 ? j->p[i - 1].first + j->p[i - 1].n_slices : 0;
         p->n_slices = (p->w->n_rows + p->slice - 1) / p->slice;
         if (j->glu && i == j->n_products - 1) { /* computed with the one before it */
