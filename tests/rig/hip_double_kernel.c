@@ -1,5 +1,5 @@
-/* What the double of the HIP runtime knows of single kernels (see hip_double.h): where their results stand, and how often
- * they ran. Called under its lock. */
+/* What the double of the HIP runtime knows of single kernels (see hip_double.h): where their
+ * results stand, and how often they ran. Called under its lock. */
 #include "kernels/hip/args.h"
 #include "tests/rig/emulator.h"
 #include "tests/rig/hip_double.h"
@@ -9,7 +9,8 @@
 
 enum { MAX_KERNELS = 128 };
 
-/* --- results -------------------------------------------------------------------------------------- */
+/* --- results
+ * -------------------------------------------------------------------------------------- */
 
 /* A number that the kernel has written: of a result in 8 bits, the first scale. */
 static float *output_of(const struct gpu_host_kernel *kernel, const void *args)
@@ -55,19 +56,19 @@ static float *output_of(const struct gpu_host_kernel *kernel, const void *args)
             return a->y;
         }
     } else {
-        return strcmp(name, "rope") == 0    ? ((const struct rope_args *)args)->y
-               : strcmp(name, "add") == 0   ? ((const struct add_args *)args)->y
-               : strcmp(name, "scale") == 0 ? ((const struct scale_args *)args)->y
-               : strcmp(name, "copy") == 0  ? ((const struct copy_args *)args)->y
-               : strcmp(name, "embed") == 0 ? ((const struct embed_args *)args)->y
-               : strcmp(name, "conv") == 0  ? ((const struct conv_args *)args)->y
-               : strcmp(name, "ssm") == 0   ? ((const struct ssm_args *)args)->y
-               : strcmp(name, "delta") == 0 ? ((const struct delta_args *)args)->y
-               : strcmp(name, "combine") == 0  ? ((const struct combine_args *)args)->y
+        return strcmp(name, "rope") == 0           ? ((const struct rope_args *)args)->y
+               : strcmp(name, "add") == 0          ? ((const struct add_args *)args)->y
+               : strcmp(name, "scale") == 0        ? ((const struct scale_args *)args)->y
+               : strcmp(name, "copy") == 0         ? ((const struct copy_args *)args)->y
+               : strcmp(name, "embed") == 0        ? ((const struct embed_args *)args)->y
+               : strcmp(name, "conv") == 0         ? ((const struct conv_args *)args)->y
+               : strcmp(name, "ssm") == 0          ? ((const struct ssm_args *)args)->y
+               : strcmp(name, "delta") == 0        ? ((const struct delta_args *)args)->y
+               : strcmp(name, "combine") == 0      ? ((const struct combine_args *)args)->y
                : strncmp(name, "kv_write", 8) == 0 ? ((const struct kv_write_args *)args)->q
-               : strcmp(name, "route") == 0
-                   ? ((const struct route_args *)args)->y + ((const struct route_args *)args)->n_used
-                   : NULL;
+               : strcmp(name, "route") == 0        ? ((const struct route_args *)args)->y +
+                                                  ((const struct route_args *)args)->n_used
+                                            : NULL;
     }
     return (float *)(void *)(act + n);
 }
@@ -83,7 +84,8 @@ void hip_double_spoil(const struct gpu_host_kernel *kernel, const void *args, bo
     emulator_upload(y, &v, sizeof v);
 }
 
-/* --- counts --------------------------------------------------------------------------------------- */
+/* --- counts
+ * --------------------------------------------------------------------------------------- */
 
 static struct {
     const struct gpu_host_kernel *kernel;
