@@ -140,12 +140,16 @@ static int reason_of(const struct supervisor *s, const struct policy_death *d, b
     bool is_stuck = d->signal == 0 && d->exit_code < 0;
     bool is_lost = is_stuck && s->worker.holds_gpu && !degrade_is_cpu(s);
     int code = d->signal == 0 ? d->exit_code : 0;
+    bool is_stalled = is_stuck && !is_lost && !s->worker.was_ready; /* its model's disk does not answer */
     bool is_wedged = s->card.is_wedged && !degrade_is_cpu(s);
-    *is_hopeless = is_lost || is_wedged || code == EXIT_MODEL || code == EXIT_VRAM;
+    *is_hopeless = is_lost || is_stalled || is_wedged || code == EXIT_MODEL || code == EXIT_MODEL_IO ||
+                   code == EXIT_VRAM;
     return is_wedged                  ? ERR_GPU_WEDGED
            : is_lost                  ? ERR_GPU_STALLED
            : code == EXIT_GPU_LOCK    ? ERR_GPU_BUSY
+           : is_stalled               ? ERR_MODEL_STALLED
            : code == EXIT_MODEL       ? ERR_MODEL_CHANGED
+           : code == EXIT_MODEL_IO    ? ERR_MODEL_IO
            : code == EXIT_HOST_MEMORY ? ERR_NO_MEMORY
                                       : ERR_WORKER_DOWN;
 }
@@ -211,7 +215,8 @@ static void death_of_worker(struct supervisor *s, struct policy_death *d, uint64
     bool is_hopeless;
     int err = reason_of(s, d, &is_hopeless);
     uint64_t wait_ms = r.gives_up || is_hopeless ? 0 : MAX(r.delay_ms + s->load_ms, 1u);
-    bool is_counted = r.blame == POLICY_OWN && err != ERR_MODEL_CHANGED; /* no request did that */
+    bool is_counted = r.blame == POLICY_OWN && err != ERR_MODEL_CHANGED &&
+                      err != ERR_MODEL_IO && err != ERR_MODEL_STALLED; /* no request did that */
     end_epoch(s, err, wait_ms, is_counted, detail, now_ms);
     s->died_ms = now_ms;
     s->worker_at_ms = now_ms + r.delay_ms;

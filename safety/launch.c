@@ -158,6 +158,19 @@ static bool is_gpu_stuck(const struct supervisor *s)
     return false;
 }
 
+/* A worker that hangs in the kernel and never was ready waits for its model's file, as the next one
+ * would; one that was ready, or held the GPU, does not. */
+static bool is_load_stuck(const struct supervisor *s)
+{
+    for (size_t i = 0; i < SUPERVISOR_MAX_STUCK; i++) {
+        const struct child *c = &s->stuck[i];
+        if (c->state != CHILD_NONE && c->role == MSG_WORKER && !c->was_ready && !c->holds_gpu) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* fork or memory failed: nobody's fault, tried again soon. */
 static uint64_t retry_at(const struct child *c, int rc, uint64_t now_ms)
 {
@@ -289,7 +302,7 @@ void launch_due(struct supervisor *s, uint64_t now_ms)
     }
     if (s->worker.state == CHILD_NONE && now_ms >= s->worker_at_ms && !s->watch.is_asleep &&
         ((!is_gpu_stuck(s) && card_is_usable(s, now_ms)) || degrade_is_cpu(s)) &&
-        child_is_alive(&s->front) &&
+        !is_load_stuck(s) && child_is_alive(&s->front) &&
         s->front.state >= CHILD_GREETED) {
         start_worker(s, now_ms);
     }

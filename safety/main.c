@@ -64,7 +64,8 @@ static void print_help(void)
            "~/.config/rocmforge/rocmforge.conf, in this order ('rocmforge config').\n\n"
            "Exit codes: 0 ok, 1 error, 2 usage, 10 GPU lock busy, 11 configuration,\n"
            "12-15 GPU access, device, memory, kernel, 16 model file, 17 memory, 18 VRAM,\n"
-           "20 GPU fault, 24 NaN in the model, 30 programs do not fit, 75 already running\n");
+           "19 the model's disk, 20 GPU fault, 24 NaN in the model, 30 programs do not\n"
+           "fit, 75 already running\n");
 }
 
 static int fail(const struct err *e)

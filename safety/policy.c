@@ -48,7 +48,7 @@ bool policy_is_refusal(const struct policy_death *d)
 {
     int code = d->exit_code;
     return d->signal == 0 && (code == EXIT_USAGE || code == PROCESS_EXEC_FAILED ||
-                              (code >= EXIT_GPU_LOCK && code <= EXIT_VRAM));
+                              (code >= EXIT_GPU_LOCK && code <= EXIT_MODEL_IO));
 }
 
 static uint64_t next_backoff(struct policy *p)

@@ -86,6 +86,7 @@ struct monitor {
     struct vram_watch vram;
     struct msg_vram last;
     uint64_t heard_ms; /* when it last said something */
+    uint64_t tick_ms;  /* when that was last looked at */
     uint64_t start_ms; /* not started before */
     pid_t worker;      /* that it looks at */
     struct vram_spill spill;

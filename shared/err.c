@@ -99,6 +99,9 @@ int err_exit_code(int code)
         return EXIT_GPU_MEMORY;
     case ERR_NO_VRAM:
         return EXIT_VRAM;
+    case ERR_MODEL_IO:
+    case ERR_MODEL_STALLED:
+        return EXIT_MODEL_IO;
     case ERR_GPU_KERNEL:
         return EXIT_GPU_KERNEL;
     case ERR_SLOWER:

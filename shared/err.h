@@ -58,6 +58,7 @@ enum {
     EXIT_MODEL = 16,
     EXIT_HOST_MEMORY = 17,
     EXIT_VRAM = 18,
+    EXIT_MODEL_IO = 19,
     EXIT_GPU_FAULT = 20,
     EXIT_NUMERIC = 24,
     EXIT_SLOWER = 25,

@@ -6,7 +6,8 @@
 #include "worker/attach.h"
 
 /* From now on SIGBUS ends the process with last words on the status page of *a (borrowed, for good)
- * and the exit code of ERR_MODEL_CHANGED or ERR_NO_MEMORY. */
+ * and the exit code of ERR_MODEL_CHANGED (the file is shorter, or another one is in its place),
+ * ERR_MODEL_IO or ERR_NO_MEMORY. */
 void bus_guard(const struct attach *a);
 
 #endif

@@ -260,11 +260,49 @@ static void start_load(struct fleet *f, struct request *live, bool may_unload)
         }
         return;
     }
-    f->told_bytes = 0;
+    f->told_bytes = f->seen_bytes = 0;
+    f->seen_ns = f->events->now_ns;
     int err = loader_start(f->loader, (size_t)i);
     if (err < 0) {
         err_set(&e, err, "starting a thread");
         fail_waiting(f, (size_t)i, live, &e);
+    }
+}
+
+/* Every request that waits for any load. */
+static void fail_stalled(struct fleet *f, struct request *live)
+{
+    const struct model *v = &f->models->v[loader_index(f->loader)];
+    for (struct request *r = live; r; r = r->next_live) {
+        if (r->stage == REQUEST_LOADING && !r->model->engine) {
+            struct err e;
+            err_set(&e, ERR_MODEL_STALLED, "%s: %llu MB were read, and then nothing for %d s", v->name,
+                    (unsigned long long)f->seen_bytes / 1000000, FLEET_STALL_MS / 1000);
+            events_fail(f->events, r, &e);
+        }
+    }
+}
+
+static void watch_progress(struct fleet *f, struct request *live)
+{
+    uint64_t done, total;
+    loader_progress(f->loader, &done, &total);
+    if (done != f->seen_bytes) {
+        f->seen_bytes = done;
+        f->seen_ns = f->events->now_ns;
+    }
+    bool is_stalled = f->events->now_ns - f->seen_ns >= (uint64_t)FLEET_STALL_MS * 1000000;
+    if (is_stalled != f->is_stalled) {
+        const char *name = f->models->v[loader_index(f->loader)].name;
+        if (is_stalled) {
+            log_warn("model %s: not loaded for now: %s", name, err_text(ERR_MODEL_STALLED));
+        } else {
+            log_info("model %s: its file is read again", name);
+        }
+        f->is_stalled = is_stalled;
+    }
+    if (is_stalled) {
+        fail_stalled(f, live);
     }
 }
 
@@ -289,8 +327,10 @@ void fleet_tend(struct fleet *f, struct request *live, bool may_unload)
     note_use(f, live);
     finish_load(f, live, may_unload);
     if (loader_is_busy(f->loader)) {
+        watch_progress(f, live);
         tell_progress(f, live);
     } else {
+        f->is_stalled = false;
         start_load(f, live, may_unload);
     }
     for (struct request *r = live; r; r = r->next_live) {

@@ -1,11 +1,15 @@
 /* Which models are loaded, and the schedulers of those: loading when a request asks for one, giving
  * up the one that was unused longest where there is no room, unloading what was idle for long. A
- * model with live requests is never unloaded. Token loop; loading itself runs in the loader. */
+ * model with live requests is never unloaded. A load that makes no progress for FLEET_STALL_MS fails
+ * the requests that wait for it, and those that want another load, until it goes on by itself; models
+ * that are loaded go on meanwhile. Token loop; loading itself runs in the loader. */
 #ifndef WORKER_FLEET_H
 #define WORKER_FLEET_H
 
 #include "worker/loader.h"
 #include "worker/scheduler.h"
+
+enum { FLEET_STALL_MS = 10 * 1000 };
 
 struct fleet {
     struct models *models; /* borrowed */
@@ -15,6 +19,8 @@ struct fleet {
     bool is_used[LIMIT_MODELS];                 /* has live requests */
     uint64_t idle_ns;                           /* unused so long: unloaded; 0: never */
     uint64_t told_bytes;                        /* of the progress that was told last */
+    uint64_t seen_bytes, seen_ns;               /* of the progress that was made last, and when */
+    bool is_stalled;                            /* the load at work makes none: its disk does not answer */
 };
 
 /* bell: rung when a load is over; all is borrowed. */

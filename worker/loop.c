@@ -376,7 +376,8 @@ static bool has_pending(const struct loop *l)
 static void show_rest(struct loop *l)
 {
     struct status_page *page = l->attach->status;
-    enum status_phase phase = loader_is_busy(l->fleet.loader) ? STATUS_LOADING : STATUS_IDLE;
+    bool is_loading = loader_is_busy(l->fleet.loader) && !l->fleet.is_stalled;
+    enum status_phase phase = is_loading ? STATUS_LOADING : STATUS_IDLE;
     if (phase == STATUS_LOADING) {
         uint64_t done, total;
         loader_progress(l->fleet.loader, &done, &total);

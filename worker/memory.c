@@ -3,12 +3,17 @@
 
 #include "shared/num.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
 #endif
@@ -135,5 +140,51 @@ void memory_let_go(const void *map, size_t bytes)
     uintptr_t first = num_pad(from, page), end = (from + bytes) & ~(page - 1);
     if (first < end) { /* advice; it may fail for locked pages */
         madvise((void *)first, end - first, MADV_DONTNEED);
+    }
+}
+
+int memory_check(const void *map, size_t bytes, const void **ret_bad)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)map & ~(page - 1);
+    uintptr_t end = num_pad((uintptr_t)map + bytes, page);
+    bool is_bad = at < end && madvise((void *)at, end - at, MADV_POPULATE_READ) != 0 &&
+                  (errno == EFAULT || errno == EIO);
+    for (; is_bad && at < end; at += page) { /* which one is it? */
+        if (madvise((void *)at, page, MADV_POPULATE_READ) != 0) {
+            *ret_bad = (const void *)MAX(at, (uintptr_t)map);
+            return -EIO;
+        }
+    }
+    return 0;
+}
+
+void memory_file_at(const void *at, struct memory_file *ret)
+{
+    char text[8 * 1024]; /* a line is shorter: a path has 4096 bytes at most */
+    size_t n = 0;
+    *ret = (struct memory_file){0};
+    int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    for (ssize_t got; fd >= 0 && (got = read(fd, text + n, sizeof text - 1 - n)) > 0;) {
+        n += (size_t)got;
+        text[n] = 0;
+        char *line = text, *end;
+        for (; (end = strchr(line, '\n')); line = end + 1) { /* "from-to rwxp offset dev inode path" */
+            char *next;
+            uintptr_t from = strtoul(line, &next, 16), to = strtoul(next + 1, &next, 16);
+            const char *path = memchr(line, '/', (size_t)(end - line));
+            if ((uintptr_t)at < from || (uintptr_t)at >= to || !path) {
+                continue;
+            }
+            ret->offset = strtoull(next + 6, &next, 16) + ((uintptr_t)at - from);
+            (void)strtoul(next, &next, 16); /* the device, and behind its colon */
+            (void)strtoul(next + 1, &next, 16);
+            ret->inode = strtoull(next, NULL, 10);
+            snprintf(ret->path, sizeof ret->path, "%.*s", (int)(end - path), path);
+        }
+        n -= (size_t)(line - text);
+        memmove(text, line, n);
+    }
+    if (fd >= 0) {
+        close(fd);
     }
 }

@@ -24,6 +24,17 @@ size_t memory_make_huge(char *map, size_t bytes);
 /* The same for the MEMORY_HUGE_BYTES at `at`, a multiple of that, whatever stands there; nobody else
  * may use them meanwhile. */
 void memory_collapse(char *at);
+/* Can these bytes of a mapped file be read? Reads them from the disk where they are not in memory; they
+ * stay mapped until memory_let_go. 0, or -EIO: *ret_bad is a place in the first page that cannot be had.
+ * Before Linux 5.14 always 0. */
+MUST_CHECK int memory_check(const void *map, size_t bytes, const void **ret_bad);
+/* Which file is mapped at an address, and where in it; ret_path is "" where none is known. The inode is
+ * that of the mapping. Reads /proc/self/maps; allocates nothing and takes no lock. */
+struct memory_file {
+    char path[256];
+    uint64_t offset, inode;
+};
+void memory_file_at(const void *at, struct memory_file *ret);
 /* Takes the whole pages of a file's mapping out of this process; they are read again when needed. */
 void memory_let_go(const void *map, size_t bytes);
 

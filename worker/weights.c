@@ -101,22 +101,41 @@ static size_t place(struct program *p, const char *map)
     return at;
 }
 
-/* In pieces, whose file pages are let go: or the largest matrix would stand in memory twice. */
-static void pack_matrix(const struct matmul_weight *w, char *to, struct pool *pool)
+static int check_file(const void *data, size_t bytes, struct err *e)
+{
+    const void *bad;
+    struct memory_file f;
+    if (memory_check(data, bytes, &bad) == 0) {
+        return 0;
+    }
+    memory_file_at(bad, &f);
+    return err_set(e, ERR_MODEL_IO, "byte %llu of %.200s", (unsigned long long)f.offset, f.path);
+}
+
+/* In pieces, whose file pages are let go: or the largest matrix would stand in memory twice. A page
+ * that the disk does not give is an error here; read by a kernel, it would be the end of the process. */
+static int pack_matrix(const struct matmul_weight *w, char *to, struct pool *pool, struct err *e)
 {
     int64_t rows = (int64_t)(PIECE_BYTES / MAX(w->row_bytes, (size_t)1));
     rows = MAX(rows - rows % MATMUL_GRAIN, (int64_t)MATMUL_GRAIN);
     for (int64_t lo = 0; lo < w->n_rows; lo += rows) {
         int64_t hi = MIN(lo + rows, w->n_rows);
+        const char *data = (const char *)w->data + (size_t)lo * w->row_bytes;
+        size_t bytes = (size_t)(hi - lo) * w->row_bytes;
+        int err = check_file(data, bytes, e);
+        if (err < 0) {
+            return err;
+        }
         matmul_pack(w, lo, hi, to, pool);
-        memory_let_go((const char *)w->data + (size_t)lo * w->row_bytes,
-                      (size_t)(hi - lo) * w->row_bytes);
+        memory_let_go(data, bytes);
     }
+    return 0;
 }
 
-/* Memory is made huge ahead of the packing, which so takes no page faults. Returns the huge bytes. */
-static size_t pack(struct program *p, char *map, size_t bytes, struct pool *pool,
-                   void (*progress)(void *arg, uint64_t done, uint64_t total), void *progress_arg)
+/* Memory is made huge ahead of the packing, which so takes no page faults. */
+static int pack(struct program *p, char *map, size_t bytes, struct pool *pool,
+                void (*progress)(void *arg, uint64_t done, uint64_t total), void *progress_arg,
+                size_t *ret_huge, struct err *e)
 {
     uint64_t total = program_weight_bytes(p), done = 0;
     size_t at = 0, ready = 0, huge = 0;
@@ -132,7 +151,10 @@ static size_t pack(struct program *p, char *map, size_t bytes, struct pool *pool
                 huge += memory_make_huge(map + ready, to - ready);
                 ready = to;
             }
-            pack_matrix(w, map + at, pool);
+            int err = pack_matrix(w, map + at, pool, e);
+            if (err < 0) {
+                return err;
+            }
             at = end;
             done += w->row_bytes * (size_t)w->n_rows;
         }
@@ -140,12 +162,14 @@ static size_t pack(struct program *p, char *map, size_t bytes, struct pool *pool
             progress(progress_arg, done, total);
         }
     }
-    return huge;
+    *ret_huge = huge;
+    return 0;
 }
 
 /* Packs into a memfd and seals it. Returns the descriptor. */
 static int make(struct program *p, size_t data_bytes, size_t bytes, struct pool *pool,
-                void (*progress)(void *arg, uint64_t done, uint64_t total), void *progress_arg)
+                void (*progress)(void *arg, uint64_t done, uint64_t total), void *progress_arg,
+                struct err *e)
 {
     int fd = memfd_create_open("rocmforge-weights", bytes);
     if (fd < 0) {
@@ -156,7 +180,13 @@ static int make(struct program *p, size_t data_bytes, size_t bytes, struct pool 
         close(fd);
         return -ENOMEM;
     }
-    size_t huge = pack(p, map, bytes, pool, progress, progress_arg);
+    size_t huge = 0;
+    int err = pack(p, map, bytes, pool, progress, progress_arg, &huge, e);
+    if (err < 0) {
+        memory_unmap(map, bytes);
+        close(fd);
+        return err;
+    }
     struct weights_table *t = (void *)(map + data_bytes);
     *t = (struct weights_table){.magic = WEIGHTS_MAGIC,
                                 .data_bytes = data_bytes,
@@ -164,7 +194,7 @@ static int make(struct program *p, size_t data_bytes, size_t bytes, struct pool 
                                 .n_sums = (data_bytes + SUM_BYTES - 1) / SUM_BYTES};
     sum(map, data_bytes, t->sums, pool);
     memory_unmap(map, bytes);
-    int err = memfd_make_const(fd);
+    err = memfd_make_const(fd);
     if (err < 0) {
         close(fd);
         return err;
@@ -220,7 +250,10 @@ int weights_open(struct weights *ret, struct program *p, enum isa isa, struct po
     size_t bytes = num_pad(data_bytes + table_bytes(data_bytes), MEMORY_HUGE_BYTES);
     weights_key(isa, fingerprint, w.key);
     if (!find_store(&w, data_bytes, bytes)) {
-        int fd = make(p, data_bytes, bytes, pool, progress, progress_arg);
+        int fd = make(p, data_bytes, bytes, pool, progress, progress_arg, e);
+        if (fd == ERR_MODEL_IO) {
+            return fd;
+        }
         if (fd < 0) {
             return err_set(e, fd == -ENOMEM || fd == -ENOSPC ? ERR_NO_MEMORY : fd,
                            "packing %.1f MB of weights", (double)data_bytes / 1e6);

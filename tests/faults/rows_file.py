@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import time
 
+from fuse import Fuse
 from matrix import row, tested
 from rig import (DEMO, STORY, Rig, Stream, chat, check, check_equal, expect_whole)
 
@@ -224,6 +225,115 @@ def no_models(bin_dir):
             out = serve_and_end(bin_dir, *[x for a in args for x in ('-m', a)])
             check_equal(out.returncode, code, f'{args}: {out.stderr}')
         return (time.monotonic() - at) / 4
+
+
+def demo_data(name):
+    """The demo model, and where this tensor's data begin in it."""
+    with open(DEMO, 'rb') as f:
+        data = f.read()
+    return data, tensor_offset(data, name)
+
+
+def with_bad(bin_dir, fuse):
+    """A server with a model that is loaded, and one in a file system of ours that is not."""
+    return Rig(bin_dir, '--device', 'cpu', '--max-models', '2',
+               models=[f'a={DEMO}', f'b={DEMO}', f'bad={fuse.path}/bad.gguf'])
+
+
+BAD = {'model': 'bad', 'prompt': 'x', 'max_tokens': 1}
+A_STORY = {**STORY, 'model': 'a'}
+
+
+@row('58', 'a model lies on a disk that stalls', 'reads from its weights on do not come back', 11.5, slow=True)
+def stalled_disk(bin_dir):
+    data, at = demo_data(b'blk.2.ffn_down.weight')
+    with Fuse({'bad.gguf': data}, stalls=at + 8192) as fuse, with_bad(bin_dir, fuse) as s:
+        whole, worker, begin = Stream(s, A_STORY).end().text, s.worker(), time.monotonic()
+        asked = Stream(s, BAD, '/v1/completions')
+        for _ in range(3):
+            expect_whole(Stream(s, A_STORY), whole)
+        asked.end(30)
+        took = time.monotonic() - begin
+        check_equal((asked.ends, asked.error['code']), (['error'], 'model_stalled'), 'the answer')
+        begin = time.monotonic()
+        status, r = s.post('/v1/completions', BAD)
+        check_equal((status, r['error']['code']), (503, 'model_stalled'), 'asked again')
+        check(time.monotonic() - begin < 1, 'at once')
+        expect_whole(Stream(s, A_STORY), whole)
+        fuse.answer()
+        end = time.monotonic() + 20
+        while s.post('/v1/completions', BAD)[0] != 200:
+            check(time.monotonic() < end, 'it is not loaded though the disk answers')
+        check_equal(s.worker(), worker, 'the same worker all the time')
+        s.settle()  # what the model leaves to later workers is kept
+        return took
+
+
+@row('58a', 'the first model lies on such a disk', 'the same; no progress may take 1 s (60)', 6, slow=True)
+def stalled_at_start(bin_dir):
+    data, at = demo_data(b'blk.2.ffn_down.weight')
+    with Fuse({'bad.gguf': data}, stalls=at + 8192) as fuse, Rig(
+            bin_dir, '--device', 'cpu', before=['--stall-ms', '1000', '--reap-ms', '500'], ready=False,
+            models=[f'bad={fuse.path}/bad.gguf']) as s:
+        begin = time.monotonic()
+        s.port = int(s.wait_log(r'listening on http://127.0.0.1:(\d+)').group(1))
+        s.wait_log('cannot be killed: the kernel holds it')
+        took, stuck = time.monotonic() - begin, s.worker()
+        status, r = s.post('/v1/completions', BAD)
+        check_equal((status, r['error']['code']), (503, 'model_stalled'), 'the answer')
+        time.sleep(1.5)
+        check_equal(s.worker(), stuck, 'no other worker waits beside it')
+        fuse.answer()
+        s.wait_ok()
+        check(s.worker() != stuck, 'another worker')
+        s.settle()
+        return took
+
+
+@row('59', 'the disk fails under a model', 'reads from its weights on fail (EIO)', 1)
+def failing_disk(bin_dir):
+    data, at = demo_data(b'blk.2.ffn_down.weight')
+    with Fuse({'bad.gguf': data}, fails=at + 8192) as fuse, with_bad(bin_dir, fuse) as s:
+        whole, worker, begin = Stream(s, A_STORY).end().text, s.worker(), time.monotonic()
+        stream = Stream(s, A_STORY).seen(2)
+        status, r = s.post('/v1/completions', BAD)
+        took = time.monotonic() - begin
+        check_equal((status, r['error']['code']), (503, 'model_io_error'), 'the answer')
+        place = int(r['error']['message'].split('byte ')[1].split()[0])
+        check(at < place < len(data), f'{place} is not behind {at}: {r}')
+        expect_whole(stream, whole)
+        check_equal(s.worker(), worker, 'the worker lives')
+        return took
+
+
+@row('59a', 'the same, of the first model', 'the command ends and says where', 1)
+def failing_at_start(bin_dir):
+    data, at = demo_data(b'blk.2.ffn_down.weight')
+    with Fuse({'bad.gguf': data}, fails=at + 8192) as fuse:
+        begin = time.monotonic()
+        out = serve_and_end(bin_dir, '-m', f'{fuse.path}/bad.gguf')
+        took = time.monotonic() - begin
+        check_equal(out.returncode, 19, out.stderr)
+        check('bad.gguf' in out.stderr and 'byte ' in out.stderr, out.stderr)
+        return took
+
+
+@row('59b', 'the disk fails while its model is in use', 'what was read is forgotten, then EIO', 2)
+def failing_in_use(bin_dir):
+    data, at = demo_data(b'token_embd.weight')
+    with Fuse({'bad.gguf': data}, breaks=at) as fuse, Rig(
+            bin_dir, '--device', 'cpu', models=[f'bad={fuse.path}/bad.gguf']) as s:
+        fuse.destroy()
+        begin = time.monotonic()
+        status, r = s.post('/v1/completions', {'prompt': 'Never seen words: ' + str(begin), 'max_tokens': 4})
+        took = time.monotonic() - begin
+        check_equal((status, r['error']['code']), (503, 'model_io_error'), 'the answer')
+        s.wait_log(r'cannot be read, at byte \d+')
+        check_equal(s.metric('poison_requests'), 0, 'no request is to blame')
+        fuse.answer()
+        s.process.send_signal(signal.SIGHUP)
+        s.wait_ok()
+        return took
 
 
 tested('61', 'memory cannot be had', 'the Nth allocation fails, for every N', None,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from matrix import absent, row
+from matrix import row
 from rig import Rig, Skip, Stream, check, check_equal, expect_whole
 from machine import GIB, Machine
 
@@ -323,9 +323,3 @@ def put_to_sleep(bin_dir):
             return took
     finally:
         bus.close()
-
-
-absent('17', 'the worker is a zombie, one thread in state D', 'no double: the supervisor waits for the pidfd, '
-       'which tells only when every thread is gone (row 15)')
-absent('58', 'the model lies on a disk that stalls', 'no double: a load without progress is ended after 60 s')
-absent('59', 'the disk fails under the model', 'no double of EIO; a file that is cut is row 57')

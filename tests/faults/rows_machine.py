@@ -35,22 +35,24 @@ def stuck_programs(bin_dir, libexec, only_first):
         os.chmod(path, 0o755)
 
 
-@row('15', 'the worker cannot be killed (state D)',
-     'held by a file system for $ROCMFORGE_FAULT_STUCK_S (3) s', 0.010)
-def unkillable(bin_dir):
+def threads(pid):
+    """The states of its threads, the first one's first."""
+    tasks = sorted(os.listdir(f'/proc/{pid}/task'), key=int)
+    return ''.join(open(f'/proc/{pid}/task/{t}/stat').read().rsplit(')', 1)[1].split()[0] for t in tasks)
+
+
+def held(bin_dir, env, states, hold_s):
     """Every request is answered at once with the reason, there is never a second worker, and when the
     kernel lets go the server comes back by itself."""
-    hold_s = float(os.environ.get('ROCMFORGE_FAULT_STUCK_S', '3'))
     with tempfile_programs(bin_dir) as libexec, Fuse() as fuse:
         stuck_programs(bin_dir, libexec, False)
-        env = {'DUMMY_WORKER': 'preflight', 'DUMMY_STUCK': fuse.path + '/x', 'DUMMY_PROBE': '',
-               'DUMMY_GATEWAY': ''}
+        env = {'DUMMY_WORKER': 'preflight', env: fuse.path + '/x', 'DUMMY_PROBE': '', 'DUMMY_GATEWAY': ''}
         with Rig(bin_dir, '--device', 'auto', '--cpu-fallback', 'never', before=[
                 '--stall-ms', '300', '--reap-ms', '300'], libexec=libexec, env=env, ready=False) as s:
             s.port = int(listening_port(s))
             s.wait_log('cannot be killed: the kernel holds it')
-            stuck = s.worker()
-            check_equal(state_of(stuck), 'D', 'state of the worker')
+            stuck = int(s.wait_log(r'worker \(pid (\d+)\) cannot be killed').group(1))
+            check_equal(threads(stuck), states, "states of the worker's threads")
             times, end = [], time.monotonic() + hold_s
             while time.monotonic() < end:
                 at = time.monotonic()
@@ -73,6 +75,17 @@ def unkillable(bin_dir):
             check(state_of(stuck) is None, 'the stuck one is gone')
     return percentile(times, 0.99), (f'{len(times)} requests, the longest {max(times) * 1000:.0f} ms; '
                                      f'back {back:.1f} s after')
+
+
+@row('15', 'the worker cannot be killed (state D)',
+     'held by a file system for $ROCMFORGE_FAULT_STUCK_S (3) s', 0.010)
+def unkillable(bin_dir):
+    return held(bin_dir, 'DUMMY_STUCK', 'D', float(os.environ.get('ROCMFORGE_FAULT_STUCK_S', '3')))
+
+
+@row('17', 'the same of one thread; the process is a zombie', 'as row 15, a thread of the worker', 0.010, slow=True)
+def zombie(bin_dir):
+    return held(bin_dir, 'DUMMY_STUCK_THREAD', 'ZD', 2)
 
 
 @row('15a', 'the same, where the CPU may take over', 'as row 15, cpu_fallback always', 2)
@@ -121,8 +134,8 @@ def workers(s):
     out = []
     for pid in pids:
         try:
-            with open(f'/proc/{pid}/cmdline') as f:
-                out += [pid] if 'rocmforge-worker' in f.read() else []
+            with open(f'/proc/{pid}/comm') as f:  # (a zombie has no command line any more)
+                out += [pid] if f.read().strip() == 'rocmforge-worke' else []
         except OSError:
             pass
     return out

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -205,6 +206,13 @@ static void misbehave_loading(void)
     }
 }
 
+static void *stat_thread(void *path)
+{
+    struct stat st;
+    say("stuck %d", stat(path, &st));
+    return NULL;
+}
+
 static void run_worker_loaded(void)
 {
     if (does("worked") || (does("workedonce") && epoch == 1)) {
@@ -220,6 +228,13 @@ static void run_worker_loaded(void)
         struct stat st;
         status_beat(page, STATUS_DECODE);
         say("stuck %d", stat(getenv("DUMMY_STUCK"), &st));
+    }
+    if (getenv("DUMMY_STUCK_THREAD") && epoch == 1) { /* only one of its threads is held */
+        pthread_t thread;
+        status_beat(page, STATUS_DECODE);
+        if (pthread_create(&thread, NULL, stat_thread, getenv("DUMMY_STUCK_THREAD")) == 0) {
+            pause();
+        }
     }
     if (does("idle")) { /* waits on the bell like a real one, but the test stops it */
         (void)ring_sleep(&ring);
