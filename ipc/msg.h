@@ -139,7 +139,7 @@ struct msg_card {
 struct msg_budget {
     uint64_t round; /* counts them */
     uint64_t ceiling_bytes;
-    uint64_t ours_bytes; /* what the worker was measured to have; more than its own count is the runtime's */
+    uint64_t overhead_bytes; /* that it was measured to have beside what models took by its own count: the runtime's */
 };
 
 /* The answer, when it is done. */

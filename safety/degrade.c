@@ -21,7 +21,7 @@ static enum fallback fallback_of(const struct supervisor *s)
 
 static uint32_t lowest(const struct supervisor *s)
 {
-    return fallback_of(s) == FALLBACK_ALWAYS ? LADDER_cpu : LADDER_cpu - 1;
+    return fallback_of(s) == FALLBACK_ALWAYS ? LADDER_cpu : LADDER_unfused;
 }
 
 void degrade_start(struct supervisor *s, uint64_t now_ms)

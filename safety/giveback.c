@@ -48,13 +48,14 @@ void giveback_saw(struct supervisor *s, uint64_t now_ms)
     if (!is_above) {
         g->left_ms = 0;
     }
-    /* What it will load later is bound, too, by what it was told last. */
-    bool is_news = g->is_bound && g->bound_bytes != v->ceiling_bytes;
+    /* What it will load later is bound, too, by what it was told last; each worker is told at first. */
+    bool is_news = !g->is_bound || g->bound_bytes != v->ceiling_bytes;
     if (is_above || may_grow || is_news) {
         g->is_bound = true;
         g->bound_bytes = v->ceiling_bytes;
-        struct msg_budget m = {
-            .round = ++g->round, .ceiling_bytes = v->ceiling_bytes, .ours_bytes = ours};
+        struct msg_budget m = {.round = ++g->round,
+                               .ceiling_bytes = v->ceiling_bytes,
+                               .overhead_bytes = ours - giveback_held(s)};
         dialog_say(s, w, MSG_BUDGET, &m, sizeof(m), NULL, 0, now_ms);
     }
 }

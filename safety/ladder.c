@@ -1,6 +1,7 @@
 /* The degrade ladder (see ladder.h). Pure; used by the supervisor. */
 #include "safety/ladder.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -120,7 +121,10 @@ int ladder_apply(uint32_t rung, struct config *c, struct err *e)
         if (config_rows[key].kind == CONFIG_INT && c->v[key].i <= atoll(rungs[i].value)) {
             continue;
         }
-        rc = config_set(c, rungs[i].setting, rungs[i].value, CONFIG_FROM_FLAG, e);
+        char value[64];
+        bool is_behind = *rungs[i].value == '/';
+        snprintf(value, sizeof(value), "%.40s%s", is_behind ? c->v[key].str : "", rungs[i].value);
+        rc = config_set(c, rungs[i].setting, value, CONFIG_FROM_FLAG, e);
     }
     return rc;
 }

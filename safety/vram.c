@@ -60,9 +60,5 @@ struct vram_plan vram_give_back(const struct vram_holdings *h, uint64_t excess_b
         p.unloads[i] = true;
         p.left_bytes -= MIN(h->models[i].bytes, p.left_bytes);
     }
-    while (p.left_bytes > 0 && h->layer_bytes > 0 && p.n_layers < h->n_layers) {
-        p.n_layers++;
-        p.left_bytes -= MIN(h->layer_bytes, p.left_bytes);
-    }
     return p;
 }

@@ -58,19 +58,16 @@ struct vram_holdings {
         uint64_t bytes, used_ns; /* when it was last used */
         bool is_idle;
     } models[VRAM_MAX_MODELS];
-    uint64_t layer_bytes; /* of one layer of the models in use; 0: they cannot be split */
-    unsigned n_layers;
 };
 
 struct vram_plan {
     uint64_t kv_bytes;             /* to give back of the KV pools */
     bool unloads[VRAM_MAX_MODELS]; /* idle models, longest unused first */
-    unsigned n_layers;             /* to move to the processor */
-    uint64_t left_bytes;           /* that cannot be had so: the models must go to the processor */
+    uint64_t left_bytes;           /* that cannot be had so: another worker has to place its models anew */
 };
 
 /* The cheapest way to give back excess_bytes: first blocks of the KV pools that nobody runs on,
- * then idle models, then layers. */
+ * then idle models. */
 struct vram_plan vram_give_back(const struct vram_holdings *h, uint64_t excess_bytes);
 
 #endif

@@ -33,6 +33,7 @@ struct engine_options {
     uint64_t vram_bytes;   /* of its memory, that the model may take, KV cache included; without a door: of a GPU that
                             * engine_plan is to plan for */
     int64_t gpu_layers;    /* at most so many on the GPU, the output counted as one; below 0: what fits */
+    bool is_gpu_halved;    /* half of what would be there, where layers can be parted at all */
     bool is_gpu_required;  /* the GPU is used even where the CPU is faster */
     struct rates rates;    /* of the GPU; the CPU's are measured when they are wanted */
     bool is_safe;          /* no fast paths that can be done without; every kernel is waited for */

@@ -144,6 +144,12 @@ int engine_gpu_build(const struct gguf *g, const struct engine_options *o, int64
         uint64_t work = plan.used - plan.of_label[GPU_LABEL_WEIGHTS];
         err = place_some(g, o, n_ctx, pool, work, &l, s, p, &plan, i->warn, e);
     }
+    if (err == 0 && o->is_gpu_halved && !has_states) {
+        uint64_t work = plan.used - plan.of_label[GPU_LABEL_WEIGHTS];
+        l.max_layers = MAX(place_gpu_layers(s) / 2, (int64_t)1);
+        is_whole = false;
+        err = place_some(g, o, n_ctx, pool, work, &l, s, p, &plan, i->warn, e);
+    }
     if (err < 0) {
         return err;
     }

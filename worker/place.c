@@ -281,9 +281,14 @@ bool place_is_whole(const struct place *s)
     return true;
 }
 
+int64_t place_gpu_layers(const struct place *s)
+{
+    return s->n_gpu_layers + (s->v[s->n - 1].rest.place == OP_ON_GPU);
+}
+
 static bool is_allowed(const struct place *s, const struct place_limits *l)
 {
-    int64_t n = s->n_gpu_layers + (s->v[s->n - 1].rest.place == OP_ON_GPU);
+    int64_t n = place_gpu_layers(s);
     uint64_t kv = s->vram_kv_block_bytes * (uint64_t)l->n_blocks;
     bool is_some = l->max_layers < 0 ? s->n_gpu_layers > 0 : n > 0 && n <= l->max_layers;
     return is_some && s->vram_bytes + kv <= l->vram_bytes;
@@ -298,14 +303,13 @@ static double score(const struct place *s)
  * worker, and the next one computes the same bits. */
 static double worth(const struct place *s)
 {
-    int32_t n = s->n_gpu_layers + (s->v[s->n - 1].rest.place == OP_ON_GPU);
-    return 1e9 * n - score(s);
+    return 1e9 * (double)place_gpu_layers(s) - score(s);
 }
 
 /* What is on the CPU though there would be room for it. */
 static void name_reasons(struct place *s, const struct place_limits *l)
 {
-    int64_t n = s->n_gpu_layers + (s->v[s->n - 1].rest.place == OP_ON_GPU);
+    int64_t n = place_gpu_layers(s);
     uint64_t used = s->vram_bytes + s->vram_kv_block_bytes * (uint64_t)l->n_blocks;
     for (int32_t i = 1; i < s->n; i++) {
         struct place_unit *u = &s->v[i];

@@ -77,6 +77,7 @@ bool place_choose(struct place *s, const struct place_limits *l);
 /* Marks the ops and matrices of a program built as the one that was read. -ENOMEM. */
 MUST_CHECK int place_apply(const struct place *s, struct program *p);
 bool place_is_whole(const struct place *s); /* on the GPU */
+int64_t place_gpu_layers(const struct place *s); /* as --gpu-layers counts them */
 
 /* "layers 12-31 and output on the GPU, the rest on the CPU". */
 void place_words(const struct place *s, char *ret, size_t n);

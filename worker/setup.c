@@ -3,6 +3,7 @@
 
 #include "shared/num.h"
 
+#include <stdio.h>
 #include <string.h>
 
 const enum config_key setup_keys[] = {
@@ -31,12 +32,17 @@ int setup_engine(const struct config *c, struct engine_options *ret, struct err 
                        c->v[CONFIG_isa].str, isa_name(isa_detect()));
     }
     const char *layers = c->v[CONFIG_gpu_layers].str;
+    size_t n = strlen(layers);
+    bool is_halved = n > 2 && strcmp(layers + n - 2, "/2") == 0;
+    char number[24];
+    snprintf(number, sizeof number, "%.*s", (int)MIN(is_halved ? n - 2 : n, sizeof number), layers);
     uint64_t n_layers = UINT64_MAX;
-    if (strcmp(layers, "auto") != 0 && (!num_parse_u64(layers, &n_layers) || n_layers > INT32_MAX)) {
+    if (strcmp(number, "auto") != 0 && (!num_parse_u64(number, &n_layers) || n_layers > INT32_MAX)) {
         return err_set(e, ERR_CONFIG, "gpu_layers is '%s', which is neither a number nor 'auto'", layers);
     }
     *ret = (struct engine_options){
         .gpu_layers = n_layers <= INT32_MAX ? (int64_t)n_layers : -1,
+        .is_gpu_halved = is_halved,
         .n_threads = (int)c->v[CONFIG_threads].i,
         .isa = (enum isa)isa,
         .kv_type = kv_types[c->v[CONFIG_kv_type].i],

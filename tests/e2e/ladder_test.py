@@ -43,9 +43,18 @@ with Server(BIN, '--device', 'cpu', *SMALL[:6]) as server:
 
 with Server(BIN, *SMALL, env=machine.env, before=('--stall-ms', '60000')) as server:
     check_equal(rung(server), 0, 'full speed at first')
-    for expected in (0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3):
+    for expected in (0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4):
         die(server)
         check_equal(rung(server), expected, 'rung')
+    where = re.findall(r'on gpu gfx1100(?: \((\d+)/(\d+) layers\) \+ cpu)?', server.log_text())
+    check_equal(where[-2], ('', ''), 'all layers were on the GPU')
+    n, n_layers = map(int, where[-1])
+    check(0 < n <= (n_layers + 1) // 2, f'{n} of {n_layers} layers are on the GPU now')
+    events = server.stream('/v1/chat/completions', STORY)
+    check_equal(stream_text(events), story, 'the story by both')
+    for _ in range(2):
+        die(server)
+        check_equal(rung(server), 4, 'rung')
     worker = server.child('rocmforge-worker')
     events = server.stream('/v1/chat/completions', STORY)
     seen = [next(events) for _ in range(4)]
@@ -54,14 +63,14 @@ with Server(BIN, *SMALL, env=machine.env, before=('--stall-ms', '60000')) as ser
     check_equal(stream_text(seen), story, 'the story that began on the GPU and ended on the CPU')
     last = [e for e in seen if e != '[DONE]'][-1]
     check('cpu' in last.get('resumed_on', ''), f'it says so: {last}')
-    check_equal(rung(server), 4, 'rung')
+    check_equal(rung(server), 5, 'rung')
     report = json.loads(server.get('/crashes')[1])['crashes'][0]
     check_equal(report['whose_fault'], 'its own fault', 'reported')
-    for name in ('safe', 'chunk', 'unfused', 'cpu'):
+    for name in ('safe', 'chunk', 'unfused', 'fewer', 'cpu'):
         check(f"the next worker runs on rung '{name}'" in server.log_text(), f'the log says {name}')
     server.settle()
     memory = open(os.path.join(server.state, 'ladder')).read()
-    check(memory.split()[1] == '4', f'remembered: {memory}')
+    check(memory.split()[1] == '5', f'remembered: {memory}')
     kept = {**machine.env, 'XDG_STATE_HOME': server.folder.name}
     with Server(BIN, *SMALL, env=kept) as again:
         check("it begins on rung 'cpu'" in again.log_text(), 'the next server knows')

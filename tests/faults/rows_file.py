@@ -318,12 +318,22 @@ def failing_at_start(bin_dir):
         return took
 
 
+def reads(file, offset):
+    try:
+        return os.pread(file.fileno(), 1, offset)
+    except OSError:
+        return b''
+
+
 @row('59b', 'the disk fails while its model is in use', 'what was read is forgotten, then EIO', 2)
 def failing_in_use(bin_dir):
     data, at = demo_data(b'token_embd.weight')
     with Fuse({'bad.gguf': data}, breaks=at) as fuse, Rig(
             bin_dir, '--device', 'cpu', models=[f'bad={fuse.path}/bad.gguf']) as s:
         fuse.destroy()
+        with open(f'{fuse.path}/bad.gguf', 'rb', buffering=0) as f:
+            while reads(f, len(data) - 1):  # until the last page is forgotten, too
+                time.sleep(0.01)
         begin = time.monotonic()
         status, r = s.post('/v1/completions', {'prompt': 'Never seen words: ' + str(begin), 'max_tokens': 4})
         took = time.monotonic() - begin

@@ -93,12 +93,18 @@ static void test_settings(void)
     CHECK_STR(c.v[CONFIG_gpu_fusion].str, "off");
     CHECK_INT(c.v[CONFIG_chunk_size].i, 64);
     CHECK_STR(c.v[CONFIG_device].str, "auto");
+    CHECK_STR(c.v[CONFIG_gpu_layers].str, "auto");
+    CHECK_INT(ladder_apply(LADDER_fewer, &c, &e), 0);
+    CHECK_STR(c.v[CONFIG_gpu_layers].str, "auto/2");
+    CHECK_STR(c.v[CONFIG_device].str, "auto");
     config_finish(&c);
     config_init(&c);
+    CHECK_INT(config_set(&c, "gpu_layers", "20", CONFIG_FROM_FLAG, &e), 0);
     CHECK_INT(config_set(&c, "chunk_size", "32", CONFIG_FROM_FLAG, &e), 0);
     CHECK_INT(ladder_apply(LADDER_cpu, &c, &e), 0);
     CHECK_INT(c.v[CONFIG_chunk_size].i, 32); /* never raised */
     CHECK_STR(c.v[CONFIG_device].str, "cpu");
+    CHECK_STR(c.v[CONFIG_gpu_layers].str, "20/2");
     config_finish(&c);
 }
 

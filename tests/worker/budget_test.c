@@ -14,7 +14,12 @@ static struct msg_gave apply(uint64_t ceiling, uint64_t ours)
 {
     struct budget b = {0};
     struct msg_gave m;
-    struct msg_budget asked = {.round = 7, .ceiling_bytes = ceiling, .ours_bytes = ours};
+    uint64_t held = 0;
+    for (size_t i = 0; i < models.n; i++) {
+        held += models.v[i].engine ? engine_vram_bytes(models.v[i].engine) : 0;
+    }
+    struct msg_budget asked = {
+        .round = 7, .ceiling_bytes = ceiling, .overhead_bytes = ours - MIN(ours, held)};
     CHECK(!budget_apply(&b, &fleet, true, &m)); /* nothing is due */
     budget_take(&b, &asked);
     CHECK(budget_apply(&b, &fleet, true, &m));

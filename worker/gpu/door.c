@@ -333,6 +333,9 @@ void door_launch(struct door *d, enum table_id kernel, const void *args)
                                           (unsigned)grid[2], (unsigned)k->threads, 1, 1, 0,
                                           d->stream, params, NULL);
     must(d, k->name, error);
+    if (d->status && !d->recorded) { /* progress, too, of a long chunk; where a launch computes, the only one */
+        atomic_store_explicit(&d->status->op, crumb.number, memory_order_relaxed);
+    }
     if (d->is_careful && !d->recorded) {
         door_wait(d, 0);
     }
