@@ -202,9 +202,9 @@ static void test_invariance(enum type t, enum isa isa, int64_t cols, uint64_t *s
 }
 
 /* What is not finite in one token or one row shows there and nowhere else. */
-static void test_not_finite(enum type t, enum isa isa, uint64_t *seed)
+static void test_not_finite(enum type t, enum isa isa, int64_t cols, uint64_t *seed)
 {
-    const int64_t rows = 20, cols = 512, tokens = 3;
+    const int64_t rows = 20, tokens = 3;
     static const float bad[] = {NAN, INFINITY, -INFINITY};
     for (int i = 0; i < 3; i++) {
         struct product p;
@@ -223,10 +223,16 @@ static void test_not_finite(enum type t, enum isa isa, uint64_t *seed)
         matmul_finish(&w);
         int at[3];
         blocks_half_offsets(t, at);
-        if (at[0] >= 0) {
-            size_t row_bytes = type_row_bytes(t, (size_t)cols);
+        uint8_t *row = p.data + 5 * type_row_bytes(t, (size_t)cols);
+        uint16_t half = t == TYPE_F16 ? half_from_f32(bad[i]) : half_bf16_from_f32(bad[i]);
+        bool is_half = t == TYPE_F16 || t == TYPE_BF16;
+        if (at[0] >= 0 || is_half) {
             fill_plain(p.x, tokens * cols, seed);
-            blocks_set_scale(t, p.data + 5 * row_bytes + type_info(t)->block_bytes, bad[i]);
+            if (is_half) {
+                memcpy(row + 7 * sizeof half, &half, sizeof half);
+            } else {
+                blocks_set_scale(t, row + type_info(t)->block_bytes, bad[i]);
+            }
             CHECK_INT(matmul_prepare(&w, t, isa, rows, cols, p.data, pool), 0);
             m = product_job(&p, &w);
             matmul_run(&m, pool);
@@ -273,7 +279,10 @@ int main(void)
             if (is_float) {
                 test_invariance(blocks_types[i], (enum isa)isa, 333, &seed);
             }
-            test_not_finite(blocks_types[i], (enum isa)isa, &seed);
+            test_not_finite(blocks_types[i], (enum isa)isa, 512, &seed);
+            if (is_float) {
+                test_not_finite(blocks_types[i], (enum isa)isa, 333, &seed);
+            }
         }
         test_tiny_and_huge((enum isa)isa, &seed);
     }

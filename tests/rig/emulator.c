@@ -1,9 +1,11 @@
-/* The emulator: fibers, their schedule, and what threads of a block do together. Accesses are judged in emulator_memory.c.
+/* The emulator: fibers, their schedule, and what threads of a block do together. Accesses are
+ * judged in emulator_memory.c.
  *
- * A block's threads are fibers on one OS thread. Each runs until it needs others (a wave operation, a barrier) or
- * ends. When no thread of a wave can go on, its lanes must all stand at one operation, which is then done; when
- * no wave can go on, all threads of the block must stand at one barrier. Anything else is a fault, and a
- * fault abandons the block: its fibers are never resumed. */
+ * A block's threads are fibers on one OS thread. Each runs until it needs others (a wave operation,
+ * a barrier) or ends. When no thread of a wave can go on, its lanes must all stand at one
+ * operation, which is then done; when no wave can go on, all threads of the block must stand at one
+ * barrier. Anything else is a fault, and a fault abandons the block: its fibers are never resumed.
+ */
 #include "tests/rig/emulator.h"
 
 #include "tests/rig/emulator_memory.h"
@@ -35,8 +37,8 @@ enum state { READY, AT_WAVE, AT_BARRIER, ENDED };
 struct fiber {
     void *sp;
     enum state state;
-    const char *site;    /* where it waits */
-    const char *last;    /* the last place that it is known to have passed */
+    const char *site; /* where it waits */
+    const char *last; /* the last place that it is known to have passed */
     uint32_t n_exchanges;
     void *fake_stack;
 };
@@ -53,7 +55,8 @@ static struct {
     const void *scheduler_bottom; /* for the sanitizer */
     size_t scheduler_size;
     void *scheduler_fake_stack;
-    /* In turn: a lane that has gone on may give its next value while others still read the last two. */
+    /* In turn: a lane that has gone on may give its next value while others still read the last
+     * two. */
     uint32_t words[EMULATOR_MAX_THREADS / GPU_WAVE][4][GPU_WAVE * GPU_HOST_WORDS];
     bool has_fault;
     char fault[512];
@@ -61,7 +64,8 @@ static struct {
 
 /* --- fibers ----------------------------------------------------------------------------------- */
 
-/* Saves the callee's registers on the stack, its pointer in *save, and goes on where `to` was saved. */
+/* Saves the callee's registers on the stack, its pointer in *save, and goes on where `to` was
+ * saved. */
 void emulator_switch(void **save, void *to);
 __asm__(".text\n.globl emulator_switch\n.type emulator_switch,@function\n"
         "emulator_switch:\n"
@@ -191,7 +195,8 @@ bool emulator_on_stack(const void *p)
     return (const char *)p >= stack && (const char *)p < stack + STACK_BYTES;
 }
 
-/* --- what threads call -------------------------------------------------------------------------- */
+/* --- what threads call --------------------------------------------------------------------------
+ */
 
 int gpu_host_thread(void)
 {
@@ -243,7 +248,8 @@ void gpu_host_not_uniform(const char *site)
     emulator_thread_fault("the lanes of a wave differ at %s", site);
 }
 
-/* --- the schedule ------------------------------------------------------------------------------- */
+/* --- the schedule -------------------------------------------------------------------------------
+ */
 
 /* The i-th of n in an order given by the seed. */
 static int ordered(int i, int n, uint64_t salt)
@@ -278,7 +284,8 @@ static void settle_wave(int wave)
     for (int i = 1; i < GPU_WAVE; i++) {
         struct fiber *f = first + i;
         if (f->state != first->state || (f->state != ENDED && f->site != first->site)) {
-            block_fault(wave * GPU_WAVE + i, "the wave is divided: this lane is at %s, lane 0 at %s",
+            block_fault(wave * GPU_WAVE + i,
+                        "the wave is divided: this lane is at %s, lane 0 at %s",
                         f->state == ENDED ? "its end" : f->site,
                         first->state == ENDED ? "its end" : first->site);
             return;

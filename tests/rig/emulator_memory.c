@@ -1,8 +1,10 @@
-/* The memory that emulated kernels see: buffers, the block's shared memory, and for every byte who touched it last.
+/* The memory that emulated kernels see: buffers, the block's shared memory, and for every byte who
+ * touched it last.
  *
- * Accesses come in through the hooks that the compiler inserts for -fsanitize=thread; the sanitizer's own library
- * is not linked. A stamp says which thread of which block touched a byte between which barriers; two stamps
- * that nothing orders, one of them a write, are a race. Barriers order shared memory only, as on the devices. */
+ * Accesses come in through the hooks that the compiler inserts for -fsanitize=thread; the
+ * sanitizer's own library is not linked. A stamp says which thread of which block touched a byte
+ * between which barriers; two stamps that nothing orders, one of them a write, are a race. Barriers
+ * order shared memory only, as on the devices. */
 #include "tests/rig/emulator_memory.h"
 
 #include "tests/rig/emulator.h"
@@ -49,7 +51,7 @@ struct region {
     char *start;
     size_t n;
     struct cell *cells;
-    void *memory; /* what to free */
+    void *memory;           /* what to free */
     const char *key, *name; /* of shared memory */
 };
 
@@ -150,7 +152,8 @@ void emulator_download(void *data, const void *buffer, size_t n_bytes)
     memcpy(data, buffer, n_bytes);
 }
 
-/* --- shared memory ------------------------------------------------------------------------------ */
+/* --- shared memory ------------------------------------------------------------------------------
+ */
 
 void *gpu_host_shared(const char *key, const char *name, size_t bytes)
 {
@@ -164,8 +167,11 @@ void *gpu_host_shared(const char *key, const char *name, size_t bytes)
                               EMULATOR_SHARED_BYTES);
     }
     struct region *r = &shared[n_shared++];
-    *r = (struct region){.start = shared_memory + shared_used + SHARED_GUARD, .n = bytes,
-                         .cells = shared_cells + shared_bytes, .key = key, .name = name};
+    *r = (struct region){.start = shared_memory + shared_used + SHARED_GUARD,
+                         .n = bytes,
+                         .cells = shared_cells + shared_bytes,
+                         .key = key,
+                         .name = name};
     ASAN_UNPOISON_MEMORY_REGION(r->start, bytes);
     memset(r->start, POISON, bytes);
     memset(r->cells, 0, bytes * sizeof *r->cells);
@@ -184,7 +190,8 @@ static struct region *shared_of(const void *p)
     return NULL;
 }
 
-/* --- order ---------------------------------------------------------------------------------------- */
+/* --- order
+ * ---------------------------------------------------------------------------------------- */
 
 void emulator_dump(FILE *to)
 {
@@ -315,7 +322,8 @@ void gpu_host_access(const void *p, size_t bytes, bool is_write)
     }
 }
 
-/* --- the hooks ------------------------------------------------------------------------------------- */
+/* --- the hooks
+ * ------------------------------------------------------------------------------------- */
 
 #if defined(HAS_ASAN) || defined(EMULATOR_PLAIN)
 bool emulator_has_checker(void)

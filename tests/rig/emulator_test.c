@@ -1,5 +1,5 @@
-/* The emulator catches every kind of planted fault, says which it is, and finds nothing in the sound form, in any order;
- * waves and matrices compute what they should. */
+/* The emulator catches every kind of planted fault, says which it is, and finds nothing in the
+ * sound form, in any order; waves and matrices compute what they should. */
 #include "tests/rig/emulator.h"
 
 #include "tests/rig/faults.h"
@@ -104,8 +104,9 @@ static void test_words(int matrix)
         void *host;
         size_t n;
         bool is_in;
-    } parts[] = {{a16, sizeof a16, true}, {b16, sizeof b16, true}, {a8, sizeof a8, true},
-                 {b8, sizeof b8, true}, {d16, sizeof d16, false}, {d8, sizeof d8, false},
+    } parts[] = {{a16, sizeof a16, true},      {b16, sizeof b16, true},
+                 {a8, sizeof a8, true},        {b8, sizeof b8, true},
+                 {d16, sizeof d16, false},     {d8, sizeof d8, false},
                  {lanes, sizeof lanes, false}, {numbers, sizeof numbers, false}};
     void *device[COUNT_OF(parts)];
     for (size_t i = 0; i < COUNT_OF(parts); i++) {
@@ -151,7 +152,8 @@ static void test_words(int matrix)
         CHECK(lanes[i] == sum && lanes[32 + i] == largest);
         CHECK(lanes[64 + i] == half_to_f32(a16[i * 5 % 32]));
         CHECK(lanes[96 + i] == half_to_f32(a16[i ^ 12]));
-        CHECK(numbers[i] == 31 * 32 * 63 / 6 && numbers[32 + i] == dot && numbers[64 + i] == (int32_t)pick);
+        CHECK(numbers[i] == 31 * 32 * 63 / 6 && numbers[32 + i] == dot &&
+              numbers[64 + i] == (int32_t)pick);
     }
 }
 

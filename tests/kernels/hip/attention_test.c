@@ -1,5 +1,6 @@
-/* Attention on the emulator against double precision: paged, shuffled blocks full of stale NaN, grouped heads, windows,
- * sinks, soft cap, slopes, values inside keys, long sequences, every type of cache; one row's bits with any others beside it. */
+/* Attention on the emulator against double precision: paged, shuffled blocks full of stale NaN,
+ * grouped heads, windows, sinks, soft cap, slopes, values inside keys, long sequences, every type
+ * of cache; one row's bits with any others beside it. */
 #include "kernels/half.h"
 #include "kernels/kv.h"
 #include "tests/kernels/hip/device.h"
@@ -29,7 +30,8 @@ static size_t elem(const struct shape *s, int block, int head, int position, int
                         : (size_t)(d * BLOCK + position % BLOCK));
 }
 
-/* A random number into element `at` of the cache, and what it is to kv. A Q8_0 tile's scales stand before its bytes. */
+/* A random number into element `at` of the cache, and what it is to kv. A Q8_0 tile's scales stand
+ * before its bytes. */
 static void put(const struct shape *s, uint8_t *cache, double *kv, size_t at, int position, int d,
                 bool is_v, uint64_t *seed)
 {
@@ -42,7 +44,10 @@ static void put(const struct shape *s, uint8_t *cache, double *kv, size_t at, in
         memcpy(cache + 2 * at, &half, 2);
         kv[at] = (double)(s->type == TYPE_BF16 ? half_bf16_to_f32(half) : half_to_f32(half));
     } else {
-        struct kv_layer l = {.type = TYPE_Q8_0, .n_head = 1, .dim_k = s->dim_k, .dim_v = s->dim_v,
+        struct kv_layer l = {.type = TYPE_Q8_0,
+                             .n_head = 1,
+                             .dim_k = s->dim_k,
+                             .dim_v = s->dim_v,
                              .v_in_k = s->v_in_k};
         size_t of_head = (size_t)BLOCK * (size_t)(s->dim_k + (s->v_in_k ? 0 : s->dim_v));
         uint8_t *tile = cache + at / of_head * kv_head_bytes(&l) +
@@ -51,7 +56,8 @@ static void put(const struct shape *s, uint8_t *cache, double *kv, size_t at, in
         size_t scale_at = is_v ? slot * groups + (size_t)d / 32 : (size_t)d / 32 * BLOCK + slot;
         size_t in_tile = at % of_head - (is_v ? (size_t)(BLOCK * s->dim_k) : 0);
         /* One scale for each group, whichever of its numbers asks first. */
-        uint16_t scale = half_from_f32(0.002f + 0.0001f * (float)((scale_at * 7 + at / of_head) % 61));
+        uint16_t scale =
+            half_from_f32(0.002f + 0.0001f * (float)((scale_at * 7 + at / of_head) % 61));
         int8_t q = (int8_t)(x * 127);
         memcpy(tile + 2 * scale_at, &scale, 2);
         memcpy(tile + 2 * BLOCK * groups + in_tile, &q, 1);
@@ -166,8 +172,11 @@ static void test(const struct shape *given)
         }
     }
     size_t n_kv = (size_t)pool * elem(s, 1, 0, 0, 0, false);
-    struct kv_layer layer = {.type = s->type, .n_head = s->n_kv_head, .dim_k = s->dim_k,
-                             .dim_v = s->dim_v, .v_in_k = s->v_in_k};
+    struct kv_layer layer = {.type = s->type,
+                             .n_head = s->n_kv_head,
+                             .dim_k = s->dim_k,
+                             .dim_v = s->dim_v,
+                             .v_in_k = s->v_in_k};
     size_t n_bytes = (size_t)pool * kv_block_bytes(&layer);
     double *kv = malloc(n_kv * sizeof *kv);
     uint8_t *cache = malloc(n_bytes);
@@ -189,12 +198,22 @@ static void test(const struct shape *given)
     }
     int q_n = s->n_head * s->dim_k, y_n = s->n_head * s->dim_v;
     float *q = device_random((int64_t)s->n_rows * q_n, 2, &seed);
-    float *sinks = device_random(s->n_head, 2, &seed), *alibi = device_random(s->n_head, 0.1f, &seed);
-    struct attention_args a = {
-        .q_stride = q_n, .y_stride = y_n, .table_stride = table_stride, .n_rows = s->n_rows, .n_head = s->n_head,
-        .n_kv_head = s->n_kv_head, .dim_k = s->dim_k, .dim_v = s->dim_v, .v_in_k = s->v_in_k,
-        .n_splits = longest / ATTENTION_SPLIT + 1, .window = s->window, .scale = 0.3f,
-        .softcap = s->softcap, .type = (int32_t)s->type};
+    float *sinks = device_random(s->n_head, 2, &seed),
+          *alibi = device_random(s->n_head, 0.1f, &seed);
+    struct attention_args a = {.q_stride = q_n,
+                               .y_stride = y_n,
+                               .table_stride = table_stride,
+                               .n_rows = s->n_rows,
+                               .n_head = s->n_head,
+                               .n_kv_head = s->n_kv_head,
+                               .dim_k = s->dim_k,
+                               .dim_v = s->dim_v,
+                               .v_in_k = s->v_in_k,
+                               .n_splits = longest / ATTENTION_SPLIT + 1,
+                               .window = s->window,
+                               .scale = 0.3f,
+                               .softcap = s->softcap,
+                               .type = (int32_t)s->type};
     size_t n_part = (size_t)(s->n_rows * s->n_head * a.n_splits) * (size_t)(2 + s->dim_v);
     void *dq = device_copy(q, (size_t)(s->n_rows * q_n) * 4), *dkv = device_copy(cache, n_bytes);
     void *dt = device_copy(tables, (size_t)(s->n_rows * table_stride) * 4);
@@ -262,24 +281,63 @@ int main(int argc, char **argv)
     static const struct shape shapes[] = {
         {.n_head = 1, .n_kv_head = 1, .dim_k = 8, .dim_v = 8, .n_rows = 1, .positions = {0}},
         {.n_head = 2, .n_kv_head = 2, .dim_k = 64, .dim_v = 64, .n_rows = 2, .positions = {15, 16}},
-        {.n_head = 7, .n_kv_head = 1, .dim_k = 64, .dim_v = 64, .n_rows = 3,
+        {.n_head = 7,
+         .n_kv_head = 1,
+         .dim_k = 64,
+         .dim_v = 64,
+         .n_rows = 3,
          .positions = {30, 256, 255}},
-        {.n_head = 6, .n_kv_head = 2, .dim_k = 80, .dim_v = 80, .n_rows = 2,
-         .positions = {600, 33}, .window = 300, .softcap = 20},
-        {.n_head = 4, .n_kv_head = 2, .dim_k = 40, .dim_v = 24, .n_rows = 2,
-         .positions = {513, 290}, .window = 17, .has_sinks = true, .has_alibi = true},
-        {.n_head = 3, .n_kv_head = 1, .dim_k = 72, .dim_v = 64, .n_rows = 1, .positions = {300},
+        {.n_head = 6,
+         .n_kv_head = 2,
+         .dim_k = 80,
+         .dim_v = 80,
+         .n_rows = 2,
+         .positions = {600, 33},
+         .window = 300,
+         .softcap = 20},
+        {.n_head = 4,
+         .n_kv_head = 2,
+         .dim_k = 40,
+         .dim_v = 24,
+         .n_rows = 2,
+         .positions = {513, 290},
+         .window = 17,
+         .has_sinks = true,
+         .has_alibi = true},
+        {.n_head = 3,
+         .n_kv_head = 1,
+         .dim_k = 72,
+         .dim_v = 64,
+         .n_rows = 1,
+         .positions = {300},
          .v_in_k = true},
-        {.n_head = 1, .n_kv_head = 1, .dim_k = 128, .dim_v = 128, .n_rows = 1,
-         .positions = {2304}},
+        {.n_head = 1, .n_kv_head = 1, .dim_k = 128, .dim_v = 128, .n_rows = 1, .positions = {2304}},
         {.n_head = 1, .n_kv_head = 1, .dim_k = 8, .dim_v = 8, .n_rows = 3, .first = 15},
         {.n_head = 14, .n_kv_head = 2, .dim_k = 64, .dim_v = 64, .n_rows = 5, .first = 254},
-        {.n_head = 4, .n_kv_head = 1, .dim_k = 80, .dim_v = 136, .n_rows = 6, .first = 510,
-         .window = 258, .softcap = 20, .has_sinks = true, .has_alibi = true},
-        {.n_head = 34, .n_kv_head = 2, .dim_k = 40, .dim_v = 32, .n_rows = 2, .first = 70,
+        {.n_head = 4,
+         .n_kv_head = 1,
+         .dim_k = 80,
+         .dim_v = 136,
+         .n_rows = 6,
+         .first = 510,
+         .window = 258,
+         .softcap = 20,
+         .has_sinks = true,
+         .has_alibi = true},
+        {.n_head = 34,
+         .n_kv_head = 2,
+         .dim_k = 40,
+         .dim_v = 32,
+         .n_rows = 2,
+         .first = 70,
          .window = 9},
         {.n_head = 1, .n_kv_head = 1, .dim_k = 256, .dim_v = 256, .n_rows = 19, .first = 1},
-        {.n_head = 2, .n_kv_head = 1, .dim_k = 72, .dim_v = 64, .n_rows = 9, .first = 250,
+        {.n_head = 2,
+         .n_kv_head = 1,
+         .dim_k = 72,
+         .dim_v = 64,
+         .n_rows = 9,
+         .first = 250,
          .v_in_k = true},
     };
     /* Past 2,048 and 32,768, in splits and in tiles. */
@@ -290,7 +348,13 @@ int main(int argc, char **argv)
     static const struct shape far[] = {
         {.n_head = 1, .n_kv_head = 1, .dim_k = 16, .dim_v = 16, .n_rows = 1, .positions = {33000}},
         {.n_head = 2, .n_kv_head = 1, .dim_k = 8, .dim_v = 8, .n_rows = 3, .first = 32767},
-        {.n_head = 1, .n_kv_head = 1, .dim_k = 8, .dim_v = 8, .n_rows = 2, .first = 40000, .window = 33000},
+        {.n_head = 1,
+         .n_kv_head = 1,
+         .dim_k = 8,
+         .dim_v = 8,
+         .n_rows = 2,
+         .first = 40000,
+         .window = 33000},
     };
     static const enum type types[] = {TYPE_F16, TYPE_Q8_0, TYPE_BF16, TYPE_F32};
     bool is_long = argc > 1 && strcmp(argv[1], "--long") == 0;

@@ -1,5 +1,5 @@
-/* For tests of GPU kernels on the emulator: values in device memory, launches that must be sound, and errors measured as
- * ops.def says: relative to the largest exact value of the row. */
+/* For tests of GPU kernels on the emulator: values in device memory, launches that must be sound,
+ * and errors measured as ops.def says: relative to the largest exact value of the row. */
 #ifndef TESTS_KERNELS_HIP_DEVICE_H
 #define TESTS_KERNELS_HIP_DEVICE_H
 
@@ -7,16 +7,16 @@
 #include "tests/rig/emulator.h"
 #include "tests/test.h"
 
-/* With DEVICE_TRACE in the environment, every launch is added to that file for tests/rig/code_objects: name, grid and threads,
- * arguments, all memory before and after. */
+/* With DEVICE_TRACE in the environment, every launch is added to that file for
+ * tests/rig/code_objects: name, grid and threads, arguments, all memory before and after. */
 static inline FILE *device_trace(const struct gpu_host_kernel *kernel, const int32_t grid[3],
                                  const void *args, size_t args_bytes)
 {
     const char *path = getenv("DEVICE_TRACE");
     FILE *f = path ? fopen(path, "abe") : NULL;
     if (f) {
-        uint64_t head[6] = {strlen(kernel->name), (uint64_t)grid[0], (uint64_t)grid[1],
-                            (uint64_t)grid[2], (uint64_t)kernel->threads, args_bytes};
+        uint64_t head[6] = {strlen(kernel->name), (uint64_t)grid[0],         (uint64_t)grid[1],
+                            (uint64_t)grid[2],    (uint64_t)kernel->threads, args_bytes};
         fwrite(head, sizeof head, 1, f);
         fwrite(kernel->name, 1, head[0], f);
         fwrite(args, 1, args_bytes, f);
@@ -32,19 +32,20 @@ static inline void device_trace_end(FILE *f)
     }
 }
 
-/* Launches a kernel over the grid of the table, in the order of a seed that advances from launch to launch. */
+/* Launches a kernel over the grid of the table, in the order of a seed that advances from launch to
+ * launch. */
 #define DEVICE_RUN(name, args)                                                                     \
     device_run(&name##_kernel, &table_kernels[TABLE_##name], args, sizeof *(args))
-static inline void device_run(const struct gpu_host_kernel *kernel, const struct table_kernel *entry,
-                              const void *args, size_t args_bytes)
+static inline void device_run(const struct gpu_host_kernel *kernel,
+                              const struct table_kernel *entry, const void *args, size_t args_bytes)
 {
     static uint64_t seed;
     int32_t grid[3];
     CHECK(strcmp(kernel->name, entry->name) == 0);
     CHECK(entry->args_bytes == args_bytes && entry->threads == kernel->threads);
     entry->grid(args, grid);
-    struct emulator_grid g = {.x = grid[0], .y = grid[1], .z = grid[2], .seed = seed,
-                              .matrix = seed % 2 ? 12 : 11};
+    struct emulator_grid g = {
+        .x = grid[0], .y = grid[1], .z = grid[2], .seed = seed, .matrix = seed % 2 ? 12 : 11};
     seed++;
     FILE *trace = device_trace(kernel, grid, args, args_bytes);
     if (!emulator_launch(kernel, &g, args, args_bytes)) {

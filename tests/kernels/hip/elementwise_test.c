@@ -1,4 +1,5 @@
-/* rope, glu, add and scale on the emulator, against double precision; the probe by its definition. */
+/* rope, glu, add and scale on the emulator, against double precision; the probe by its definition.
+ */
 #include "tests/kernels/hip/device.h"
 #include "tests/kernels/hip/glu.h"
 
@@ -15,9 +16,18 @@ static void test_rope(int n, int n_rot, int n_groups, bool adjacent, bool in_pla
     void *dx = device_copy(x, (size_t)(ROWS * stride) * 4);
     void *dt = device_copy(table, (size_t)(ROWS * 2 * n_pairs) * 4);
     void *dy = in_place ? dx : emulator_alloc((size_t)(ROWS * width) * 4, 0);
-    struct rope_args a = {.x = dx, .table = dt, .y = dy, .x_stride = stride,
-                          .table_stride = 2 * n_pairs, .y_stride = width, .n_rows = ROWS, .n_groups = n_groups,
-                          .n = n, .x_group = x_group, .n_rot = n_rot, .adjacent = adjacent};
+    struct rope_args a = {.x = dx,
+                          .table = dt,
+                          .y = dy,
+                          .x_stride = stride,
+                          .table_stride = 2 * n_pairs,
+                          .y_stride = width,
+                          .n_rows = ROWS,
+                          .n_groups = n_groups,
+                          .n = n,
+                          .x_group = x_group,
+                          .n_rot = n_rot,
+                          .adjacent = adjacent};
     DEVICE_RUN(rope, &a);
     float *y = malloc((size_t)(ROWS * width) * 4);
     double *exact = malloc((size_t)width * sizeof *exact);
@@ -58,18 +68,28 @@ static void test_glu(int kind, int n, int n_groups, bool has_up, bool gate_is_on
     float *up = device_random((int64_t)ROWS * width, 9, &seed);
     void *dg = device_copy(gate, (size_t)(ROWS * gate_stride) * 4);
     void *du = device_copy(up, (size_t)(ROWS * width) * 4);
-    struct glu_args a = {.gate = dg, .up = has_up ? du : NULL, .y = du, .gate_stride = gate_stride,
-                         .up_stride = width, .y_stride = width, .n_rows = ROWS, .kind = kind, .n_groups = n_groups,
-                         .n = n, .gate_group = gate_group, .gate_is_one = gate_is_one,
-                         .alpha = 1.702f, .limit = 7};
+    struct glu_args a = {.gate = dg,
+                         .up = has_up ? du : NULL,
+                         .y = du,
+                         .gate_stride = gate_stride,
+                         .up_stride = width,
+                         .y_stride = width,
+                         .n_rows = ROWS,
+                         .kind = kind,
+                         .n_groups = n_groups,
+                         .n = n,
+                         .gate_group = gate_group,
+                         .gate_is_one = gate_is_one,
+                         .alpha = 1.702f,
+                         .limit = 7};
     DEVICE_RUN(glu, &a);
     float *y = malloc((size_t)(ROWS * width) * 4);
     double *exact = malloc((size_t)width * sizeof *exact);
     emulator_download(y, du, (size_t)(ROWS * width) * 4);
     for (int r = 0; r < ROWS; r++) {
         for (int i = 0; i < width; i++) {
-            double g = (double)gate[r * gate_stride + i / n * gate_group +
-                                    (gate_is_one ? 0 : i % n)];
+            double g =
+                (double)gate[r * gate_stride + i / n * gate_group + (gate_is_one ? 0 : i % n)];
             double u = (double)up[r * width + i];
             exact[i] = glu_exact(kind, g, u, has_up, (double)a.alpha, (double)a.limit);
         }
@@ -88,10 +108,24 @@ static void test_add_and_scale(int n, float cap, float size)
     uint64_t seed = (uint64_t)n;
     float *u = device_random(2 * n, 3, &seed), *v = device_random(2 * n, size, &seed);
     void *du = device_copy(u, (size_t)n * 8), *dv = device_copy(v, (size_t)n * 8);
-    struct add_args a = {.a = du, .b = dv, .y = du, .a_stride = n, .b_stride = n, .y_stride = n,
-                         .n_rows = 2, .n = n, .a_scale = 0.75f, .b_scale = -1.5f};
+    struct add_args a = {.a = du,
+                         .b = dv,
+                         .y = du,
+                         .a_stride = n,
+                         .b_stride = n,
+                         .y_stride = n,
+                         .n_rows = 2,
+                         .n = n,
+                         .a_scale = 0.75f,
+                         .b_scale = -1.5f};
     DEVICE_RUN(add, &a);
-    struct scale_args s = {.x = dv, .y = dv, .x_stride = n, .y_stride = n, .n_rows = 2, .n = n, .scale = 0.3f,
+    struct scale_args s = {.x = dv,
+                           .y = dv,
+                           .x_stride = n,
+                           .y_stride = n,
+                           .n_rows = 2,
+                           .n = n,
+                           .scale = 0.3f,
                            .cap = cap};
     DEVICE_RUN(scale, &s);
     float *sum = malloc((size_t)n * 8), *scaled = malloc((size_t)n * 8);
@@ -123,15 +157,25 @@ static void test_glu_act(int n, int n_groups, bool has_y)
     uint64_t seed = (uint64_t)(n + has_y);
     int width = n * n_groups;
     int64_t act_bytes = args_act_bytes(width);
-    float *gate = device_random(ROWS * width, 4, &seed), *up = device_random(ROWS * width, 3, &seed);
+    float *gate = device_random(ROWS * width, 4, &seed),
+          *up = device_random(ROWS * width, 3, &seed);
     void *dg = device_copy(gate, (size_t)(ROWS * width) * 4);
     void *du = device_copy(up, (size_t)(ROWS * width) * 4);
     void *dy = emulator_alloc((size_t)(ROWS * width) * 4, 0);
     void *dact = emulator_alloc((size_t)(ROWS * act_bytes), 0);
-    struct glu_args a = {.gate = dg, .up = du, .y = has_y ? dy : NULL, .act = dact,
-                         .gate_stride = width, .up_stride = width, .y_stride = width,
-                         .act_stride = act_bytes, .n_rows = ROWS, .kind = OP_GLU_SILU,
-                         .n_groups = n_groups, .n = n, .gate_group = n};
+    struct glu_args a = {.gate = dg,
+                         .up = du,
+                         .y = has_y ? dy : NULL,
+                         .act = dact,
+                         .gate_stride = width,
+                         .up_stride = width,
+                         .y_stride = width,
+                         .act_stride = act_bytes,
+                         .n_rows = ROWS,
+                         .kind = OP_GLU_SILU,
+                         .n_groups = n_groups,
+                         .n = n,
+                         .gate_group = n};
     DEVICE_RUN(glu, &a);
     int8_t *row = aligned_alloc(16, (size_t)act_bytes);
     float *y = malloc((size_t)width * 4);

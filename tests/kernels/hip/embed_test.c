@@ -1,5 +1,5 @@
-/* embed on the emulator: packed rows of every type decode to the same values as the CPU's reference, which is tested against
- * published vectors. */
+/* embed on the emulator: packed rows of every type decode to the same values as the CPU's
+ * reference, which is tested against published vectors. */
 #include "kernels/hip/pack.h"
 #include "kernels/quant.h"
 #include "tests/kernels/blocks.h"
@@ -24,8 +24,13 @@ static void test(enum type type, int n_cols)
     void *dy = emulator_alloc(n_y * 4, 0);
     struct embed_args a = {
         .w = {.data = dw, .scale_at = l.scale_at, .super_at = l.super_at, .n_rows = ROWS},
-        .ids = dids, .y = dy, .y_stride = n_cols, .type = (int32_t)type,
-        .n_rows = COUNT_OF(ids), .n_cols = n_cols, .scale = 2};
+        .ids = dids,
+        .y = dy,
+        .y_stride = n_cols,
+        .type = (int32_t)type,
+        .n_rows = COUNT_OF(ids),
+        .n_cols = n_cols,
+        .scale = 2};
     DEVICE_RUN(embed, &a);
     float *y = malloc(n_y * 4), *w = malloc((size_t)n_cols * 4);
     emulator_download(y, dy, n_y * 4);

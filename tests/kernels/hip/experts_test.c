@@ -1,5 +1,5 @@
-/* route, order and combine on the emulator. The choice is checked by its definition: the best by score, best first, ties to the
- * lower id; the weights against double precision. */
+/* route, order and combine on the emulator. The choice is checked by its definition: the best by
+ * score, best first, ties to the lower id; the weights against double precision. */
 #include "kernels/op_kinds.h"
 #include "tests/kernels/hip/device.h"
 
@@ -18,7 +18,8 @@ static void exact_row(const struct route_args *a, const float *x, const float *b
     }
     for (int i = 0; i < n; i++) {
         p[i] = a->gating == OP_ROUTE_SIGMOID   ? 1 / (1 + exp(-(double)x[i]))
-               : a->gating == OP_ROUTE_SOFTMAX ? exp((double)x[i] - largest) : (double)x[i];
+               : a->gating == OP_ROUTE_SOFTMAX ? exp((double)x[i] - largest)
+                                               : (double)x[i];
         sum += p[i];
     }
     for (int i = 0; i < n; i++) {
@@ -70,10 +71,19 @@ static void test_route(int n_expert, int n_used, int gating, bool has_bias, int 
     void *dx = device_copy(x, (size_t)(ROWS * n_expert) * 4);
     void *db = device_copy(bias, (size_t)n_expert * 4);
     void *dy = emulator_alloc((size_t)(ROWS * 2 * n_used) * 4, 0);
-    struct route_args a = {.x = dx, .bias = has_bias ? db : NULL, .y = dy, .x_stride = n_expert,
-                           .y_stride = 2 * n_used, .n_rows = ROWS, .n_expert = n_expert,
-                           .n_used = n_used, .gating = gating, .n_group = n_group,
-                           .n_group_used = n_group_used, .normalize = normalize, .scale = 2.5f};
+    struct route_args a = {.x = dx,
+                           .bias = has_bias ? db : NULL,
+                           .y = dy,
+                           .x_stride = n_expert,
+                           .y_stride = 2 * n_used,
+                           .n_rows = ROWS,
+                           .n_expert = n_expert,
+                           .n_used = n_used,
+                           .gating = gating,
+                           .n_group = n_group,
+                           .n_group_used = n_group_used,
+                           .normalize = normalize,
+                           .scale = 2.5f};
     DEVICE_RUN(route, &a);
     for (int r = 0; r < ROWS; r++) {
         int32_t ids[MAX], got[MAX];
@@ -101,8 +111,15 @@ static void test_route_odd(void)
         x[1][i] = NAN;
     }
     void *dx = device_copy(x, sizeof x), *dy = emulator_alloc(2 * 6 * 4, 0);
-    struct route_args a = {.x = dx, .y = dy, .x_stride = 40, .y_stride = 6, .n_rows = 2,
-                           .n_expert = 40, .n_used = 3, .gating = OP_ROUTE_SIGMOID, .n_group = 1,
+    struct route_args a = {.x = dx,
+                           .y = dy,
+                           .x_stride = 40,
+                           .y_stride = 6,
+                           .n_rows = 2,
+                           .n_expert = 40,
+                           .n_used = 3,
+                           .gating = OP_ROUTE_SIGMOID,
+                           .n_group = 1,
                            .scale = 1};
     DEVICE_RUN(route, &a);
     int32_t y[2][6];
@@ -126,8 +143,13 @@ static void test_order(int n_expert, int n_used, int n_rows, int stride)
     }
     size_t n_y = (size_t)(n_expert + 1 + n_slots);
     int32_t *y = malloc(n_y * 4);
-    void *dids = device_copy(ids, (size_t)(n_rows * stride + n_used) * 4), *dy = emulator_alloc(n_y * 4, 0);
-    struct order_args a = {.ids = dids, .y = dy, .ids_stride = stride, .n_rows = n_rows, .n_expert = n_expert,
+    void *dids = device_copy(ids, (size_t)(n_rows * stride + n_used) * 4),
+         *dy = emulator_alloc(n_y * 4, 0);
+    struct order_args a = {.ids = dids,
+                           .y = dy,
+                           .ids_stride = stride,
+                           .n_rows = n_rows,
+                           .n_expert = n_expert,
                            .n_used = n_used};
     DEVICE_RUN(order, &a);
     emulator_download(y, dy, n_y * 4);
@@ -151,20 +173,31 @@ static void test_order(int n_expert, int n_used, int n_rows, int stride)
 static void test_combine(int n, int n_used, bool has_add)
 {
     uint64_t seed = (uint64_t)(n + n_used);
-    float *x = device_random(ROWS * n_used * n, 2, &seed), *w = device_random(ROWS * 2 * n_used, 1, &seed);
+    float *x = device_random(ROWS * n_used * n, 2, &seed),
+          *w = device_random(ROWS * 2 * n_used, 1, &seed);
     float *add = device_random(ROWS * n, 1, &seed), *y = malloc((size_t)n * 4);
     double *exact = malloc((size_t)n * sizeof *exact);
     void *dx = device_copy(x, (size_t)(ROWS * n_used * n) * 4);
-    void *dw = device_copy(w, (size_t)(ROWS * 2 * n_used) * 4), *dy = device_copy(add, (size_t)(ROWS * n) * 4);
-    struct combine_args a = {.x = dx, .weights = (float *)dw + n_used, .add = has_add ? dy : NULL,
-                             .y = dy, .x_stride = n, .weights_stride = 2 * n_used, .add_stride = n,
-                             .y_stride = n, .n_rows = ROWS, .n = n, .n_used = n_used};
+    void *dw = device_copy(w, (size_t)(ROWS * 2 * n_used) * 4),
+         *dy = device_copy(add, (size_t)(ROWS * n) * 4);
+    struct combine_args a = {.x = dx,
+                             .weights = (float *)dw + n_used,
+                             .add = has_add ? dy : NULL,
+                             .y = dy,
+                             .x_stride = n,
+                             .weights_stride = 2 * n_used,
+                             .add_stride = n,
+                             .y_stride = n,
+                             .n_rows = ROWS,
+                             .n = n,
+                             .n_used = n_used};
     DEVICE_RUN(combine, &a);
     for (int r = 0; r < ROWS; r++) {
         for (int i = 0; i < n; i++) {
             exact[i] = has_add ? (double)add[r * n + i] : 0;
             for (int k = 0; k < n_used; k++) {
-                exact[i] += (double)w[(2 * r + 1) * n_used + k] * (double)x[(r * n_used + k) * n + i];
+                exact[i] +=
+                    (double)w[(2 * r + 1) * n_used + k] * (double)x[(r * n_used + k) * n + i];
             }
         }
         emulator_download(y, (float *)dy + r * n, (size_t)n * 4);

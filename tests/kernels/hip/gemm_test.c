@@ -1,9 +1,10 @@
-/* gemm on the emulator: products of every type against double precision, and the same bits as gemv's; several matrices and
- * experts in one launch. */
+/* gemm on the emulator: products of every type against double precision, and the same bits as
+ * gemv's; several matrices and experts in one launch. */
 #include "tests/kernels/hip/matmul.h"
 
 extern const struct gpu_host_kernel gemm_kernel, gemm_q4_0_kernel, gemm_q8_0_kernel,
-    gemm_q4_k_kernel, gemm_q6_k_kernel, gemm_f32_kernel, gemm_f16_kernel, gemm_bf16_kernel, order_kernel;
+    gemm_q4_k_kernel, gemm_q6_k_kernel, gemm_f32_kernel, gemm_f16_kernel, gemm_bf16_kernel,
+    order_kernel;
 
 static void run_gemm(const struct matmul_args *a)
 {
@@ -42,10 +43,19 @@ static void test(enum type type, int n_rows, int n_cols, int n_tokens)
     float *bias = device_random(n_rows, 1, &seed), *add = device_random((int64_t)n_y, 1, &seed);
     void *db = device_copy(bias, (size_t)n_rows * 4), *dy = device_copy(add, n_y * 4);
     void *dsame = device_copy(add, n_y * 4);
-    struct matmul_args a = {.w = {m.w}, .y = {dy}, .bias = {db}, .add = dy, .x = x.device,
-                            .y_stride = {n_rows}, .add_stride = n_rows, .x_bytes = x.bytes,
-                            .type = (int32_t)type, .n_cols = n_cols, .n_w = 1,
-                            .n_tokens = n_tokens, .glu = MATMUL_NO_GLU};
+    struct matmul_args a = {.w = {m.w},
+                            .y = {dy},
+                            .bias = {db},
+                            .add = dy,
+                            .x = x.device,
+                            .y_stride = {n_rows},
+                            .add_stride = n_rows,
+                            .x_bytes = x.bytes,
+                            .type = (int32_t)type,
+                            .n_cols = n_cols,
+                            .n_w = 1,
+                            .n_tokens = n_tokens,
+                            .glu = MATMUL_NO_GLU};
     run_gemm(&a);
     float *y = malloc(n_y * 4), *same = malloc(n_y * 4);
     emulator_download(y, dy, n_y * 4);
@@ -77,8 +87,13 @@ static void test_several(void)
     uint64_t seed = 12;
     struct matmul_x x = matmul_x(TYPE_Q8_0, TOKENS, COLS, &seed);
     struct matmul_matrix m[2];
-    struct matmul_args a = {.x = x.device, .x_bytes = x.bytes, .type = TYPE_Q8_0, .n_cols = COLS,
-                            .n_w = 2, .n_tokens = TOKENS, .glu = MATMUL_NO_GLU};
+    struct matmul_args a = {.x = x.device,
+                            .x_bytes = x.bytes,
+                            .type = TYPE_Q8_0,
+                            .n_cols = COLS,
+                            .n_w = 2,
+                            .n_tokens = TOKENS,
+                            .glu = MATMUL_NO_GLU};
     for (int i = 0; i < 2; i++) {
         m[i] = matmul_matrix(TYPE_Q8_0, 1, n_rows[i], COLS, &seed);
         a.w[i] = m[i].w;
@@ -113,8 +128,12 @@ static void test_experts(enum type type, bool x_per_slot, int n_tokens)
     }
     void *dids = device_copy(ids, sizeof ids), *db = device_copy(bias, EXPERTS * ROWS * 4);
     void *dorder = emulator_alloc(sizeof order, 0), *dy = emulator_alloc(SLOTS * ROWS * 4, 0);
-    struct order_args o = {.ids = dids, .y = dorder, .ids_stride = USED, .n_rows = n_tokens,
-                           .n_expert = EXPERTS, .n_used = USED};
+    struct order_args o = {.ids = dids,
+                           .y = dorder,
+                           .ids_stride = USED,
+                           .n_rows = n_tokens,
+                           .n_expert = EXPERTS,
+                           .n_used = USED};
     DEVICE_RUN(order, &o);
     emulator_download(order, dorder, (size_t)(EXPERTS + 1 + n_slots) * 4);
     CHECK_INT(order[0], 0);
@@ -126,11 +145,23 @@ static void test_experts(enum type type, bool x_per_slot, int n_tokens)
             CHECK(p == order[e] || order[EXPERTS + p] < slot);
         }
     }
-    struct matmul_args a = {.w = {m.w}, .y = {dy}, .bias = {db}, .x = x.device, .ids = dids,
-                            .order = dorder, .y_stride = {ROWS}, .ids_stride = USED,
-                            .x_bytes = x.bytes, .type = (int32_t)type, .n_cols = COLS, .n_w = 1,
-                            .n_tokens = n_slots, .n_expert = EXPERTS, .n_used = USED,
-                            .x_per_slot = x_per_slot, .glu = MATMUL_NO_GLU};
+    struct matmul_args a = {.w = {m.w},
+                            .y = {dy},
+                            .bias = {db},
+                            .x = x.device,
+                            .ids = dids,
+                            .order = dorder,
+                            .y_stride = {ROWS},
+                            .ids_stride = USED,
+                            .x_bytes = x.bytes,
+                            .type = (int32_t)type,
+                            .n_cols = COLS,
+                            .n_w = 1,
+                            .n_tokens = n_slots,
+                            .n_expert = EXPERTS,
+                            .n_used = USED,
+                            .x_per_slot = x_per_slot,
+                            .glu = MATMUL_NO_GLU};
     run_gemm(&a);
     for (int i = 0; i < n_slots; i++) {
         float y[ROWS];

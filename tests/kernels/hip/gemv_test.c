@@ -1,5 +1,6 @@
-/* gemv on the emulator: products of every type against double precision; a token's result the same bits with others beside
- * it; several matrices, gates of every kind, experts and heads in one launch; what is not finite stays where it is. */
+/* gemv on the emulator: products of every type against double precision; a token's result the same
+ * bits with others beside it; several matrices, gates of every kind, experts and heads in one
+ * launch; what is not finite stays where it is. */
 #include "tests/kernels/hip/glu.h"
 #include "tests/kernels/hip/matmul.h"
 
@@ -11,10 +12,19 @@ static void test(enum type type, int n_rows, int n_cols, int n_tokens)
     struct matmul_x x = matmul_x(type, n_tokens, n_cols, &seed);
     float *bias = device_random(n_rows, 1, &seed), *add = device_random((int64_t)n_y, 1, &seed);
     void *db = device_copy(bias, (size_t)n_rows * 4), *dy = device_copy(add, n_y * 4);
-    struct matmul_args a = {.w = {m.w}, .y = {dy}, .bias = {db}, .add = dy, .x = x.device,
-                            .y_stride = {n_rows}, .add_stride = n_rows, .x_bytes = x.bytes,
-                            .type = (int32_t)type, .n_cols = n_cols, .n_w = 1,
-                            .n_tokens = n_tokens, .glu = MATMUL_NO_GLU};
+    struct matmul_args a = {.w = {m.w},
+                            .y = {dy},
+                            .bias = {db},
+                            .add = dy,
+                            .x = x.device,
+                            .y_stride = {n_rows},
+                            .add_stride = n_rows,
+                            .x_bytes = x.bytes,
+                            .type = (int32_t)type,
+                            .n_cols = n_cols,
+                            .n_w = 1,
+                            .n_tokens = n_tokens,
+                            .glu = MATMUL_NO_GLU};
     matmul_gemv(&a);
     float *y = malloc(n_y * 4), *alone = malloc((size_t)n_rows * 4);
     double *exact = malloc((size_t)n_rows * sizeof *exact);
@@ -55,8 +65,13 @@ static void test_several(void)
     uint64_t seed = 11;
     struct matmul_x x = matmul_x(TYPE_Q8_0, TOKENS, COLS, &seed);
     struct matmul_matrix m[3];
-    struct matmul_args a = {.x = x.device, .x_bytes = x.bytes, .type = TYPE_Q8_0, .n_cols = COLS,
-                            .n_w = 3, .n_tokens = TOKENS, .glu = MATMUL_NO_GLU};
+    struct matmul_args a = {.x = x.device,
+                            .x_bytes = x.bytes,
+                            .type = TYPE_Q8_0,
+                            .n_cols = COLS,
+                            .n_w = 3,
+                            .n_tokens = TOKENS,
+                            .glu = MATMUL_NO_GLU};
     void *bias[3];
     for (int i = 0; i < 3; i++) {
         m[i] = matmul_matrix(TYPE_Q8_0, 1, n_rows[i], COLS, &seed);
@@ -104,9 +119,19 @@ static void test_heads(enum type type)
     struct matmul_matrix m = matmul_matrix(type, HEADS, ROWS, COLS, &seed);
     struct matmul_x x = matmul_x(type, SLOTS, COLS, &seed);
     void *dids = device_copy(heads, sizeof heads), *dy = emulator_alloc(SLOTS * ROWS * 4, 0);
-    struct matmul_args a = {.w = {m.w}, .y = {dy}, .x = x.device, .ids = dids, .y_stride = {ROWS},
-                            .x_bytes = x.bytes, .type = (int32_t)type, .n_cols = COLS, .n_w = 1,
-                            .n_tokens = SLOTS, .n_expert = HEADS, .n_used = HEADS, .x_per_slot = 1,
+    struct matmul_args a = {.w = {m.w},
+                            .y = {dy},
+                            .x = x.device,
+                            .ids = dids,
+                            .y_stride = {ROWS},
+                            .x_bytes = x.bytes,
+                            .type = (int32_t)type,
+                            .n_cols = COLS,
+                            .n_w = 1,
+                            .n_tokens = SLOTS,
+                            .n_expert = HEADS,
+                            .n_used = HEADS,
+                            .x_per_slot = 1,
                             .glu = MATMUL_NO_GLU};
     matmul_gemv_of(&a, false);
     for (int s = 0; s < SLOTS; s++) {
@@ -138,15 +163,29 @@ static void test_gate(enum type type, int kind, int n_expert, int n_used, int n_
         ids[i] = (int32_t)(test_random(&seed) % (uint64_t)n_expert);
     }
     int64_t act_bytes = args_act_bytes(ROWS);
-    void *dids = device_copy(ids, (size_t)n_slots * 4), *db = device_copy(bias, (size_t)(n_expert * ROWS) * 4);
+    void *dids = device_copy(ids, (size_t)n_slots * 4),
+         *db = device_copy(bias, (size_t)(n_expert * ROWS) * 4);
     void *dy = emulator_alloc((size_t)(n_slots * ROWS) * 4, 0);
     void *dact = emulator_alloc((size_t)(n_slots * act_bytes), 0);
-    struct matmul_args a = {.w = {gate.w, up.w}, .y = {dy}, .bias = {NULL, db}, .x = x.device,
-                            .act = dact, .ids = is_moe ? dids : NULL, .y_stride = {ROWS},
-                            .act_stride = act_bytes, .ids_stride = n_used, .x_bytes = x.bytes,
-                            .type = (int32_t)type, .n_cols = COLS, .n_w = 2, .n_tokens = n_slots,
-                            .n_expert = n_expert, .n_used = n_used, .glu = kind,
-                            .alpha = 1.702f, .limit = 7};
+    struct matmul_args a = {.w = {gate.w, up.w},
+                            .y = {dy},
+                            .bias = {NULL, db},
+                            .x = x.device,
+                            .act = dact,
+                            .ids = is_moe ? dids : NULL,
+                            .y_stride = {ROWS},
+                            .act_stride = act_bytes,
+                            .ids_stride = n_used,
+                            .x_bytes = x.bytes,
+                            .type = (int32_t)type,
+                            .n_cols = COLS,
+                            .n_w = 2,
+                            .n_tokens = n_slots,
+                            .n_expert = n_expert,
+                            .n_used = n_used,
+                            .glu = kind,
+                            .alpha = 1.702f,
+                            .limit = 7};
     matmul_gemv(&a);
     for (int s = 0; s < n_slots; s++) {
         double g[ROWS], u[ROWS];
@@ -155,8 +194,8 @@ static void test_gate(enum type type, int kind, int n_expert, int n_used, int n_
         matmul_exact(&gate, ids[s], &x, s / n_used, g);
         matmul_exact(&up, ids[s], &x, s / n_used, u);
         for (int r = 0; r < ROWS; r++) {
-            g[r] = glu_exact(kind, g[r], u[r] + (double)bias[ids[s] * ROWS + r], true, (double)a.alpha,
-                             (double)a.limit);
+            g[r] = glu_exact(kind, g[r], u[r] + (double)bias[ids[s] * ROWS + r], true,
+                             (double)a.alpha, (double)a.limit);
         }
         emulator_download(y, (float *)dy + s * ROWS, sizeof y);
         emulator_download(act, (int8_t *)dact + s * act_bytes, sizeof act);

@@ -28,7 +28,8 @@ static inline double glu_of_gate(int kind, double x, double alpha)
         return x;
     }
 }
-static inline double glu_exact(int kind, double gate, double up, bool has_up, double alpha, double limit)
+static inline double glu_exact(int kind, double gate, double up, bool has_up, double alpha,
+                               double limit)
 {
     if (kind == OP_GLU_SILU_CLAMPED) {
         gate = fmin(gate, limit);

@@ -1,5 +1,5 @@
-/* The grid of every kernel with the largest shapes that a step can have: HIP takes 65,535 blocks in y and z, and fewer
- * than 2^32 threads in x; a launch beyond is refused, and the step with it. */
+/* The grid of every kernel with the largest shapes that a step can have: HIP takes 65,535 blocks in
+ * y and z, and fewer than 2^32 threads in x; a launch beyond is refused, and the step with it. */
 #include "kernels/hip/table.h"
 #include "shared/config.h"
 #include "shared/limits.h"
@@ -50,8 +50,8 @@ static void test_elementwise(void)
     check(TABLE_copy, &copy);
     struct embed_args embed = {.n_rows = ROWS, .n_cols = WIDTH};
     check(TABLE_embed, &embed);
-    struct top_args top = {.n_rows = ROWS, .n = LIMIT_VOCAB,
-                           .n_parts = TABLE_CEIL(LIMIT_VOCAB, TOP_PART)};
+    struct top_args top = {
+        .n_rows = ROWS, .n = LIMIT_VOCAB, .n_parts = TABLE_CEIL(LIMIT_VOCAB, TOP_PART)};
     check(TABLE_top_part, &top);
     check(TABLE_top_fold, &top);
 }
@@ -61,7 +61,9 @@ static void test_matmul(enum table_id id)
     const char *name = table_kernels[id].name;
     bool is_gemm = strncmp(name, "gemm", 4) == 0;
     struct matmul_args a = {.w = {{.n_rows = LIMIT_VOCAB}, {.n_rows = WIDTH}, {.n_rows = WIDTH}},
-                            .n_w = MATMUL_MAX, .n_tokens = ROWS, .glu = MATMUL_NO_GLU};
+                            .n_w = MATMUL_MAX,
+                            .n_tokens = ROWS,
+                            .glu = MATMUL_NO_GLU};
     check(id, &a);
     /* With experts, or with a matrix for every head; many go by the order. */
     static const int32_t ids[1], order[1];
@@ -88,18 +90,26 @@ static void test_experts(void)
 
 static void test_attention(void)
 {
-    struct kv_write_args kv = {.n_rows = ROWS, .n_head = HEADS, .n_kv_head = HEADS,
-                               .dim_k = ATTENTION_MAX_DIM, .dim_v = 1024, .n_rot = 2};
+    struct kv_write_args kv = {.n_rows = ROWS,
+                               .n_head = HEADS,
+                               .n_kv_head = HEADS,
+                               .dim_k = ATTENTION_MAX_DIM,
+                               .dim_v = 1024,
+                               .n_rot = 2};
     static float q[1];
     kv.q = q;
     check(TABLE_kv_write, &kv);
     check(TABLE_kv_write_q8, &kv);
-    struct attention_args a = {.n_rows = ROWS, .n_head = HEADS, .dim_k = ATTENTION_MAX_DIM, .dim_v = 1024,
-                               .n_splits = LIMIT_CONTEXT_TOKENS / ATTENTION_SPLIT, .n_tiles = ROWS};
-    static const enum table_id ids[] = {
-        TABLE_attention_split, TABLE_attention_split_q8, TABLE_attention_split_wide,
-        TABLE_attention_fold,  TABLE_attention_tile,     TABLE_attention_tile_q8,
-        TABLE_attention_tile_wide};
+    struct attention_args a = {.n_rows = ROWS,
+                               .n_head = HEADS,
+                               .dim_k = ATTENTION_MAX_DIM,
+                               .dim_v = 1024,
+                               .n_splits = LIMIT_CONTEXT_TOKENS / ATTENTION_SPLIT,
+                               .n_tiles = ROWS};
+    static const enum table_id ids[] = {TABLE_attention_split,      TABLE_attention_split_q8,
+                                        TABLE_attention_split_wide, TABLE_attention_fold,
+                                        TABLE_attention_tile,       TABLE_attention_tile_q8,
+                                        TABLE_attention_tile_wide};
     for (size_t i = 0; i < COUNT_OF(ids); i++) {
         a.n_kv_head = HEADS;
         check(ids[i], &a);

@@ -1,4 +1,5 @@
-/* kv_write and copy on the emulator: every value in its place of the paged cache, rotated or not, and nothing else touched. */
+/* kv_write and copy on the emulator: every value in its place of the paged cache, rotated or not,
+ * and nothing else touched. */
 #include "kernels/cpu/kv_q8.h"
 #include "kernels/half.h"
 #include "tests/kernels/hip/device.h"
@@ -28,7 +29,8 @@ static void check_half(uint16_t got, double exact)
     }
 }
 
-static void test(int n_head, int n_kv_head, int dim_k, int dim_v, int n_rot, bool adjacent, bool v_in_k)
+static void test(int n_head, int n_kv_head, int dim_k, int dim_v, int n_rot, bool adjacent,
+                 bool v_in_k)
 {
     static const int32_t positions[ROWS] = {0, 17, 47}, row_table[ROWS] = {1, 0, 0};
     static const int32_t tables[6] = {5, 1, 4, 2, -1, -1};
@@ -36,23 +38,42 @@ static void test(int n_head, int n_kv_head, int dim_k, int dim_v, int n_rot, boo
     int n_k = n_kv_head * dim_k, n_v = n_kv_head * dim_v, n_q = n_head * dim_k;
     int head_elems = BLOCK * (dim_k + (v_in_k ? 0 : dim_v)), n_kv = BLOCKS * n_kv_head * head_elems;
     float *k = device_random(ROWS * n_k, 2, &seed), *v = device_random(ROWS * n_v, 2, &seed);
-    float *q = device_random(ROWS * n_q + 1, 2, &seed), *table = device_random(ROWS * n_rot + 1, 1, &seed);
+    float *q = device_random(ROWS * n_q + 1, 2, &seed),
+          *table = device_random(ROWS * n_rot + 1, 1, &seed);
     uint16_t *kv = malloc((size_t)n_kv * 2), *was = malloc((size_t)n_kv * 2);
     for (int i = 0; i < n_kv; i++) {
         was[i] = (uint16_t)(0x7c01 + i % 500);
     }
-    void *dk = device_copy(k, (size_t)(ROWS * n_k) * 4), *dv = device_copy(v, (size_t)(ROWS * n_v) * 4);
+    void *dk = device_copy(k, (size_t)(ROWS * n_k) * 4),
+         *dv = device_copy(v, (size_t)(ROWS * n_v) * 4);
     void *dq = device_copy(q, (size_t)(ROWS * n_q) * 4 + 4);
-    void *dt = device_copy(table, (size_t)(ROWS * n_rot) * 4 + 4), *dkv = device_copy(was, (size_t)n_kv * 2);
-    void *dtables = device_copy(tables, sizeof tables), *drt = device_copy(row_table, sizeof row_table);
+    void *dt = device_copy(table, (size_t)(ROWS * n_rot) * 4 + 4),
+         *dkv = device_copy(was, (size_t)n_kv * 2);
+    void *dtables = device_copy(tables, sizeof tables),
+         *drt = device_copy(row_table, sizeof row_table);
     void *dp = device_copy(positions, sizeof positions);
-    struct kv_write_args a = {.k = dk, .v = v_in_k ? NULL : dv, .q = n_head ? dq : NULL,
-                              .table = n_rot ? dt : NULL, .kv = dkv, .tables = dtables,
-                              .row_table = drt, .positions = dp, .k_stride = n_k, .v_stride = n_v,
-                              .q_stride = n_q, .table_stride = n_rot, .tables_stride = 3,
-                              .n_rows = ROWS, .n_head = n_head, .n_kv_head = n_kv_head,
-                              .dim_k = dim_k, .dim_v = dim_v, .v_in_k = v_in_k, .n_rot = n_rot,
-                              .adjacent = adjacent, .type = TYPE_F16};
+    struct kv_write_args a = {.k = dk,
+                              .v = v_in_k ? NULL : dv,
+                              .q = n_head ? dq : NULL,
+                              .table = n_rot ? dt : NULL,
+                              .kv = dkv,
+                              .tables = dtables,
+                              .row_table = drt,
+                              .positions = dp,
+                              .k_stride = n_k,
+                              .v_stride = n_v,
+                              .q_stride = n_q,
+                              .table_stride = n_rot,
+                              .tables_stride = 3,
+                              .n_rows = ROWS,
+                              .n_head = n_head,
+                              .n_kv_head = n_kv_head,
+                              .dim_k = dim_k,
+                              .dim_v = dim_v,
+                              .v_in_k = v_in_k,
+                              .n_rot = n_rot,
+                              .adjacent = adjacent,
+                              .type = TYPE_F16};
     DEVICE_RUN(kv_write, &a);
     emulator_download(kv, dkv, (size_t)n_kv * 2);
     for (int r = 0; r < ROWS; r++) {
@@ -61,7 +82,8 @@ static void test(int n_head, int n_kv_head, int dim_k, int dim_v, int n_rot, boo
             int at = (block * n_kv_head + h) * head_elems;
             for (int d = 0; d < dim_k; d++) {
                 int i = at + d * BLOCK + slot;
-                check_half(kv[i], rotated(k + r * n_k + h * dim_k, table + r * n_rot, n_rot, adjacent, d));
+                check_half(kv[i],
+                           rotated(k + r * n_k + h * dim_k, table + r * n_rot, n_rot, adjacent, d));
                 kv[i] = was[i];
             }
             for (int d = 0; d < dim_v && !v_in_k; d++) {
@@ -110,11 +132,13 @@ static void expect(enum type type, uint8_t *tile, const float *x, int dim, int s
         int8_t *q = (int8_t *)(tile + 2 * BLOCK * n_groups);
         uint16_t scale = is_key ? kv_q8_put(q + first * BLOCK + slot, BLOCK, x + first, n)
                                 : kv_q8_put(q + slot * dim + first, 1, x + first, n);
-        memcpy(tile + 2 * (is_key ? g * BLOCK + (size_t)slot : (size_t)slot * n_groups + g), &scale, 2);
+        memcpy(tile + 2 * (is_key ? g * BLOCK + (size_t)slot : (size_t)slot * n_groups + g), &scale,
+               2);
     }
 }
 
-/* Every type of cache: the processor's bytes, and nothing else touched. Queries are rotated beside. */
+/* Every type of cache: the processor's bytes, and nothing else touched. Queries are rotated beside.
+ */
 static void test_type(enum type type, int n_kv_head, int dim_k, int dim_v, bool v_in_k)
 {
     static const int32_t positions[ROWS] = {0, 17, 47}, row_table[ROWS] = {1, 0, 0};
@@ -122,8 +146,8 @@ static void test_type(enum type type, int n_kv_head, int dim_k, int dim_v, bool 
     enum { HEADS = 5, ROT = 8 };
     uint64_t seed = (uint64_t)(dim_k + (int)type);
     int n_k = n_kv_head * dim_k, n_v = n_kv_head * dim_v, n_q = HEADS * dim_k;
-    struct kv_layer l = {.type = type, .n_head = n_kv_head, .dim_k = dim_k, .dim_v = dim_v,
-                         .v_in_k = v_in_k};
+    struct kv_layer l = {
+        .type = type, .n_head = n_kv_head, .dim_k = dim_k, .dim_v = dim_v, .v_in_k = v_in_k};
     size_t n_bytes = BLOCKS * kv_block_bytes(&l);
     float *k = device_random(ROWS * n_k, 2, &seed), *v = device_random(ROWS * n_v, 2, &seed);
     float *q = device_random(ROWS * n_q, 2, &seed), *table = calloc(ROWS * ROT, 4);
@@ -136,16 +160,33 @@ static void test_type(enum type type, int n_kv_head, int dim_k, int dim_v, bool 
     v[n_v] = 1e-9f;
     uint8_t *was = malloc(n_bytes), *got = malloc(n_bytes);
     memset(was, 0x5a, n_bytes);
-    void *dk = device_copy(k, (size_t)(ROWS * n_k) * 4), *dv = device_copy(v, (size_t)(ROWS * n_v) * 4);
+    void *dk = device_copy(k, (size_t)(ROWS * n_k) * 4),
+         *dv = device_copy(v, (size_t)(ROWS * n_v) * 4);
     void *dq = device_copy(q, (size_t)(ROWS * n_q) * 4), *dt = device_copy(table, ROWS * ROT * 4);
     void *dkv = device_copy(was, n_bytes), *dtables = device_copy(tables, sizeof tables);
-    void *drt = device_copy(row_table, sizeof row_table), *dp = device_copy(positions, sizeof positions);
-    struct kv_write_args a = {.k = dk, .v = v_in_k ? NULL : dv, .q = dq, .table = dt, .kv = dkv,
-                              .tables = dtables, .row_table = drt, .positions = dp,
-                              .k_stride = n_k, .v_stride = n_v, .q_stride = n_q,
-                              .table_stride = ROT, .tables_stride = 3, .n_rows = ROWS,
-                              .type = (int32_t)type, .n_head = HEADS, .n_kv_head = n_kv_head,
-                              .dim_k = dim_k, .dim_v = dim_v, .v_in_k = v_in_k, .n_rot = ROT};
+    void *drt = device_copy(row_table, sizeof row_table),
+         *dp = device_copy(positions, sizeof positions);
+    struct kv_write_args a = {.k = dk,
+                              .v = v_in_k ? NULL : dv,
+                              .q = dq,
+                              .table = dt,
+                              .kv = dkv,
+                              .tables = dtables,
+                              .row_table = drt,
+                              .positions = dp,
+                              .k_stride = n_k,
+                              .v_stride = n_v,
+                              .q_stride = n_q,
+                              .table_stride = ROT,
+                              .tables_stride = 3,
+                              .n_rows = ROWS,
+                              .type = (int32_t)type,
+                              .n_head = HEADS,
+                              .n_kv_head = n_kv_head,
+                              .dim_k = dim_k,
+                              .dim_v = dim_v,
+                              .v_in_k = v_in_k,
+                              .n_rot = ROT};
     if (type == TYPE_Q8_0) {
         DEVICE_RUN(kv_write_q8, &a);
     } else {
@@ -185,9 +226,16 @@ static void test_copy(bool has_ids, int n_groups, int n, int x_group, int y_grou
     float *x = device_random(3 * x_stride, 1, &seed), *y = calloc((size_t)(2 * y_stride), 4);
     void *dx = device_copy(x, (size_t)(3 * x_stride) * 4), *dids = device_copy(ids, sizeof ids);
     void *dy = device_copy(y, (size_t)(2 * y_stride) * 4);
-    struct copy_args a = {.x = dx, .ids = has_ids ? dids : NULL, .y = dy, .x_stride = x_stride,
-                          .y_stride = y_stride, .n_rows = 2, .n_groups = n_groups, .n = n,
-                          .x_group = x_group, .y_group = y_group};
+    struct copy_args a = {.x = dx,
+                          .ids = has_ids ? dids : NULL,
+                          .y = dy,
+                          .x_stride = x_stride,
+                          .y_stride = y_stride,
+                          .n_rows = 2,
+                          .n_groups = n_groups,
+                          .n = n,
+                          .x_group = x_group,
+                          .y_group = y_group};
     DEVICE_RUN(copy, &a);
     float *got = malloc((size_t)(2 * y_stride) * 4);
     emulator_download(got, dy, (size_t)(2 * y_stride) * 4);

@@ -1,4 +1,5 @@
-/* For tests of matrix products on the emulator: a packed matrix, rows in 8 bits, and the exact product. */
+/* For tests of matrix products on the emulator: a packed matrix, rows in 8 bits, and the exact
+ * product. */
 #ifndef TESTS_KERNELS_HIP_MATMUL_H
 #define TESTS_KERNELS_HIP_MATMUL_H
 
@@ -24,14 +25,17 @@ static inline void matmul_upload(struct matmul_matrix *m)
     size_t row_bytes = type_row_bytes(m->type, (size_t)m->n_cols);
     uint8_t *packed = calloc((size_t)m->n, (size_t)l.n_bytes);
     for (int i = 0; i < m->n; i++) {
-        pack_rows(m->type, &l, m->file + (size_t)(i * m->n_rows) * row_bytes, 0, m->n_rows, m->n_cols,
-                  packed + i * l.n_bytes);
+        pack_rows(m->type, &l, m->file + (size_t)(i * m->n_rows) * row_bytes, 0, m->n_rows,
+                  m->n_cols, packed + i * l.n_bytes);
     }
     emulator_free(m->device);
     m->device = device_copy(packed, (size_t)(m->n * l.n_bytes));
     free(packed);
-    m->w = (struct args_weight){.data = m->device, .scale_at = l.scale_at, .super_at = l.super_at,
-                                .each_bytes = l.n_bytes, .n_rows = m->n_rows};
+    m->w = (struct args_weight){.data = m->device,
+                                .scale_at = l.scale_at,
+                                .super_at = l.super_at,
+                                .each_bytes = l.n_bytes,
+                                .n_rows = m->n_rows};
 }
 static inline struct matmul_matrix matmul_matrix(enum type type, int n, int n_rows, int n_cols,
                                                  uint64_t *seed)
@@ -78,8 +82,12 @@ static inline struct matmul_x matmul_x_of(enum type type, int n, int n_cols, con
     }
     x.bytes = args_act_bytes(n_cols);
     void *act = emulator_alloc((size_t)(n * x.bytes), 0);
-    struct quantize_args q = {.x = x.device, .act = act, .x_stride = n_cols, .act_stride = x.bytes,
-                              .n_rows = n, .n = n_cols};
+    struct quantize_args q = {.x = x.device,
+                              .act = act,
+                              .x_stride = n_cols,
+                              .act_stride = x.bytes,
+                              .n_rows = n,
+                              .n = n_cols};
     DEVICE_RUN(quantize, &q);
     emulator_free(x.device);
     x.device = act;
@@ -135,7 +143,8 @@ static inline void matmul_gemv_of(const struct matmul_args *a, bool is_one)
         &gemv_q6_k_kernel,     &gemv_f32_kernel,      &gemv_f16_kernel,      &gemv_bf16_kernel,
         &gemv_one_q4_0_kernel, &gemv_one_q8_0_kernel, &gemv_one_q4_k_kernel, &gemv_one_q6_k_kernel};
     enum type type = (enum type)a->type;
-    const struct table_kernel *entry = &table_kernels[is_one ? table_gemv_one(type) : table_gemv(type)];
+    const struct table_kernel *entry =
+        &table_kernels[is_one ? table_gemv_one(type) : table_gemv(type)];
     for (size_t i = 0; i < COUNT_OF(all); i++) {
         if (strcmp(all[i]->name, entry->name) == 0) {
             device_run(all[i], entry, a, sizeof *a);
@@ -179,9 +188,16 @@ static inline void matmul_check_not_finite(enum type type, void (*run)(const str
         }
         matmul_upload(&m);
         struct matmul_x x = matmul_x_of(type, TOKENS, n_cols, f);
-        struct matmul_args a = {.w = {m.w}, .y = {dy}, .x = x.device, .y_stride = {ROWS},
-                                .x_bytes = x.bytes, .type = (int32_t)type, .n_cols = n_cols,
-                                .n_w = 1, .n_tokens = TOKENS, .glu = MATMUL_NO_GLU};
+        struct matmul_args a = {.w = {m.w},
+                                .y = {dy},
+                                .x = x.device,
+                                .y_stride = {ROWS},
+                                .x_bytes = x.bytes,
+                                .type = (int32_t)type,
+                                .n_cols = n_cols,
+                                .n_w = 1,
+                                .n_tokens = TOKENS,
+                                .glu = MATMUL_NO_GLU};
         run(&a);
         emulator_download(y, dy, sizeof y);
         for (int k = 0; k < TOKENS * ROWS; k++) {

@@ -11,8 +11,15 @@ static void test_norm(int kind, int n, int n_groups, bool per_group, bool has_ac
     int x_group = n + 3, stride = n_groups * x_group + 1, width = n * n_groups;
     float *x = device_random((int64_t)ROWS * stride, 2, &seed);
     float *w = device_random(width, 1, &seed), *b = device_random(width, 1, &seed);
-    struct norm_args a = {.x_stride = stride, .y_stride = width + 2, .n_rows = ROWS, .n = n, .n_groups = n_groups,
-                          .x_group = x_group, .kind = kind, .per_group = per_group, .eps = 1e-5f};
+    struct norm_args a = {.x_stride = stride,
+                          .y_stride = width + 2,
+                          .n_rows = ROWS,
+                          .n = n,
+                          .n_groups = n_groups,
+                          .x_group = x_group,
+                          .kind = kind,
+                          .per_group = per_group,
+                          .eps = 1e-5f};
     size_t y_floats = (size_t)(ROWS - 1) * (size_t)a.y_stride + (size_t)width;
     void *dx = device_copy(x, (size_t)ROWS * (size_t)stride * 4);
     void *dw = device_copy(w, (size_t)(per_group ? width : n) * 4);
@@ -41,8 +48,8 @@ static void test_norm(int kind, int n, int n_groups, bool per_group, bool has_ac
                                               : 1 / sqrt(squares / n + (double)a.eps);
             for (int i = 0; i < n; i++) {
                 int p = per_group ? g * n + i : i;
-                exact[g * n + i] = ((double)v[i] - mean) * scale * (double)w[p] +
-                                   (a.bias ? (double)b[p] : 0);
+                exact[g * n + i] =
+                    ((double)v[i] - mean) * scale * (double)w[p] + (a.bias ? (double)b[p] : 0);
             }
         }
         float *y = malloc((size_t)width * 4);
@@ -73,8 +80,16 @@ static void test_norm_act_only(int kind, int n)
     uint64_t seed = (uint64_t)n;
     float *x = device_random(n, 2, &seed);
     void *dx = device_copy(x, (size_t)n * 4), *dact = emulator_alloc((size_t)args_act_bytes(n), 0);
-    struct norm_args a = {.x = dx, .act = dact, .x_stride = n, .act_stride = args_act_bytes(n), .n_rows = 1,
-                          .n = n, .n_groups = 1, .x_group = n, .kind = kind, .eps = 1e-5f};
+    struct norm_args a = {.x = dx,
+                          .act = dact,
+                          .x_stride = n,
+                          .act_stride = args_act_bytes(n),
+                          .n_rows = 1,
+                          .n = n,
+                          .n_groups = 1,
+                          .x_group = n,
+                          .kind = kind,
+                          .eps = 1e-5f};
     DEVICE_RUN(norm, &a);
     double mean = 0, squares = 0, *exact = malloc((size_t)n * sizeof *exact);
     for (int i = 0; i < n && kind == OP_NORM_LAYER; i++) {
@@ -84,7 +99,8 @@ static void test_norm_act_only(int kind, int n)
         squares += ((double)x[i] - mean) * ((double)x[i] - mean);
     }
     for (int i = 0; i < n; i++) {
-        exact[i] = ((double)x[i] - mean) / (kind == OP_NORM_L2 ? sqrt(squares) : sqrt(squares / n + 1e-5));
+        exact[i] =
+            ((double)x[i] - mean) / (kind == OP_NORM_L2 ? sqrt(squares) : sqrt(squares / n + 1e-5));
     }
     int8_t *row = aligned_alloc(16, (size_t)args_act_bytes(n));
     emulator_download(row, dact, (size_t)(n + n / 32 * 8));
@@ -96,7 +112,8 @@ static void test_norm_act_only(int kind, int n)
     free(row);
 }
 
-/* Zeros, tiny values and what is not a number: no exception to the formula, and NaN is not lost in 8 bits. */
+/* Zeros, tiny values and what is not a number: no exception to the formula, and NaN is not lost in
+ * 8 bits. */
 static void test_quantize(void)
 {
     enum { N = 288 };

@@ -1,11 +1,12 @@
-/* conv, ssm and delta on the emulator against double precision: two sequences in one launch, and a sequence cut in two
- * launches: the same bits, and the same state. */
+/* conv, ssm and delta on the emulator against double precision: two sequences in one launch, and a
+ * sequence cut in two launches: the same bits, and the same state. */
 #include "tests/kernels/hip/device.h"
 
 extern const struct gpu_host_kernel conv_kernel, ssm_kernel, delta_kernel;
 
 enum { ROWS = 7 };
-static const struct args_run whole[2] = {{.first = 0, .n = 5, .state = 1}, {.first = 5, .n = 2, .state = 0}};
+static const struct args_run whole[2] = {{.first = 0, .n = 5, .state = 1},
+                                         {.first = 5, .n = 2, .state = 0}};
 static const struct args_run early[1] = {{.first = 0, .n = 3, .state = 1}};
 static const struct args_run late[1] = {{.first = 3, .n = 2, .state = 1}};
 
@@ -44,22 +45,22 @@ static void rig_free(struct rig *r)
         void *runs[3] = {device_copy(whole, sizeof whole), device_copy(early, sizeof early),       \
                          device_copy(late, sizeof late)};                                          \
         float *was = malloc((size_t)(2 * (state_floats)) * 4);                                     \
-        float *again = malloc((size_t)(y_floats) * 4 + (size_t)(2 * (state_floats)) * 4);          \
+        float *again = malloc((size_t)(y_floats)*4 + (size_t)(2 * (state_floats)) * 4);            \
         emulator_download(was, (args)->states, (size_t)(2 * (state_floats)) * 4);                  \
         for (int i = 0; i < 3; i++) {                                                              \
             (args)->runs = runs[i];                                                                \
             (args)->n_runs = i == 0 ? 2 : 1;                                                       \
             DEVICE_RUN(name, args);                                                                \
             if (i == 0) {                                                                          \
-                emulator_download(y_of, (args)->y, (size_t)(y_floats) * 4);                        \
+                emulator_download(y_of, (args)->y, (size_t)(y_floats)*4);                          \
                 emulator_download(state_of, (args)->states, (size_t)(2 * (state_floats)) * 4);     \
                 emulator_upload((args)->states, was, (size_t)(2 * (state_floats)) * 4);            \
             }                                                                                      \
         }                                                                                          \
-        emulator_download(again, (args)->y, (size_t)(y_floats) * 4);                               \
-        CHECK(memcmp(again, y_of, (size_t)(y_floats) * 4) == 0);                                   \
-        emulator_download(again, (args)->states + (state_floats), (size_t)(state_floats) * 4);     \
-        CHECK(memcmp(again, (state_of) + (state_floats), (size_t)(state_floats) * 4) == 0);        \
+        emulator_download(again, (args)->y, (size_t)(y_floats)*4);                                 \
+        CHECK(memcmp(again, y_of, (size_t)(y_floats)*4) == 0);                                     \
+        emulator_download(again, (args)->states + (state_floats), (size_t)(state_floats)*4);       \
+        CHECK(memcmp(again, (state_of) + (state_floats), (size_t)(state_floats)*4) == 0);          \
         for (int i = 0; i < 3; i++) {                                                              \
             emulator_free(runs[i]);                                                                \
         }                                                                                          \
@@ -72,8 +73,12 @@ static void test_conv(int n, int width, bool silu, bool has_bias)
     uint64_t seed = (uint64_t)(n + width);
     struct rig g = {.n = 0};
     int n_state = (width - 1) * n;
-    struct conv_args a = {.x_stride = n, .y_stride = n, .state_stride = n_state, .n = n,
-                          .width = width, .silu = silu};
+    struct conv_args a = {.x_stride = n,
+                          .y_stride = n,
+                          .state_stride = n_state,
+                          .n = n,
+                          .width = width,
+                          .silu = silu};
     a.x = input(&g, ROWS * n, 2, &seed);
     a.weight = input(&g, width * n, 1, &seed);
     a.bias = input(&g, n, 1, &seed);
@@ -118,9 +123,16 @@ static void test_ssm(int n_head, int dim, int n_state, int n_group)
     uint64_t seed = (uint64_t)(dim + n_state);
     struct rig g = {.n = 0};
     int width = n_head * dim, all = width * n_state, of_group = n_group * n_state;
-    struct ssm_args a = {.x_stride = width, .b_stride = of_group, .c_stride = of_group,
-                         .dt_stride = n_head, .y_stride = width, .state_stride = all,
-                         .n_head = n_head, .dim = dim, .n_state = n_state, .n_group = n_group};
+    struct ssm_args a = {.x_stride = width,
+                         .b_stride = of_group,
+                         .c_stride = of_group,
+                         .dt_stride = n_head,
+                         .y_stride = width,
+                         .state_stride = all,
+                         .n_head = n_head,
+                         .dim = dim,
+                         .n_state = n_state,
+                         .n_group = n_group};
     a.x = input(&g, ROWS * width, 2, &seed);
     a.b = input(&g, ROWS * of_group, 1, &seed);
     a.c = input(&g, ROWS * of_group, 1, &seed);
@@ -169,10 +181,18 @@ static void test_delta(int n_head_k, int n_head_v, int dim_k, int dim_v, bool ti
     uint64_t seed = (uint64_t)(dim_k + dim_v + tiled);
     struct rig g = {.n = 0};
     int n_k = n_head_k * dim_k, n_v = n_head_v * dim_v, all = n_head_v * dim_k * dim_v;
-    struct delta_args a = {.q_stride = n_k, .k_stride = n_k, .v_stride = n_v,
-                           .gate_stride = 2 * n_head_v, .beta_stride = 2 * n_head_v,
-                           .y_stride = n_v, .state_stride = all, .n_head_k = n_head_k,
-                           .n_head_v = n_head_v, .dim_k = dim_k, .dim_v = dim_v, .tiled = tiled,
+    struct delta_args a = {.q_stride = n_k,
+                           .k_stride = n_k,
+                           .v_stride = n_v,
+                           .gate_stride = 2 * n_head_v,
+                           .beta_stride = 2 * n_head_v,
+                           .y_stride = n_v,
+                           .state_stride = all,
+                           .n_head_k = n_head_k,
+                           .n_head_v = n_head_v,
+                           .dim_k = dim_k,
+                           .dim_v = dim_v,
+                           .tiled = tiled,
                            .scale = 0.25f};
     a.q = input(&g, ROWS * n_k, 0.5f, &seed);
     a.k = input(&g, ROWS * n_k, 1 / sqrtf((float)dim_k), &seed);
@@ -194,15 +214,18 @@ static void test_delta(int n_head_k, int n_head_v, int dim_k, int dim_v, bool ti
             for (int i = 0; i < n_v; i++) {
                 int h = i / dim_v, c = i % dim_v;
                 int key = tiled ? h % n_head_k : h / (n_head_v / n_head_k);
-                const float *k = g.host[1] + r * n_k + key * dim_k, *q = g.host[0] + r * n_k + key * dim_k;
+                const float *k = g.host[1] + r * n_k + key * dim_k,
+                            *q = g.host[0] + r * n_k + key * dim_k;
                 const float *of_head = g.host[3] + r * 2 * n_head_v + h, *p = g.host[4] + h;
-                double decay = exp((double)p[n_head_v] * softplus((double)of_head[0] + (double)p[0]));
+                double decay =
+                    exp((double)p[n_head_v] * softplus((double)of_head[0] + (double)p[0]));
                 double seen = 0;
                 for (int j = 0; j < dim_k; j++) {
                     s[(h * dim_k + j) * dim_v + c] *= decay;
                     seen += s[(h * dim_k + j) * dim_v + c] * (double)k[j];
                 }
-                double change = sigmoid((double)of_head[n_head_v]) * ((double)g.host[2][r * n_v + i] - seen);
+                double change =
+                    sigmoid((double)of_head[n_head_v]) * ((double)g.host[2][r * n_v + i] - seen);
                 exact[i] = 0;
                 for (int j = 0; j < dim_k; j++) {
                     s[(h * dim_k + j) * dim_v + c] += (double)k[j] * change;

@@ -1,4 +1,5 @@
-/* top on the emulator: the k largest of long rows in order, ties to the lower index, what is not finite counted. */
+/* top on the emulator: the k largest of long rows in order, ties to the lower index, what is not
+ * finite counted. */
 #include "tests/kernels/hip/device.h"
 
 extern const struct gpu_host_kernel top_part_kernel, top_fold_kernel;
