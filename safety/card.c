@@ -21,7 +21,8 @@ static bool may_be_ours(const struct supervisor *s, uint64_t now_ms)
     if (w->state == CHILD_NONE || !w->holds_gpu) {
         return false;
     }
-    bool had_fault = c->fault_pid == w->pid && now_ms - c->fault_ms < CARD_EXCUSE_MS;
+    bool had_fault = c->fault_ms > 0 && (c->fault_pid == w->pid || c->fault_pid == 0) &&
+                     now_ms - c->fault_ms < CARD_EXCUSE_MS;
     bool hangs = !child_is_alive(w) || (watchdog_is_busy(&s->watchdog) &&
                                         now_ms - s->watchdog.change_ms >= CARD_HANG_MS);
     return had_fault || hangs;
@@ -46,8 +47,7 @@ static void ends_reset(struct supervisor *s, uint64_t now_ms)
     if (s->card.is_resetting) {
         log_info("the GPU's reset is over after %.1f s",
                  (double)(now_ms - s->card.reset_ms) / 1000);
-        s->card.is_resetting = false;
-        s->worker_at_ms = MIN(s->worker_at_ms, now_ms);
+        s->card.is_resetting = false; /* a back-off goes on: the next one may have it reset again */
     }
 }
 

@@ -3,7 +3,7 @@
  *
  * A reset ends every program on the card, guilty or not. The driver resets a card when some work on
  * it has not ended for CARD_HANG_MS at least: a worker that made progress a moment before, and had no
- * fault, did not cause it, and its death by it is nobody's fault here: no request is suspected, no
+ * fault (nor may have had one: in a container nobody knows whose it was), did not cause it, and its death by it is nobody's fault here: no request is suspected, no
  * rung is lost, and the next worker starts when the reset is over. */
 #ifndef SAFETY_CARD_H
 #define SAFETY_CARD_H

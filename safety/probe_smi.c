@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 enum {
+    OUT_FD = 3,
     ASK_MS = 3000,
     PERIOD_MS = 1000,
     SHORT_MS = 100,           /* between looks at events, where waiting for them does not wait */
@@ -25,8 +26,9 @@ enum {
 
 typedef void child_fn(const char *pci, int out_fd);
 
-/* fork(); the child runs f and ends. Its pid and the reading end of its pipe, or -errno. */
-static pid_t start(child_fn *f, const char *pci, int close_fd, int *ret_fd)
+/* fork(); the child runs f and ends. Its pid and the reading end of its pipe, or -errno. Nothing else
+ * is open in it: one that hangs keeps neither the supervisor's channel nor the machine's sleep waiting. */
+static pid_t start(child_fn *f, const char *pci, int *ret_fd)
 {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) {
@@ -36,12 +38,9 @@ static pid_t start(child_fn *f, const char *pci, int close_fd, int *ret_fd)
     if (child == 0) {
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
         (void)fcntl(ends[1], F_SETFL, 0);
-        close(ends[0]);
-        if (close_fd >= 0) {
-            close(close_fd);
-        }
-        if (getppid() == parent) {
-            f(pci, ends[1]);
+        int out = ends[1] == OUT_FD ? OUT_FD : dup2(ends[1], OUT_FD);
+        if (out == OUT_FD && close_range(OUT_FD + 1, ~0u, 0) == 0 && getppid() == parent) {
+            f(pci, out);
         }
         _exit(EXIT_OK);
     }
@@ -132,7 +131,7 @@ int probe_smi(struct probe *p, struct msg_stage *out)
         return PROBE_SKIPPED;
     }
     int fd = -1;
-    pid_t child = start(ask, p->gpu.pci, -1, &fd);
+    pid_t child = start(ask, p->gpu.pci, &fd);
     if (child < 0) {
         probe_say(out->detail, "rocm-smi is not asked: %s", strerror(-child));
         return PROBE_SKIPPED;
@@ -169,17 +168,14 @@ static void watch(const char *pci, int fd)
     for (uint64_t due_ms = clock_ms();; due_ms = clock_ms() + PERIOD_MS) {
         tell(fd, &news);
         for (uint64_t now_ms; (now_ms = clock_ms()) < due_ms + PERIOD_MS;) {
-            struct smi_event events[SMI_MAX_EVENTS];
+            struct probe_smi_news one = {.kind = PROBE_SMI_EVENT};
             int left_ms = (int)(due_ms + PERIOD_MS - now_ms);
-            int n = hears ? smi_wait(&h, left_ms, events, &e) : 0;
+            int n = hears ? smi_wait(&h, left_ms, &one.event, &e) : 0;
             if (n < 0) {
                 give_up(fd, &e);
             }
-            for (int i = 0; i < n; i++) {
-                struct probe_smi_news one = {.kind = PROBE_SMI_EVENT, .event = events[i]};
-                if (events[i].device == device) {
-                    tell(fd, &one);
-                }
+            if (n > 0 && one.event.device == device) {
+                tell(fd, &one);
             }
             if (n == 0 && clock_ms() - now_ms < SHORT_MS) {
                 (void)poll(NULL, 0, MIN(left_ms, SHORT_MS));
@@ -207,7 +203,7 @@ static void stop(uint64_t now_ms)
     }
 }
 
-void probe_smi_tend(const char *pci, int close_fd, uint64_t now_ms)
+void probe_smi_tend(const char *pci, uint64_t now_ms)
 {
     if (listener.fd >= 0 && now_ms - listener.heard_ms > SILENCE_MS) {
         stop(now_ms);
@@ -218,7 +214,7 @@ void probe_smi_tend(const char *pci, int close_fd, uint64_t now_ms)
     if (listener.pid > 0 || now_ms < listener.again_ms) {
         return; /* one that does not die is enough */
     }
-    pid_t pid = start(watch, pci, close_fd, &listener.fd);
+    pid_t pid = start(watch, pci, &listener.fd);
     listener.pid = MAX(pid, 0);
     listener.heard_ms = now_ms;
     listener.again_ms = now_ms + AGAIN_MS;

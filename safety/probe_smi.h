@@ -23,8 +23,8 @@ struct probe_smi_news {
 };
 
 /* Starts a process that listens to the card at pci; starts it again, a while after it ended, hung or
- * failed. To be called often. close_fd: a descriptor that is not for it, or -1. */
-void probe_smi_tend(const char *pci, int close_fd, uint64_t now_ms);
+ * failed. To be called often. */
+void probe_smi_tend(const char *pci, uint64_t now_ms);
 /* To be polled for input; -1 while there is none. */
 int probe_smi_fd(void);
 /* 1: *ret came; 0: nothing more. */

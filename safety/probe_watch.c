@@ -12,9 +12,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { PERIOD_MS = 1000, SMI_FRESH_MS = 5000 };
+#define FIRST_PID_NAMESPACE 0xEFFFFFFCu /* its inode; the same in all kernels */
 
 struct watch {
     struct channel channel;
@@ -82,6 +84,14 @@ static int look(struct watch *w, uint64_t now_ms)
 
 /* ---- at once ---- */
 
+/* The driver's pids are those of the machine's first namespace: in a container they name nobody. */
+static uint32_t known_pid(const struct watch *w, uint32_t pid)
+{
+    struct stat s;
+    bool is_first = *w->root || (stat("/proc/self/ns/pid", &s) == 0 && s.st_ino == FIRST_PID_NAMESPACE);
+    return is_first ? pid : 0;
+}
+
 static int hear_supervisor(struct watch *w)
 {
     static struct channel_msg in;
@@ -110,7 +120,7 @@ static int hear_kernel(struct watch *w)
     struct uevent e;
     int rc = 0;
     while (rc == 0 && w->uevents >= 0 && uevent_read(w->uevents, w->gpu.pci, &e) == 1) {
-        rc = say(w, events[e.kind], e.pid, e.remedy);
+        rc = say(w, events[e.kind], known_pid(w, e.pid), e.remedy);
     }
     return rc;
 }
@@ -119,7 +129,7 @@ static int tell_event(struct watch *w, const struct smi_event *e)
 {
     switch (e->kind) {
     case SMI_VM_FAULT:
-        return say(w, MSG_CARD_FAULT, (uint32_t)strtoul(e->message, NULL, 16), e->message);
+        return say(w, MSG_CARD_FAULT, known_pid(w, (uint32_t)strtoul(e->message, NULL, 16)), e->message);
     case SMI_THROTTLE:
         return say(w, MSG_CARD_THROTTLED, 0, e->message);
     case SMI_PRE_RESET:
@@ -151,7 +161,7 @@ static int wait_until(struct watch *w, uint64_t until_ms)
 {
     int rc = 0;
     for (uint64_t now_ms = clock_ms(); rc == 0 && now_ms < until_ms; now_ms = clock_ms()) {
-        probe_smi_tend(w->gpu.pci, w->channel.fd, now_ms);
+        probe_smi_tend(w->gpu.pci, now_ms);
         struct pollfd p[] = {{.fd = w->channel.fd, .events = POLLIN},
                              {.fd = sleep_fd(), .events = POLLIN},
                              {.fd = w->uevents, .events = POLLIN},

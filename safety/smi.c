@@ -129,20 +129,18 @@ int smi_listen(const struct smi *h, uint32_t device, struct err *e)
     return status == SMI_SUCCESS ? 0 : fail(h, "rsmi_event_notification_mask_set", status, e);
 }
 
-int smi_wait(const struct smi *h, int timeout_ms, struct smi_event ret[SMI_MAX_EVENTS],
-             struct err *e)
+int smi_wait(const struct smi *h, int timeout_ms, struct smi_event *ret, struct err *e)
 {
-    uint32_t n = SMI_MAX_EVENTS;
-    int status = h->event_notification_get(timeout_ms, &n, ret);
-    if (status == SMI_NO_DATA) {
+    struct smi_event one = {0};
+    uint32_t n = 1;
+    int status = h->event_notification_get(timeout_ms, &n, &one);
+    if (status == SMI_NO_DATA || (status == SMI_SUCCESS && n == 0)) {
         return 0;
     }
     if (status != SMI_SUCCESS) {
         return fail(h, "rsmi_event_notification_get", status, e);
     }
-    n = MIN(n, (uint32_t)SMI_MAX_EVENTS);
-    for (uint32_t i = 0; i < n; i++) {
-        ret[i].message[SMI_MESSAGE_BYTES - 1] = '\0';
-    }
-    return (int)n;
+    one.message[SMI_MESSAGE_BYTES - 1] = '\0';
+    *ret = one;
+    return 1;
 }

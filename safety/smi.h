@@ -26,7 +26,7 @@ enum smi_event_kind {
     SMI_POST_RESET = 4, /* "SEQUENCE" */
 };
 
-enum { SMI_MESSAGE_BYTES = 64 };
+enum { SMI_MESSAGE_BYTES = 96 }; /* 64 in older versions: so never an array of events */
 
 struct smi_event { /* as the library has it */
     uint32_t device;
@@ -60,10 +60,8 @@ MUST_CHECK int smi_read(const struct smi *h, uint32_t device, struct smi_reading
 
 /* Subscribes to the device's events. ERR_NO_GPU. */
 MUST_CHECK int smi_listen(const struct smi *h, uint32_t device, struct err *e);
-/* Waits for events of any device subscribed to. Returns how many are in ret (terminated), 0 after the
- * timeout, or ERR_NO_GPU. */
-enum { SMI_MAX_EVENTS = 8 };
-MUST_CHECK int smi_wait(const struct smi *h, int timeout_ms, struct smi_event ret[SMI_MAX_EVENTS],
-                        struct err *e);
+/* Waits for an event of any device subscribed to. 1: *ret is one (terminated); 0: none within the
+ * timeout; or ERR_NO_GPU. */
+MUST_CHECK int smi_wait(const struct smi *h, int timeout_ms, struct smi_event *ret, struct err *e);
 
 #endif

@@ -100,7 +100,7 @@ struct card {
     bool is_resetting; /* since reset_ms */
     uint64_t reset_ms;
     bool is_excuse; /* that reset was another program's doing, and has not ended a worker of ours yet */
-    pid_t fault_pid; /* whose last page fault was reported, and when */
+    pid_t fault_pid; /* whose last page fault was reported (0: not known), and when; 0: none was */
     uint64_t fault_ms;
     uint64_t throttle_ms; /* when the log was told of it last */
     bool is_wedged; /* since wedged_ms */

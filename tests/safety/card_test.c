@@ -79,6 +79,14 @@ static void a_reset_is_no_excuse_for_ever(void)
     CHECK(!card_explains(&s, now_ms));
 }
 
+static void a_fault_of_who_knows_whom(void)
+{
+    begin(STATUS_DECODE, 10);
+    saw(MSG_CARD_FAULT, 0, "1092:x");
+    saw(MSG_CARD_RESET_BEGINS, 0, "");
+    CHECK(!card_explains(&s, now_ms));
+}
+
 static void the_kernel_knows_better(void)
 {
     begin(STATUS_DECODE, 5000);
@@ -98,9 +106,10 @@ static void when_a_worker_may_start(void)
     CHECK(card_is_usable(&s, now_ms) && !card_is_watched(&s, now_ms));
     saw(MSG_CARD_RESET_BEGINS, 0, "");
     CHECK(!card_is_usable(&s, now_ms) && card_is_watched(&s, now_ms));
-    s.worker_at_ms = UINT64_MAX;
+    s.worker_at_ms = now_ms + POLICY_BACKOFF_MAX_MS; /* after deaths of its own fault */
     saw(MSG_CARD_RESET_ENDS, 0, "");
-    CHECK(card_is_usable(&s, now_ms) && !card_is_watched(&s, now_ms) && s.worker_at_ms == now_ms);
+    CHECK(card_is_usable(&s, now_ms) && !card_is_watched(&s, now_ms));
+    CHECK(s.worker_at_ms == now_ms + POLICY_BACKOFF_MAX_MS);
     saw(MSG_CARD_RESET_BEGINS, 0, ""); /* whose end is never told */
     now_ms += CARD_RESET_MS;
     CHECK(card_is_usable(&s, now_ms) && !card_is_watched(&s, now_ms));
@@ -142,6 +151,7 @@ int main(void)
 {
     whose_reset();
     a_reset_is_no_excuse_for_ever();
+    a_fault_of_who_knows_whom();
     the_kernel_knows_better();
     when_a_worker_may_start();
     wedged();
