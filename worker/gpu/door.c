@@ -388,7 +388,7 @@ static void watch(const struct door *d, struct watch *w, uint64_t now)
     uint32_t crumb = crumb_of(d);
     if (w->since_ns == 0 || crumb != w->crumb) {
         *w = (struct watch){.crumb = crumb, .since_ns = now, .is_told = w->is_told};
-        atomic_store_explicit(&d->status->op, crumb, memory_order_relaxed);
+        atomic_store_explicit(&d->status->op, crumb & ~OF_GRAPH, memory_order_relaxed);
     } else if (now - w->since_ns > LONG_NS) {
         status_doing(d->status, "GPU %s: %s; kernel: %s", d->arch, d->note, kernel_of(d, crumb));
         w->since_ns = now;
@@ -414,7 +414,7 @@ static void wait_for(struct door *d, void *stream, uint64_t expected_ns)
             must(d, "hipStreamQuery", error);
         }
         uint64_t now = clock_ns();
-        if (d->status) {
+        if (d->status && stream == d->stream) { /* loading is another thread's, and has no kernels */
             watch(d, &w, now);
         }
         if (now - start > d->deadline_ns) {
@@ -509,6 +509,9 @@ int door_graph_launch(struct door *d, struct door_graph *g, struct err *e)
 void door_graph_destroy(struct door *d, struct door_graph **at)
 {
     if (*at) {
+        if (d->replayed == *at) { /* last words may come later */
+            d->replayed = NULL;
+        }
         if ((*at)->exec) {
             (void)d->hip.GraphExecDestroy((*at)->exec);
         }
