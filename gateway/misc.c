@@ -242,8 +242,9 @@ void misc_vram(struct exchange *x)
         if (v->celsius > 0) {
             buf_printf(&b, ",\"temperature_celsius\":%d", (int)v->celsius);
         }
-        buf_printf(&b, ",\"resets\":%u,\"throttles\":%u,\"displays\":%u,\"is_watched\":%s,\"age_ms\":%llu}",
-                   (unsigned)v->n_resets, (unsigned)v->n_throttles, (unsigned)v->n_displays, v->is_watched ? "true" : "false",
+        buf_printf(&b, ",\"resets\":%u,\"throttles\":%u,\"displays\":%u",
+                   (unsigned)v->n_resets, (unsigned)v->n_throttles, (unsigned)v->n_displays);
+        buf_printf(&b, ",\"is_watched\":%s,\"age_ms\":%llu}", v->is_watched ? "true" : "false",
                    (unsigned long long)(clock_ms() - x->server->link->vram_ms));
     }
     buf_str(&b, "]}");
