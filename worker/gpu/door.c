@@ -23,6 +23,7 @@ enum {
     STAGING_BYTES = 4 * 1024 * 1024,
     SPIN_NS = 200 * 1000,
     NAP_NS = 50 * 1000,
+    SLEEP_NS = 50 * 1000 * 1000, /* at a time, whatever is expected */
     NOTE_BYTES = 120,
     LONG_NS = 100 * 1000 * 1000, /* no kernel of ours takes so long */
 };
@@ -402,7 +403,7 @@ static void wait_for(struct door *d, void *stream, uint64_t expected_ns)
     struct watch w = {0};
     uint64_t start = clock_ns(), spin_from = start;
     if (expected_ns > 1000000) {
-        nap(expected_ns - expected_ns / 8 - 200000);
+        nap(MIN(expected_ns - expected_ns / 8 - 200000, (uint64_t)SLEEP_NS));
         spin_from = clock_ns();
     }
     for (;;) {
