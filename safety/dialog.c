@@ -89,6 +89,7 @@ static void on_poison(struct supervisor *s, const struct channel_msg *m, uint64_
     memcpy(&p, m->payload, sizeof(p));
     if (p.left_ms == 0) {
         poison_clear(&s->poison);
+        dialog_say(s, &s->front, MSG_POISON, &p, sizeof(p), NULL, 0, now_ms);
     } else {
         ladder_pardon(&s->degrade.ladder); /* it was not the GPU */
         uint64_t longest_ms = (uint64_t)LIMIT_POISON_S * 1000;
