@@ -7,7 +7,7 @@
 
 enum {
     ROWS_PER_HUGE_PAGE = 64, /* a step makes one huge page, and one more for so many rows */
-    ROWS_PER_LET_GO = 128,   /* rows of the embedding are read before its file is let go */
+    ROWS_PER_LET_GO = 16,    /* rows of the embedding are read before its file is let go */
 };
 
 /* Gathers the rows into runs, one per sequence. */
@@ -69,7 +69,7 @@ const float *engine_logits(struct engine *en, int64_t i)
     return gpu_engine_logits(en->gpu, i);
 }
 
-/* The system maps 64 KB of the file around each row of the embedding that is read: a prompt of many
+/* The system maps 64 KB to 2 MB of the file around each row of the embedding that is read: a prompt of many
  * different tokens would leave the whole table in this process, beside the packed copy that a tied
  * output matrix has. Who reads there meanwhile finds the page in the file again. */
 static void let_go_embedding(void *arg, int64_t n_rows)

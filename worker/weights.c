@@ -127,7 +127,8 @@ static int pack_matrix(const struct matmul_weight *w, char *to, struct pool *poo
             return err;
         }
         matmul_pack(w, lo, hi, to, pool);
-        memory_let_go(data, bytes);
+        /* From its beginning: with a page the system maps what stands around it, let go before or not. */
+        memory_let_go(w->data, (size_t)hi * w->row_bytes);
     }
     return 0;
 }
