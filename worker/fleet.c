@@ -261,7 +261,7 @@ static void start_load(struct fleet *f, struct request *live, bool may_unload)
         return;
     }
     f->told_bytes = f->seen_bytes = 0;
-    f->seen_ns = f->events->now_ns;
+    f->seen_ns = f->tick_ns = f->events->now_ns;
     int err = loader_start(f->loader, (size_t)i);
     if (err < 0) {
         err_set(&e, err, "starting a thread");
@@ -286,6 +286,11 @@ static void fail_stalled(struct fleet *f, struct request *live)
 static void watch_progress(struct fleet *f, struct request *live)
 {
     uint64_t done, total;
+    uint64_t gap_ns = f->events->now_ns - f->tick_ns;
+    f->tick_ns = f->events->now_ns;
+    if (gap_ns > (uint64_t)FLEET_GAP_MS * 1000000) {
+        f->seen_ns += gap_ns; /* we did not run, so perhaps the loader did not either */
+    }
     loader_progress(f->loader, &done, &total);
     if (done != f->seen_bytes) {
         f->seen_bytes = done;

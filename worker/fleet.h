@@ -9,7 +9,7 @@
 #include "worker/loader.h"
 #include "worker/scheduler.h"
 
-enum { FLEET_STALL_MS = 10 * 1000 };
+enum { FLEET_STALL_MS = 10 * 1000, FLEET_GAP_MS = 1500 };
 
 struct fleet {
     struct models *models; /* borrowed */
@@ -20,6 +20,7 @@ struct fleet {
     uint64_t idle_ns;                           /* unused so long: unloaded; 0: never */
     uint64_t told_bytes;                        /* of the progress that was told last */
     uint64_t seen_bytes, seen_ns;               /* of the progress that was made last, and when */
+    uint64_t tick_ns;                           /* when that was looked at last */
     bool is_stalled;                            /* the load at work makes none: its disk does not answer */
 };
 

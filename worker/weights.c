@@ -114,7 +114,9 @@ static int check_file(const void *data, size_t bytes, struct err *e)
 
 /* In pieces, whose file pages are let go: or the largest matrix would stand in memory twice. A page
  * that the disk does not give is an error here; read by a kernel, it would be the end of the process. */
-static int pack_matrix(const struct matmul_weight *w, char *to, struct pool *pool, struct err *e)
+static int pack_matrix(const struct matmul_weight *w, char *to, struct pool *pool,
+                       void (*progress)(void *arg, uint64_t done, uint64_t total),
+                       void *progress_arg, uint64_t done, uint64_t total, struct err *e)
 {
     int64_t rows = (int64_t)(PIECE_BYTES / MAX(w->row_bytes, (size_t)1));
     rows = MAX(rows - rows % MATMUL_GRAIN, (int64_t)MATMUL_GRAIN);
@@ -129,6 +131,9 @@ static int pack_matrix(const struct matmul_weight *w, char *to, struct pool *poo
         matmul_pack(w, lo, hi, to, pool);
         /* From its beginning: with a page the system maps what stands around it, let go before or not. */
         memory_let_go(w->data, (size_t)hi * w->row_bytes);
+        if (progress) { /* a slow disk may take longer for a matrix than a load may stand still */
+            progress(progress_arg, done + (size_t)hi * w->row_bytes, total);
+        }
     }
     return 0;
 }
@@ -152,7 +157,7 @@ static int pack(struct program *p, char *map, size_t bytes, struct pool *pool,
                 huge += memory_make_huge(map + ready, to - ready);
                 ready = to;
             }
-            int err = pack_matrix(w, map + at, pool, e);
+            int err = pack_matrix(w, map + at, pool, progress, progress_arg, done, total, e);
             if (err < 0) {
                 return err;
             }
