@@ -7,7 +7,7 @@
 
 enum {
     ROWS_PER_HUGE_PAGE = 64, /* a step makes one huge page, and one more for so many rows */
-    ROWS_PER_LET_GO = 16,    /* rows of the embedding are read before its file is let go */
+    ROWS_PER_LET_GO = 4,     /* rows of the embedding are read before its file is let go */
 };
 
 /* Gathers the rows into runs, one per sequence. */

@@ -129,13 +129,23 @@ static int pack_matrix(const struct matmul_weight *w, char *to, struct pool *poo
             return err;
         }
         matmul_pack(w, lo, hi, to, pool);
-        /* From its beginning: with a page the system maps what stands around it, let go before or not. */
-        memory_let_go(w->data, (size_t)hi * w->row_bytes);
+        memory_let_go(data, bytes);
         if (progress) { /* a slow disk may take longer for a matrix than a load may stand still */
             progress(progress_arg, done + (size_t)hi * w->row_bytes, total);
         }
     }
     return 0;
+}
+
+/* With a page the system maps up to 2 MB around it, also of what was let go before. */
+static void let_go_files(const struct program *p)
+{
+    for (size_t i = 0; i < p->n_weights; i++) {
+        for (int32_t k = 0; k < p->weights[i].n; k++) {
+            const struct matmul_weight *w = &p->weights[i].w[k];
+            memory_let_go(w->data, w->row_bytes * (size_t)w->n_rows);
+        }
+    }
 }
 
 /* Memory is made huge ahead of the packing, which so takes no page faults. */
@@ -168,6 +178,7 @@ static int pack(struct program *p, char *map, size_t bytes, struct pool *pool,
             progress(progress_arg, done, total);
         }
     }
+    let_go_files(p);
     *ret_huge = huge;
     return 0;
 }
