@@ -280,7 +280,9 @@ static void on_verdict(struct supervisor *s, struct child *c, const struct chann
     memcpy(&v, m->payload, sizeof(v));
     if (!c->was_ready) { /* one verdict is all a probe is for */
         c->was_ready = true;
-        dialog_send_verdict(s, v.err > 0 ? ERR_PROTOCOL : v.err, v.detail, now_ms);
+        bool is_stale = s->card.is_wedged; /* since it was tried */
+        int err = is_stale ? ERR_GPU_WEDGED : v.err > 0 ? ERR_PROTOCOL : v.err;
+        dialog_send_verdict(s, err, is_stale ? "the kernel says so" : v.detail, now_ms);
     }
 }
 

@@ -90,7 +90,6 @@ static void direct(void)
     counts.steps++;
     if (chance(500)) {
         w.signal = SIGHUP;
-        w.wedged_ms = 0;
     }
     if (!w.is_calm && w.n_steps > STEPS) {
         w.is_calm = true;

@@ -194,6 +194,7 @@ ssize_t __wrap_read(int fd, void *buf, size_t n)
     }
     struct signalfd_siginfo info = {.ssi_signo = (uint32_t)w.signal};
     memcpy(buf, &info, MIN(n, sizeof(info)));
+    w.wedged_ms = w.signal == SIGHUP ? 0 : w.wedged_ms; /* it forgives the card */
     w.signal = 0;
     return (ssize_t)n;
 }
