@@ -25,9 +25,10 @@ GPU_FN void act_store(int8_t *row, int n, int first, float x)
     }
 }
 
-/* The same with four values a lane, from `first` on, so that eight lanes do 32 of them; is_there says whether the row goes so
- * far (the same for the eight). All lanes of a wave come here. */
-GPU_FN void act_store_four(int8_t *row, int n, int first, bool is_there, const float x[4])
+/* The same with four values a lane, from `first` on, so that eight lanes do 32 of them; is_there
+ * says whether the row goes so far (the same for the eight). All lanes of a wave come here. */
+GPU_FN void act_store_four(int8_t *row, struct args_act *scales, int first, bool is_there,
+                           const float x[4])
 {
     float largest = gpu_max2(gpu_max2(gpu_abs(x[0]), gpu_abs(x[1])),
                              gpu_max2(gpu_abs(x[2]), gpu_abs(x[3])));
@@ -55,7 +56,7 @@ GPU_FN void act_store_four(int8_t *row, int n, int first, bool is_there, const f
     }
     *(uint32_t *)(void *)(row + first) = bytes;
     if (gpu_lane() % 8 == 0) {
-        struct args_act *of_group = (struct args_act *)(void *)(row + n) + first / ARGS_GROUP;
+        struct args_act *of_group = scales + first / ARGS_GROUP;
         of_group->scale = scale + poison;
         of_group->sum[0] = (int16_t)sum;
         of_group->sum[1] = (int16_t)upper_sum;

@@ -143,13 +143,17 @@ struct embed_args {
  * act; y[0] may be NULL then.
  * With experts, w[i] are arrays. gemv: slot s (token * n_used + choice) multiplies with matrix ids[token * ids_stride +
  * choice] the row x[s / n_used], or x[s] with x_per_slot, and writes row s of y. gemm: op order's output (kernel order)
- * says which slots go together. With ids_stride = 0 and ids = 0, 1, 2 ... it is op heads. */
+ * says which slots go together. With ids_stride = 0 and ids = 0, 1, 2 ... it is op heads.
+ * With norm.x, gemv_one makes its x itself, as kernel norm would, of norm.x: one group of at most
+ * GEMV_ONE_NORM columns, one token, no experts; norm.x and norm.weight are aligned to 16 bytes. */
 enum {
     MATMUL_MAX = 3,
     GEMV_THREADS = 256,
     GEMV_ROWS = 32,
     GEMV_TOKENS = 8,
-    GEMV_ONE_THREADS = 512,
+    GEMV_ONE_THREADS = NORM_THREADS,
+    GEMV_ONE_NORM = 8192,
+    GEMV_ONE_NORM_WORK = 1 << 19, /* columns times blocks: beyond, a norm once costs less */
     GEMM_THREADS = 256,
     GEMM_ROWS = 128,
     GEMM_TOKENS = 64,
@@ -173,6 +177,7 @@ struct matmul_args {
     int32_t n_expert, n_used, x_per_slot;
     int32_t glu; /* enum op_glu_kind, or MATMUL_NO_GLU */
     float alpha, limit;
+    struct norm_args norm; /* of gemv_one */
 };
 
 /* kv_write: K and V of each row into its sequence's blocks (kernels/kv.h; F16, BF16 or F32), K rotated before as op rope does
@@ -198,7 +203,10 @@ struct kv_write_args {
  * names first row and number of rows of each tile, at most table_attention_rows(a); y only, dim_k and dim_v at most
  * ATTENTION_TILE_DIM, part and n_splits unused.
  * K and V lie in blocks of 16 positions as kernels/kv.h says, and dim_k and dim_v are multiples of 8. The kernels so named read
- * F16; those with _q8 Q8_0, those with _wide F32 and BF16. */
+ * F16; those with _q8 Q8_0, those with _wide F32 and BF16.
+ * With n_splits = 1 attention_split gives what attention_fold would. With write.n_rows it does what
+ * kernel kv_write would before it, but leaves queries as they are: rows are of a sequence each,
+ * dim_k and dim_v at most ATTENTION_TILE_DIM, the cache is not of Q8_0. */
 enum {
     ATTENTION_SPLIT = 256,
     ATTENTION_HEADS = 4,
@@ -230,6 +238,7 @@ struct attention_args {
     int32_t window;   /* 0: all */
     int32_t n_tiles;
     float scale, softcap;
+    struct kv_write_args write; /* of attention_split; n_rows = 0: K and V are there */
 };
 
 /* top_part, then top_fold: the k largest of each row of n values, largest first, ties to the lower index; k at most TOP_MAX.

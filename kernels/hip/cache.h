@@ -17,6 +17,13 @@ GPU_FN int cache_tile_bytes(int type, int dim)
     return type == TYPE_Q8_0 ? CACHE_BLOCK * (dim + 2 * cache_groups(dim))
                              : CACHE_BLOCK * dim * (type == TYPE_F32 ? 4 : 2);
 }
+/* What becomes of x in a cache; not of Q8_0. */
+GPU_FN float cache_rounded(int type, float x)
+{
+    return type == TYPE_F32   ? x
+           : type == TYPE_F16 ? gpu_f16_f32(gpu_f32_f16(x))
+                              : gpu_bf16_f32(gpu_f32_bf16(x));
+}
 /* For kernels that do both of these. */
 GPU_FN int cache_wide_type(int type)
 {
@@ -71,41 +78,50 @@ GPU_FN void cache_key_scales(const uint8_t *tile, int d, int at, float ret[8])
     }
 }
 
-GPU_FN float cache_half_at(const uint8_t *at)
-{
-    return gpu_f16_f32(*(const uint16_t *)(const void *)at);
-}
-/* Values: eight columns of a position. */
-GPU_FN void cache_values(int type, const uint8_t *tile, int dim, int column, int position, float ret[8])
+/* Values: eight columns of a position, as they are in memory. */
+struct cache_value {
+    struct cache_eight e;
+    uint16_t scale; /* of Q8_0 */
+};
+GPU_FN struct cache_value cache_value(int type, const uint8_t *tile, int dim, int column,
+                                      int position)
 {
     int groups = cache_groups(dim), scales = type == TYPE_Q8_0 ? 2 * CACHE_BLOCK * groups : 0;
-    float scale = type == TYPE_Q8_0
-                      ? cache_half_at(tile + 2 * (position * groups + column / CACHE_GROUP))
-                      : 1.0f;
-    struct cache_eight e = cache_load(type, tile + scales, position * dim + column);
-    GPU_UNROLL
-    for (int i = 0; i < 8; i++) {
-        ret[i] = cache_number(type, &e, i, scale);
+    struct cache_value v = {{{{0, 0, 0, 0}}, {{0, 0, 0, 0}}}, 0};
+    if (type == TYPE_Q8_0) {
+        v.scale = ((const uint16_t *)(const void *)tile)[position * groups + column / CACHE_GROUP];
     }
+    v.e = cache_load(type, tile + scales, position * dim + column);
+    return v;
 }
 /* The same where values are the first dimensions of keys. */
-GPU_FN void cache_values_in_keys(int type, const uint8_t *tile, int dim_k, int column, int position,
-                                 float ret[8])
+GPU_FN struct cache_value cache_value_in_key(int type, const uint8_t *tile, int dim_k, int column,
+                                             int position)
 {
-    int scales = type == TYPE_Q8_0 ? 2 * CACHE_BLOCK * cache_groups(dim_k) : 0;
-    float scale = type == TYPE_Q8_0
-                      ? cache_half_at(tile + 2 * (column / CACHE_GROUP * CACHE_BLOCK + position))
-                      : 1.0f;
+    const uint8_t *p = tile + (type == TYPE_Q8_0 ? 2 * CACHE_BLOCK * cache_groups(dim_k) : 0);
+    struct cache_value v = {{{{0, 0, 0, 0}}, {{0, 0, 0, 0}}}, 0};
+    if (type == TYPE_Q8_0) {
+        v.scale = ((const uint16_t *)(const void *)
+                       tile)[column / CACHE_GROUP * CACHE_BLOCK + position];
+    }
     GPU_UNROLL
     for (int i = 0; i < 8; i++) {
         int at = (column + i) * CACHE_BLOCK + position;
-        const uint8_t *p = tile + scales;
-        ret[i] = type == TYPE_F32    ? *(const float *)(const void *)(p + 4 * at)
-                 : type == TYPE_Q8_0 ? (float)(int8_t)p[at] * scale
-                 : type == TYPE_F16
-                     ? cache_half_at(p + 2 * at)
-                     : gpu_bf16_f32(*(const uint16_t *)(const void *)(p + 2 * at));
+        if (type == TYPE_F32 && i < 4) {
+            v.e.v.w[i % 4] = ((const uint32_t *)(const void *)p)[at];
+        } else if (type == TYPE_F32) {
+            v.e.more.w[i % 4] = ((const uint32_t *)(const void *)p)[at];
+        } else if (type == TYPE_Q8_0) {
+            v.e.v.w[i / 4] |= (uint32_t)p[at] << i % 4 * 8;
+        } else {
+            v.e.v.w[i / 2] |= (uint32_t)((const uint16_t *)(const void *)p)[at] << i % 2 * 16;
+        }
     }
+    return v;
+}
+GPU_FN float cache_value_number(int type, const struct cache_value *v, int i)
+{
+    return cache_number(type, &v->e, i, type == TYPE_Q8_0 ? gpu_f16_f32(v->scale) : 1.0f);
 }
 
 #endif

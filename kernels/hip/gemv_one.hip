@@ -7,6 +7,7 @@
 #include "kernels/hip/act.h"
 #include "kernels/hip/activate.h"
 #include "kernels/hip/group.h"
+#include "kernels/hip/norm.h"
 
 #define gemv_one_q4_0_args matmul_args
 #define gemv_one_q8_0_args matmul_args
@@ -17,7 +18,8 @@ enum {
     GEMV_ONE_WAVES = GEMV_ONE_THREADS / GPU_WAVE,
     GEMV_ONE_UNITS = 80, /* whose sums, and GEMV_ONE_COLS whose x, are in shared memory at a time */
     GEMV_ONE_COLS = GEMV_ONE_UNITS * ARGS_SEGMENT,
-    GEMV_ONE_PIECE = 4 /* words of 16 bytes, at most, that a lane asks for at a time */
+    GEMV_ONE_PIECE = 4, /* words of 16 bytes, at most, of a piece */
+    GEMV_ONE_AHEAD = 2  /* pieces that are asked for before the first is needed */
 };
 
 /* What a block does in a round: segments [first, first + n) of each of n_matrices. Unit u is segment first + u of the first
@@ -62,6 +64,18 @@ GPU_FN void gemv_one_stage(const int8_t *x, int n_cols, int from, int n, int8_t 
     }
 }
 
+/* The same of a row that is normalised here; all of it. */
+GPU_FN void gemv_one_norm(const struct norm_args *norm, int n, int8_t *q, struct args_act *scales)
+{
+    for (int i = norm->n + 4 * gpu_thread(); i < n; i += 4 * GEMV_ONE_THREADS) {
+        *(uint32_t *)(void *)(q + i) = 0;
+        if (i % ARGS_GROUP == 0) {
+            scales[i / ARGS_GROUP] = (struct args_act){0, {0, 0}};
+        }
+    }
+    norm_group(norm, norm->x, 0, true, NULL, q, scales);
+}
+
 /* Adds the products of n groups with theirs of x. */
 GPU_FN float gemv_one_piece(const struct group_chunk *piece, int type, int n, const int8_t *q,
                             const struct args_act *scales, float sum)
@@ -79,6 +93,26 @@ GPU_FN float gemv_one_piece(const struct group_chunk *piece, int type, int n, co
         sum = group_add(sum, &g, type, dot, scales[i]);
     }
     return sum;
+}
+
+/* What is added to a row's sums. */
+struct gemv_one_end {
+    float bias, second_bias, add;
+};
+GPU_FN struct gemv_one_end gemv_one_load_end(const struct matmul_args *a, int part, bool is_glu,
+                                             int64_t of_expert, int slot, int row)
+{
+    struct gemv_one_end e = {0, 0, 0};
+    if (a->bias[part]) {
+        e.bias = a->bias[part][of_expert];
+    }
+    if (is_glu && a->bias[1]) {
+        e.second_bias = a->bias[1][of_expert];
+    }
+    if (a->add && part == 0) {
+        e.add = a->add[slot * a->add_stride + row];
+    }
+    return e;
 }
 
 GPU_FN void gemv_one_run(const struct matmul_args a, int type)
@@ -111,21 +145,35 @@ GPU_FN void gemv_one_run(const struct matmul_args a, int type)
     r.w.data += expert * r.w.each_bytes;
     int most = GEMV_ONE_UNITS / r.n_matrices, of_piece = ARGS_SEGMENT / n_pieces;
     float total[2] = {0, 0}; /* of the gate and the other, in the first wave */
+    int row = r.row, n_rows = a.w[part].n_rows;
+    struct gemv_one_end end = {0, 0, 0};
+    if (wave == 0 && row < n_rows) { /* on their way before they are needed; y may be add */
+        end = gemv_one_load_end(&a, part, is_glu, (int64_t)expert * n_rows + row, slot, row);
+    }
     for (; r.first < n_segments; r.first += most) {
         r.n = n_segments - r.first < most ? n_segments - r.first : most;
         int n_units = r.n * r.n_matrices;
-        struct group_chunk next = gemv_one_load(&r, type, wave < n_units ? wave : 0, 0, n_pieces);
-        gemv_one_stage(x, a.n_cols, r.first * ARGS_SEGMENT, r.n * ARGS_SEGMENT, q, scales);
+        struct group_chunk next[GEMV_ONE_AHEAD];
+        GPU_UNROLL
+        for (int p = 0; p < GEMV_ONE_AHEAD; p++) {
+            next[p] = gemv_one_load(&r, type, wave < n_units ? wave : 0, p, n_pieces);
+        }
+        if (a.norm.x) {
+            gemv_one_norm(&a.norm, r.n * ARGS_SEGMENT, q, scales);
+        } else {
+            gemv_one_stage(x, a.n_cols, r.first * ARGS_SEGMENT, r.n * ARGS_SEGMENT, q, scales);
+        }
         gpu_barrier();
         for (int u = wave; u < n_units; u += GEMV_ONE_WAVES) {
             int at = (u >= r.n ? u - r.n : u) * ARGS_SEGMENT;
             float sum = 0;
             GPU_UNROLL
             for (int p = 0; p < n_pieces; p++) {
-                struct group_chunk now = next;
-                int after = p + 1 < n_pieces ? u : u + GEMV_ONE_WAVES;
+                struct group_chunk now = next[p % GEMV_ONE_AHEAD];
+                int of_next = (p + GEMV_ONE_AHEAD) % n_pieces;
+                int after = p + GEMV_ONE_AHEAD < n_pieces ? u : u + GEMV_ONE_WAVES;
                 if (after < n_units) {
-                    next = gemv_one_load(&r, type, after, (p + 1) % n_pieces, n_pieces);
+                    next[p % GEMV_ONE_AHEAD] = gemv_one_load(&r, type, after, of_next, n_pieces);
                 }
                 gpu_keep_order();
                 sum = gemv_one_piece(&now, type, of_piece / ARGS_GROUP, q + at + p * of_piece,
@@ -144,12 +192,9 @@ GPU_FN void gemv_one_run(const struct matmul_args a, int type)
     if (wave > 0) {
         return;
     }
-    int row = r.row, n_rows = a.w[part].n_rows;
-    const float *bias = a.bias[part], *second_bias = a.bias[1];
-    int64_t of_expert = (int64_t)expert * n_rows + row;
-    float y = bias && row < n_rows ? total[0] + bias[of_expert] : total[0];
+    float y = a.bias[part] ? total[0] + end.bias : total[0];
     if (is_glu) {
-        float up = second_bias && row < n_rows ? total[1] + second_bias[of_expert] : total[1];
+        float up = a.bias[1] ? total[1] + end.second_bias : total[1];
         y = activate_gated(a.glu, y, up, a.alpha, a.limit);
         if (a.act) {
             act_store(a.act + slot * a.act_stride, n_rows, panel * GEMV_ROWS, y);
@@ -157,7 +202,7 @@ GPU_FN void gemv_one_run(const struct matmul_args a, int type)
     }
     if (a.y[part] && row < n_rows) {
         if (a.add && part == 0) {
-            y += a.add[slot * a.add_stride + row];
+            y += end.add;
         }
         a.y[part][slot * a.y_stride[part] + row] = y;
     }

@@ -16,6 +16,9 @@
  *   gpu_barrier()               all threads of the block; orders shared memory, not global memory
  *   gpu_wave_sync()             orders shared memory among the lanes of a wave
  *   gpu_keep_order()            the compiler moves nothing across it: keeps loads from piling up in registers
+ *   gpu_unused(p, bytes)        whoever reads these bytes in this launch, as parts of more, uses
+ *                               nothing of them: they may be written meanwhile (for the emulator
+ *                               it is no race)
  *   gpu_load16(p) gpu_store16(p, v)      16 bytes at once; p is aligned to 16
  *   gpu_f16_f32(h) gpu_f32_f16(f)        binary16 bits and float, round to nearest even
  *   gpu_exp2 gpu_log2 gpu_rcp gpu_rsq    1 ulp or so; denormals count as 0

@@ -88,6 +88,11 @@ GPU_FN void gpu_wave_sync(void)
     __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "wavefront", "local");
 }
 
+GPU_FN void gpu_unused(const void *p, int bytes)
+{
+    (void)p;
+    (void)bytes;
+}
 GPU_FN void gpu_keep_order(void)
 {
     __builtin_amdgcn_sched_barrier(0);

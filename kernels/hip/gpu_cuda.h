@@ -8,7 +8,7 @@
 /* CUDA has functions by some of our names: kernels are gpu_NAME here. */
 #define GPU_KERNEL(name, threads)                                                                  \
     GPU_FN void name##_body(const struct name##_args &a);                                          \
-    extern "C" __global__ void __launch_bounds__(threads, (threads) >= 256 ? 2 : 1)                 \
+    extern "C" __global__ void __launch_bounds__(threads, (threads) >= 256 ? 2 : 4)                \
         gpu_##name(const __grid_constant__ struct name##_args a, const struct args_crumb crumb)    \
     {                                                                                              \
         gpu_leave(&crumb);                                                                         \
@@ -47,6 +47,11 @@ GPU_FN void gpu_wave_sync(void)
 {
     asm volatile("bar.warp.sync 0xffffffff;" ::: "memory");
 }
+GPU_FN void gpu_unused(const void *p, int bytes)
+{
+    (void)p;
+    (void)bytes;
+}
 GPU_FN void gpu_keep_order(void)
 {
 }
@@ -67,11 +72,14 @@ GPU_FN float gpu_f16_f32(uint16_t h)
     asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
     return f;
 }
+/* NaN keeps its sign and digits, as elsewhere; CUDA has one NaN only. */
 GPU_FN uint16_t gpu_f32_f16(float f)
 {
     uint16_t h;
+    uint32_t bits;
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
-    return h;
+    asm("mov.b32 %0, %1;" : "=r"(bits) : "f"(f));
+    return f == f ? h : (uint16_t)((bits >> 16 & 0x8000) | 0x7e00 | (bits >> 13 & 0x3ff));
 }
 #define GPU_CUDA_UNARY(name, op)                                                                   \
     GPU_FN float name(float a)                                                                     \

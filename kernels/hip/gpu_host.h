@@ -29,6 +29,7 @@ void *gpu_host_shared(const char *key, const char *name, size_t bytes);
 void gpu_host_not_uniform(const char *site); /* a fault */
 /* A whole aligned access, checked at once. */
 void gpu_host_access(const void *p, size_t bytes, bool is_write);
+void gpu_host_unused(const void *p, size_t bytes);
 /* Which lane holds which element of a matrix: 11 (both halves hold all of a row) or 12. Kernels may not care, so tests
  * run them with both. */
 int gpu_host_matrix(void);
@@ -63,6 +64,7 @@ int gpu_host_matrix(void);
 #define gpu_block_x() gpu_host_block(0)
 #define gpu_block_y() gpu_host_block(1)
 #define gpu_block_z() gpu_host_block(2)
+#define gpu_unused(p, bytes) gpu_host_unused(p, bytes)
 #define gpu_barrier() gpu_host_barrier(GPU_HOST_SITE)
 #define gpu_wave_sync() gpu_host_wave_sync(GPU_HOST_SITE)
 

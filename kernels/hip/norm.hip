@@ -1,137 +1,18 @@
-/* Normalisation of rows or groups of them, and what feeds a matrix in 8 bits at once. A block does one group; thread t
- * takes the four values from 4 t, and from every 4 NORM_THREADS further on, the waves' sums are added in order: one order
- * for every grid. All that a thread takes is on its way from memory before the first is needed, and is held in registers
- * up to NORM_HELD values a group. A value: 4 bytes from memory and 4 of weights, 4 operations, with 8 bits another
- * 1.25 bytes and some 10. */
-#include "kernels/hip/act.h"
-#include "kernels/op_kinds.h"
-
-enum { NORM_STEPS = 4, NORM_STEP = 4 * NORM_THREADS, NORM_HELD = NORM_STEPS * NORM_STEP };
-
-/* v[j][k] = x[first + NORM_STEP j + k], or 0 beyond n. */
-GPU_FN void norm_load(const float *x, int n, int first, float v[NORM_STEPS][4])
-{
-    bool is_wide = n % 4 == 0 && (uintptr_t)x % 16 == 0;
-    GPU_UNROLL
-    for (int j = 0; j < NORM_STEPS; j++) {
-        int at = first + NORM_STEP * j;
-        struct gpu_16 four = {{0, 0, 0, 0}};
-        if (is_wide) {
-            if (at < n) {
-                four = gpu_load16(x + at);
-            }
-        } else {
-            GPU_UNROLL
-            for (int k = 0; k < 4; k++) {
-                four.w[k] = at + k < n ? gpu_f32_bits(x[at + k]) : 0;
-            }
-        }
-        GPU_UNROLL
-        for (int k = 0; k < 4; k++) {
-            v[j][k] = gpu_bits_f32(four.w[k]);
-        }
-    }
-}
-
-GPU_FN float norm_block_sum(float v, float *of_waves)
-{
-    v = gpu_sum(v);
-    if (gpu_lane() == 0) {
-        of_waves[gpu_thread() / GPU_WAVE] = v;
-    }
-    gpu_barrier();
-    float sum = 0;
-    for (int i = 0; i < NORM_THREADS / GPU_WAVE; i++) {
-        sum += of_waves[i];
-    }
-    return sum;
-}
+/* Normalisation of rows or groups of them, and what feeds a matrix in 8 bits at once. A block does
+ * one group. A value: 4 bytes from memory and 4 of weights, 4 operations, with 8 bits another 1.25
+ * bytes and some 10. */
+#include "kernels/hip/norm.h"
 
 GPU_KERNEL(norm, NORM_THREADS)
 {
-    GPU_SHARED(float, sums, NORM_THREADS / GPU_WAVE);
-    GPU_SHARED(float, squares, NORM_THREADS / GPU_WAVE);
-    int group = gpu_block_x(), row = gpu_block_y(), mine = 4 * gpu_thread();
+    int group = gpu_block_x(), row = gpu_block_y();
     const float *x = a.x + row * a.x_stride + (int64_t)group * a.x_group;
-    int64_t base = (int64_t)group * a.n, param = a.per_group ? base : 0;
-    bool is_held = a.n <= NORM_HELD;
-    float v[NORM_STEPS][4], weight[NORM_STEPS][4];
-    norm_load(x, a.n, mine, v);
-    if (a.weight) {
-        norm_load(a.weight + param, a.n, mine, weight);
-    }
-    float mean = 0;
-    if (a.kind == OP_NORM_LAYER) {
-        float sum = 0;
-        for (int from = mine; from - mine < a.n; from += NORM_HELD) {
-            if (!is_held) {
-                norm_load(x, a.n, from, v);
-            }
-            GPU_UNROLL
-            for (int i = 0; i < 4 * NORM_STEPS; i++) {
-                sum += v[i / 4][i % 4];
-            }
-        }
-        mean = norm_block_sum(sum, sums) / (float)a.n;
-    }
-    float sum = 0;
-    for (int from = mine; from - mine < a.n; from += NORM_HELD) {
-        if (!is_held) {
-            norm_load(x, a.n, from, v);
-        }
-        GPU_UNROLL
-        for (int i = 0; i < 4 * NORM_STEPS; i++) {
-            float u = from + NORM_STEP * (i / 4) + i % 4 < a.n ? v[i / 4][i % 4] - mean : 0.0f;
-            sum = gpu_fma(u, u, sum);
-        }
-    }
-    sum = norm_block_sum(sum, squares);
-    float scale;
-    if (a.kind == OP_NORM_L2) {
-        float length = sum * gpu_rsq(sum); /* NaN for 0, and then eps counts */
-        scale = 1.0f / (length > a.eps ? length : a.eps);
-        scale += sum - sum;
-    } else {
-        scale = gpu_rsq(sum / (float)a.n + a.eps);
-    }
-    /* Of the one pointer, never of a choice of two: the compiler would not know it to be in global memory. */
+    int64_t base = (int64_t)group * a.n;
+    /* Of the one pointer, never of a choice of two: the compiler would not know it to be in global
+     * memory. */
     float *y = a.y + (a.y ? row * a.y_stride + base : 0);
-    bool is_wide = a.n % 4 == 0 && (uintptr_t)y % 16 == 0;
-    for (int from = mine; from - mine < a.n; from += NORM_HELD) {
-        if (!is_held) {
-            norm_load(x, a.n, from, v);
-            if (a.weight) {
-                norm_load(a.weight + param, a.n, from, weight);
-            }
-        }
-        GPU_UNROLL
-        for (int j = 0; j < NORM_STEPS; j++) {
-            int at = from + NORM_STEP * j;
-            if (at - mine >= a.n) { /* the same for the whole block */
-                break;
-            }
-            float of[4];
-            GPU_UNROLL
-            for (int k = 0; k < 4; k++) {
-                of[k] = (v[j][k] - mean) * scale;
-                of[k] = a.weight ? of[k] * weight[j][k] : of[k];
-                of[k] = a.bias && at + k < a.n ? of[k] + a.bias[param + at + k] : of[k];
-            }
-            if (y && is_wide && at < a.n) {
-                gpu_store16(y + at, (struct gpu_16){{gpu_f32_bits(of[0]), gpu_f32_bits(of[1]),
-                                                     gpu_f32_bits(of[2]), gpu_f32_bits(of[3])}});
-            } else if (y) {
-                GPU_UNROLL
-                for (int k = 0; k < 4; k++) {
-                    if (at + k < a.n) {
-                        y[at + k] = of[k];
-                    }
-                }
-            }
-            if (a.act) {
-                act_store_four(a.act + row * a.act_stride, a.n * a.n_groups, (int)base + at,
-                               at < a.n, of);
-            }
-        }
-    }
+    int8_t *act = a.act + (a.act ? row * a.act_stride : 0), *q = act + (a.act ? base : 0);
+    struct args_act *scales = (struct args_act *)(void *)(act + (a.act ? a.n * a.n_groups : 0));
+    scales += a.act ? base / ARGS_GROUP : 0;
+    norm_group(&a, x, a.per_group ? base : 0, false, y, q, scales);
 }

@@ -27,7 +27,8 @@ with Server(BIN, '--device', 'gpu', *SMALL, env=machine.env) as server:
     check_equal(machine.calls('malloc'), 2 * n_mallocs, 'no device memory but at load')
 
 with Server(BIN, '--device', 'gpu', *SMALL, '--safe-mode', 'on', env=machine.env) as server:
-    for fault, kernel in (('sticky@gemv_one_q8_0:100', 'gemv_one_q8_0'), ('abort@attention_fold:60', 'attention_fold')):
+    for fault, kernel in (('sticky@gemv_one_q8_0:100', 'gemv_one_q8_0'),
+                          ('abort@attention_split:60', 'attention_split')):
         events = server.stream('/v1/chat/completions', STORY)
         seen = [next(events) for _ in range(3)]
         machine.fault(fault)

@@ -44,6 +44,7 @@ struct stamp {
 
 struct cell {
     struct stamp write, read;
+    uint32_t unused_in; /* the launch (its first block) whose reads count for nothing; 0: none */
     bool is_written;
 };
 
@@ -300,8 +301,9 @@ static void judge(const void *p, size_t n, size_t alignment, bool is_write)
         if (!is_write && !c->is_written) {
             emulator_thread_fault("reads what nobody wrote, at offset %zu of %zu", i, r->n);
         }
-        if (is_unordered(&c->write, thread, is_shared) ||
-            (is_write && is_unordered(&c->read, thread, is_shared))) {
+        bool is_unused = c->unused_in == first_block;
+        if (!is_unused && (is_unordered(&c->write, thread, is_shared) ||
+                           (is_write && is_unordered(&c->read, thread, is_shared)))) {
             emulator_thread_fault("%s offset %zu of %zu, which another thread %s without a barrier",
                                   verb, i, r->n,
                                   is_unordered(&c->write, thread, is_shared) ? "wrote" : "read");
@@ -322,8 +324,15 @@ void gpu_host_access(const void *p, size_t bytes, bool is_write)
     }
 }
 
-/* --- the hooks
- * ------------------------------------------------------------------------------------- */
+void gpu_host_unused(const void *p, size_t bytes)
+{
+    struct region *r = buffer_of(p);
+    for (size_t i = 0; r && emulator_has_checker() && i < bytes; i++) {
+        r->cells[(size_t)((const char *)p - r->start) + i].unused_in = first_block;
+    }
+}
+
+/* --- the hooks -------------------------------------------------------------------------------- */
 
 #if defined(HAS_ASAN) || defined(EMULATOR_PLAIN)
 bool emulator_has_checker(void)

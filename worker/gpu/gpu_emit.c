@@ -35,18 +35,14 @@ static void emit_gather(const struct gpu_emit *t, const struct op_gather *o)
     door_launch(t->door, TABLE_copy, &a);
 }
 
-static void emit_norm(const struct gpu_emit *t, const struct op_norm *o, const struct op *convert)
+struct norm_args gpu_emit_norm_args(const struct gpu_emit *t, const struct op_norm *o)
 {
-    const struct op_rows *act = convert ? &convert->u.convert.y : NULL;
-    struct norm_args a = {
+    return (struct norm_args){
         .x = o->x.data,
-        .y = convert ? gpu_emit_unless_unread(t, &o->y) : o->y.data,
-        .act = act ? gpu_emit_act(act) : NULL,
         .weight = o->weight,
         .bias = o->bias,
         .x_stride = o->x.stride,
         .y_stride = o->y.stride,
-        .act_stride = act ? gpu_emit_bytes(act) : 0,
         .n_rows = (int32_t)gpu_emit_rows(t, &o->y),
         .n = o->n,
         .n_groups = o->n_groups,
@@ -55,7 +51,26 @@ static void emit_norm(const struct gpu_emit *t, const struct op_norm *o, const s
         .per_group = o->per_group,
         .eps = o->eps,
     };
+}
+
+/* With the conversion and the products that were joined with it. */
+static void emit_norm(const struct gpu_emit *t, const struct op *ops, size_t n)
+{
+    const struct op_norm *o = &ops[0].u.norm;
+    const struct op *convert = n > 1 ? &ops[1] : NULL;
+    if (n > 2 && gpu_emit_normed_matmul(t, ops, n)) {
+        return;
+    }
+    struct norm_args a = gpu_emit_norm_args(t, o);
+    a.y = convert ? gpu_emit_unless_unread(t, &o->y) : o->y.data;
+    if (convert) {
+        a.act = gpu_emit_act(&convert->u.convert.y);
+        a.act_stride = gpu_emit_bytes(&convert->u.convert.y);
+    }
     door_launch(t->door, TABLE_norm, &a);
+    if (n > 2) {
+        gpu_emit_matmul(t, &ops[2], n - 2, NULL);
+    }
 }
 
 void gpu_emit_convert(const struct gpu_emit *t, const struct op_convert *o)
@@ -185,13 +200,13 @@ void gpu_emit(const struct gpu_emit *t, size_t i)
         emit_gather(t, &op->u.gather);
         break;
     case OP_norm:
-        emit_norm(t, &op->u.norm, convert);
+        emit_norm(t, op, n);
         break;
     case OP_convert:
         gpu_emit_convert(t, &op->u.convert);
         break;
     case OP_matmul:
-        gpu_emit_matmul(t, op, n);
+        gpu_emit_matmul(t, op, n, NULL);
         break;
     case OP_experts:
         gpu_emit_experts(t, op, n);
@@ -208,7 +223,9 @@ void gpu_emit(const struct gpu_emit *t, size_t i)
     case OP_rope_table: /* the host's, among the inputs */
         break;
     case OP_rope:
-        if (n == 3) {
+        if (n > 3) {
+            gpu_emit_attention(t, op, &op[3], n == 5 ? &op[4] : NULL);
+        } else if (n == 3) {
             gpu_emit_kv_write(t, op, n);
         } else {
             emit_rope(t, &op->u.rope);
@@ -218,7 +235,7 @@ void gpu_emit(const struct gpu_emit *t, size_t i)
         gpu_emit_kv_write(t, op, 1);
         break;
     case OP_attention:
-        gpu_emit_attention(t, &op->u.attention, convert);
+        gpu_emit_attention(t, NULL, op, convert);
         break;
     case OP_glu:
         gpu_emit_glu(t, &op->u.glu, convert);

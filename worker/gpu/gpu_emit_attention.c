@@ -2,13 +2,13 @@
  * never waits. */
 #include "worker/gpu/gpu_emit_op.h"
 
-void gpu_emit_kv_write(const struct gpu_emit *t, const struct op *ops, size_t n)
+static struct kv_write_args kv_write_of(const struct gpu_emit *t, const struct op *ops, size_t n)
 {
     const struct op_kv_write *o = &ops[n - 1].u.kv_write;
     const struct op_rope *q = n == 3 ? &ops[0].u.rope : NULL, *k = n == 3 ? &ops[1].u.rope : NULL;
     const struct kv_layer *l = &t->p->kv[o->layer];
     const struct op_rows *keys = k ? &k->x : &o->k;
-    struct kv_write_args a = {
+    return (struct kv_write_args){
         .k = keys->data,
         .v = l->v_in_k ? NULL : o->v.data,
         .q = q ? q->x.data : NULL,
@@ -32,7 +32,12 @@ void gpu_emit_kv_write(const struct gpu_emit *t, const struct op *ops, size_t n)
         .n_rot = k ? k->n_rot : 0,
         .adjacent = k ? k->adjacent : 0,
     };
-    door_launch(t->door, table_kv_write(l->type), &a);
+}
+
+void gpu_emit_kv_write(const struct gpu_emit *t, const struct op *ops, size_t n)
+{
+    struct kv_write_args a = kv_write_of(t, ops, n);
+    door_launch(t->door, table_kv_write((enum type)a.type), &a);
 }
 
 static size_t part_of_row(int64_t n_head, int64_t dim_v, int64_t n_splits)
@@ -79,8 +84,21 @@ static void attend_split(const struct gpu_emit *t, const struct op_attention *o,
         a.positions = t->in.positions + row;
         a.row_table = t->in.row_table + row;
         door_launch(t->door, table_attention_split(l->type), &a);
-        door_launch(t->door, TABLE_attention_fold, &a);
+        if (a.n_splits > 1) {
+            door_launch(t->door, TABLE_attention_fold, &a);
+        }
     }
+}
+
+/* Each row is of a sequence of its own, and one launch of attention_split does them all: it can
+ * write their keys and values first. */
+static bool may_write(const struct gpu_emit *t, const struct op_attention *o)
+{
+    const struct kv_layer *l = &t->p->kv[o->layer];
+    size_t bytes = (size_t)t->n_rows * part_of_row(o->n_head, l->dim_v, t->n_splits);
+    return t->in.n_runs == t->n_rows && bytes <= t->part_bytes &&
+           l->dim_k <= ATTENTION_TILE_DIM && l->dim_v <= ATTENTION_TILE_DIM &&
+           table_kv_write(l->type) == TABLE_kv_write;
 }
 
 static int32_t tiles_of(const struct gpu_emit *t, const struct op_attention *o)
@@ -92,9 +110,10 @@ static int32_t tiles_of(const struct gpu_emit *t, const struct op_attention *o)
     return i < t->n_tile_rows && n > 0 && t->in.n_tiles[i] > 0 ? i : -1;
 }
 
-void gpu_emit_attention(const struct gpu_emit *t, const struct op_attention *o,
-                           const struct op *convert)
+void gpu_emit_attention(const struct gpu_emit *t, const struct op *writes, const struct op *op,
+                        const struct op *convert)
 {
+    const struct op_attention *o = &op->u.attention;
     const struct kv_layer *l = &t->p->kv[o->layer];
     int32_t tiles = tiles_of(t, o);
     bool has_act = convert && tiles < 0; /* tiles give floats */
@@ -125,6 +144,11 @@ void gpu_emit_attention(const struct gpu_emit *t, const struct op_attention *o,
         .scale = o->scale,
         .softcap = o->softcap,
     };
+    if (writes && tiles < 0 && may_write(t, o)) {
+        a.write = kv_write_of(t, writes, 3);
+    } else if (writes) {
+        gpu_emit_kv_write(t, writes, 3);
+    }
     if (tiles < 0) {
         attend_split(t, o, a, 0, t->n_rows);
         return;

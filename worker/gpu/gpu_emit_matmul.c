@@ -38,8 +38,16 @@ static void launch_product(const struct gpu_emit *t, const struct matmul_args *a
     door_launch(t->door, is_many ? gemm : gemv, a);
 }
 
+static void add_norm(const struct gpu_emit *t, const struct op_norm *norm, struct matmul_args *a)
+{
+    if (norm) {
+        a->norm = gpu_emit_norm_args(t, norm);
+    }
+}
+
 /* Products [0, n), those that share input and type in one launch each. */
-static void emit_products(const struct gpu_emit *t, const struct op *ops, size_t n)
+static void emit_products(const struct gpu_emit *t, const struct op *ops, size_t n,
+                          const struct op_norm *norm)
 {
     uint32_t done = 0;
     for (size_t i = 0; i < n; i++) {
@@ -48,6 +56,7 @@ static void emit_products(const struct gpu_emit *t, const struct op *ops, size_t
         }
         struct matmul_args a = {0};
         add_product(t, &ops[i], &a);
+        add_norm(t, norm, &a);
         for (size_t k = i + 1; k < n && a.n_w < MATMUL_MAX; k++) {
             if (!(done >> k & 1) && is_together(&ops[i], &ops[k])) {
                 add_product(t, &ops[k], &a);
@@ -59,18 +68,20 @@ static void emit_products(const struct gpu_emit *t, const struct op *ops, size_t
 }
 
 /* gate, up and what becomes of them, in one launch where the kernel can. */
-static void emit_gated(const struct gpu_emit *t, const struct op *ops, const struct op *convert)
+static void emit_gated(const struct gpu_emit *t, const struct op *ops, const struct op *convert,
+                       const struct op_norm *norm)
 {
     const struct op_glu *o = &ops[2].u.glu;
     if (!is_together(&ops[0], &ops[1]) || ops[0].u.matmul.add.buf >= 0 ||
         gpu_emit_rows(t, &o->y) > GPU_EMIT_GEMV_ROWS) {
-        emit_products(t, ops, 2);
+        emit_products(t, ops, 2, norm);
         gpu_emit_glu(t, o, convert);
         return;
     }
     struct matmul_args a = {0};
     add_product(t, &ops[0], &a);
     add_product(t, &ops[1], &a);
+    add_norm(t, norm, &a);
     a.y[0] = convert ? gpu_emit_unless_unread(t, &o->y) : o->y.data;
     a.y_stride[0] = o->y.stride;
     a.glu = o->kind;
@@ -83,13 +94,36 @@ static void emit_gated(const struct gpu_emit *t, const struct op *ops, const str
     launch_product(t, &a);
 }
 
-void gpu_emit_matmul(const struct gpu_emit *t, const struct op *ops, size_t n)
+void gpu_emit_matmul(const struct gpu_emit *t, const struct op *ops, size_t n,
+                     const struct op_norm *norm)
 {
     const struct op *convert = ops[n - 1].code == OP_convert ? &ops[--n] : NULL;
     if (ops[n - 1].code == OP_glu) {
-        emit_products(t, ops, n - 3);
-        emit_gated(t, &ops[n - 3], convert);
+        emit_products(t, ops, n - 3, norm);
+        emit_gated(t, &ops[n - 3], convert, norm);
     } else {
-        emit_products(t, ops, n);
+        emit_products(t, ops, n, norm);
     }
+}
+
+/* Whether the product's kernel can make its input, and has so few blocks that each of them doing
+ * the norm costs less than a launch. */
+static bool may_norm(const struct matmul_weight *w)
+{
+    return table_gemv_one(w->type) != table_gemv(w->type) &&
+           TABLE_CEIL(w->n_rows, (int64_t)GEMV_ROWS) * w->n_cols <= GEMV_ONE_NORM_WORK;
+}
+
+bool gpu_emit_normed_matmul(const struct gpu_emit *t, const struct op *ops, size_t n)
+{
+    const struct op_norm *norm = &ops[0].u.norm;
+    bool is_possible = gpu_emit_rows(t, &norm->y) == 1 && norm->n <= GEMV_ONE_NORM &&
+                       (uintptr_t)norm->x.data % 16 == 0 && (uintptr_t)norm->weight % 16 == 0;
+    for (size_t i = 2; i < n && ops[i].code == OP_matmul; i++) {
+        is_possible = is_possible && may_norm(ops[i].u.matmul.w);
+    }
+    if (is_possible) {
+        gpu_emit_matmul(t, &ops[2], n - 2, norm);
+    }
+    return is_possible;
 }

@@ -38,8 +38,15 @@ static inline const float *gpu_emit_rope_table(const struct gpu_emit *t, const s
 void gpu_emit_glu(const struct gpu_emit *t, const struct op_glu *o, const struct op *convert);
 void gpu_emit_convert(const struct gpu_emit *t, const struct op_convert *o);
 
-/* gpu_emit_matmul.c: products that share an input, and what is joined with them. */
-void gpu_emit_matmul(const struct gpu_emit *t, const struct op *ops, size_t n);
+struct norm_args gpu_emit_norm_args(const struct gpu_emit *t, const struct op_norm *o);
+
+/* gpu_emit_matmul.c: products that share an input, and what is joined with them; norm: that makes
+ * their input in their launches, NULL: it is there. */
+void gpu_emit_matmul(const struct gpu_emit *t, const struct op *ops, size_t n,
+                     const struct op_norm *norm);
+/* A norm, its conversion and such products at once, where the products' kernels can; else
+ * nothing. */
+bool gpu_emit_normed_matmul(const struct gpu_emit *t, const struct op *ops, size_t n);
 
 /* gpu_emit_experts.c */
 void gpu_emit_route(const struct gpu_emit *t, const struct op_route *o);
@@ -49,9 +56,9 @@ void gpu_emit_combine(const struct gpu_emit *t, const struct op_combine *o);
 void gpu_emit_heads(const struct gpu_emit *t, const struct op *op);
 
 /* gpu_emit_attention.c. kv_write with the rotations of queries and keys before it where they were
- * joined (n = 3). */
+ * joined (n = 3); attention with those three before it, or NULL. */
 void gpu_emit_kv_write(const struct gpu_emit *t, const struct op *ops, size_t n);
-void gpu_emit_attention(const struct gpu_emit *t, const struct op_attention *o,
+void gpu_emit_attention(const struct gpu_emit *t, const struct op *writes, const struct op *op,
                         const struct op *convert);
 
 /* gpu_emit_recurrent.c: conv, ssm, delta. */

@@ -108,12 +108,13 @@ static int64_t last_position(const struct op_step *s)
 static void compute(struct gpu_engine *g, const struct gpu_part *part, const struct op_step *s,
                     int64_t n_out)
 {
+    bool is_decode = s->n_rows == s->n_runs; /* attention writes K and V itself */
     struct gpu_graph_key key = {(int32_t)s->n_rows,
                                 (int32_t)n_out,
                                 g->emit.n_splits,
                                 has_result(g, part) ? g->n_top : 0,
                                 (int32_t)(part - g->parts.v),
-                                g->p->n_states > 0 ? (int32_t)s->n_runs : 0};
+                                g->p->n_states > 0 || is_decode ? (int32_t)s->n_runs : 0};
     bool may_replay =
         s->n_rows <= GRAPH_ROWS && !g->has_tiles && !g->o.is_safe && g->parts.n_gpu <= GRAPH_PARTS;
     enum gpu_graph_way way = may_replay ? gpu_graphs_way(&g->graphs, &key) : GPU_GRAPH_PLAIN;

@@ -205,6 +205,42 @@ static bool join_rotations(struct program *p, const struct program_use *use, siz
     return true;
 }
 
+/* Products of nothing but the value that the norm before them makes for them alone, op i in floats
+ * and i + 1 converted: for one row they do the norm themselves. */
+static bool is_for_products(const struct program *p, const struct program_use *use, size_t i,
+                            size_t next)
+{
+    const struct op_norm *o = &p->ops[i].u.norm;
+    size_t last = next + p->ops[next].n_joined;
+    int32_t act = p->ops[i + 1].u.convert.y.buf;
+    if (p->ops[i].n_joined != 1 || p->ops[i + 1].code != OP_convert || o->n_groups != 1 ||
+        use[o->y.buf].n_readers != 1 || use[act].last_reader > (int32_t)last) {
+        return false;
+    }
+    for (size_t k = next; k <= last; k++) {
+        if (p->ops[k].code == OP_matmul && p->ops[k].u.matmul.x.buf != act) {
+            return false;
+        }
+    }
+    return p->ops[next].code == OP_matmul;
+}
+
+/* What op i begins and what comes next may be one launch. */
+static bool leads_on(const struct program *p, const struct program_use *use, size_t i)
+{
+    size_t next = i + 1u + p->ops[i].n_joined;
+    if (next >= p->n_ops || p->ops[next].place != p->ops[i].place ||
+        p->ops[i].n_joined + 1 + p->ops[next].n_joined > UINT8_MAX) {
+        return false;
+    }
+    const struct op *first = &p->ops[i], *then = &p->ops[next];
+    if (first->code == OP_norm) {
+        return is_for_products(p, use, i, next);
+    }
+    return first->code == OP_rope && first->n_joined == 2 && then->code == OP_attention &&
+           then->u.attention.layer == first[2].u.kv_write.layer;
+}
+
 int gpu_pass_join(struct program *p)
 {
     struct program_use *use = program_find_uses(p);
@@ -220,6 +256,11 @@ int gpu_pass_join(struct program *p)
         if (last + 1 < p->n_ops && op->n_joined < UINT8_MAX &&
             converts(p, &p->ops[last + 1], &p->ops[last])) {
             op->n_joined++;
+        }
+    }
+    for (size_t i = 0; i < p->n_ops; i += 1u + p->ops[i].n_joined) {
+        if (p->ops[i].place == OP_ON_GPU && leads_on(p, use, i)) {
+            p->ops[i].n_joined += (uint8_t)(1 + p->ops[i + 1u + p->ops[i].n_joined].n_joined);
         }
     }
     free(use);

@@ -106,7 +106,9 @@ static void launch(const struct attention_args *a)
     } else {
         DEVICE_RUN(attention_split_wide, a);
     }
-    DEVICE_RUN(attention_fold, a);
+    if (a->n_splits > 1) {
+        DEVICE_RUN(attention_fold, a);
+    }
 }
 
 static void launch_tiles(const struct attention_args *a)
@@ -276,6 +278,77 @@ static void test_types(const struct shape *s, const enum type *types, size_t n)
     }
 }
 
+/* Keys and values written, and all rotated, by attention itself: the bits of kv_write and
+ * attention, in the cache too. */
+static void test_write(enum type type, int n_head, int n_kv_head, bool v_in_k)
+{
+    enum { ROWS = 2, DIM_K = 64, DIM_V = 48, N_ROT = 24, BLOCKS = 40 };
+    extern const struct gpu_host_kernel kv_write_kernel;
+    static const int32_t positions[ROWS] = {255, 300}, row_table[ROWS] = {1, 0};
+    uint64_t seed = (uint64_t)n_head;
+    int n_q = n_head * DIM_K, n_k = n_kv_head * DIM_K, n_v = n_kv_head * DIM_V;
+    int32_t tables[ROWS * BLOCKS / 2];
+    for (int i = 0; i < ROWS * BLOCKS / 2; i++) {
+        tables[i] = BLOCKS - 1 - i;
+    }
+    struct kv_layer l = {.type = type, .n_head = n_kv_head, .dim_k = DIM_K, .dim_v = DIM_V,
+                         .v_in_k = v_in_k};
+    size_t n_cache = BLOCKS * kv_block_bytes(&l), n_y = (size_t)(ROWS * n_head * DIM_V) * 4;
+    uint8_t *cache = malloc(n_cache), *got[2] = {malloc(n_cache), malloc(n_cache)};
+    for (size_t i = 0; i < n_cache; i++) {
+        cache[i] = (uint8_t)(test_random(&seed) % 60); /* small numbers, in every type */
+    }
+    float *x[4] = {device_random(ROWS * n_q, 2, &seed), device_random(ROWS * n_k, 2, &seed),
+                   device_random(ROWS * n_v, 2, &seed), device_random(ROWS * N_ROT, 1, &seed)};
+    void *dk = device_copy(x[1], (size_t)(ROWS * n_k) * 4);
+    void *dv = device_copy(x[2], (size_t)(ROWS * n_v) * 4);
+    void *drope = device_copy(x[3], ROWS * N_ROT * 4), *dt = device_copy(tables, sizeof tables);
+    void *dr = device_copy(row_table, sizeof row_table);
+    void *dp = device_copy(positions, sizeof positions);
+    void *dpart = emulator_alloc((size_t)(ROWS * n_head * 2) * (2 + DIM_V) * 4, 0);
+    float *y[2] = {malloc(n_y), malloc(n_y)};
+    for (int is_joined = 0; is_joined < 2; is_joined++) {
+        void *dq = device_copy(x[0], (size_t)(ROWS * n_q) * 4);
+        void *dcache = device_copy(cache, n_cache);
+        void *dy = emulator_alloc(n_y, 0);
+        struct kv_write_args w = {.k = dk, .v = v_in_k ? NULL : dv,
+                                  .q = dq, .table = drope, .kv = dcache,
+                                  .tables = dt, .row_table = dr, .positions = dp, .k_stride = n_k,
+                                  .v_stride = n_v, .q_stride = n_q, .table_stride = N_ROT,
+                                  .tables_stride = BLOCKS / 2, .n_rows = ROWS,
+                                  .type = (int32_t)type,
+                                  .n_head = n_head, .n_kv_head = n_kv_head, .dim_k = DIM_K,
+                                  .dim_v = DIM_V, .v_in_k = v_in_k, .n_rot = N_ROT};
+        struct attention_args a = {.q = dq, .kv = dcache, .tables = dt, .row_table = dr,
+                                   .positions = dp, .part = dpart, .y = dy, .q_stride = n_q,
+                                   .y_stride = n_head * DIM_V, .table_stride = BLOCKS / 2,
+                                   .n_rows = ROWS, .type = (int32_t)type, .n_head = n_head,
+                                   .n_kv_head = n_kv_head, .dim_k = DIM_K, .dim_v = DIM_V,
+                                   .v_in_k = v_in_k, .n_splits = 2, .scale = 0.3f};
+        if (is_joined) {
+            a.write = w;
+        } else {
+            DEVICE_RUN(kv_write, &w);
+        }
+        launch(&a);
+        emulator_download(y[is_joined], dy, n_y);
+        emulator_download(got[is_joined], dcache, n_cache);
+        emulator_free(dq);
+        emulator_free(dcache);
+        emulator_free(dy);
+    }
+    CHECK(memcmp(got[0], cache, n_cache) != 0 && memcmp(got[0], got[1], n_cache) == 0);
+    CHECK(memcmp(y[0], y[1], n_y) == 0);
+    void *device[] = {dk, dv, drope, dt, dr, dp, dpart};
+    for (size_t i = 0; i < COUNT_OF(device); i++) {
+        emulator_free(device[i]);
+    }
+    void *host[] = {cache, got[0], got[1], x[0], x[1], x[2], x[3], y[0], y[1]};
+    for (size_t i = 0; i < COUNT_OF(host); i++) {
+        free(host[i]);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const struct shape shapes[] = {
@@ -366,6 +439,13 @@ int main(int argc, char **argv)
     }
     for (size_t i = 0; i < COUNT_OF(far) && is_long; i++) {
         test_types(&far[i], types, COUNT_OF(types));
+    }
+    for (size_t i = 2; i < COUNT_OF(types) && !is_long; i++) {
+        test_write(types[i], 5, 1, false);
+    }
+    if (!is_long) {
+        test_write(TYPE_F16, 7, 1, false);
+        test_write(TYPE_F16, 4, 2, true);
     }
     return 0;
 }

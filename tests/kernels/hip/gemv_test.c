@@ -216,6 +216,48 @@ static void test_gate(enum type type, int kind, int n_expert, int n_used, int n_
     matmul_x_free(&x);
 }
 
+/* x made by the kernel itself of floats that it normalises: the bits of norm and product. */
+static void test_norm(enum type type, int n_cols, bool is_gated)
+{
+    enum { ROWS = 64 };
+    extern const struct gpu_host_kernel norm_kernel;
+    uint64_t seed = (uint64_t)n_cols;
+    struct matmul_matrix m[2] = {matmul_matrix(type, 1, ROWS, n_cols, &seed),
+                                 matmul_matrix(type, 1, ROWS, n_cols, &seed)};
+    float *x = device_random(n_cols, 3, &seed), *weight = device_random(n_cols, 1, &seed);
+    void *dx = device_copy(x, (size_t)n_cols * 4), *dw = device_copy(weight, (size_t)n_cols * 4);
+    size_t x_bytes = (size_t)args_act_bytes(n_cols);
+    void *act = emulator_alloc(x_bytes, 0), *dy = emulator_alloc((size_t)2 * ROWS * 4, 0);
+    struct norm_args norm = {.x = dx, .act = act, .weight = dw, .x_stride = n_cols,
+                             .act_stride = (int64_t)x_bytes, .n_rows = 1, .n = n_cols,
+                             .n_groups = 1, .x_group = n_cols, .kind = OP_NORM_RMS, .eps = 1e-5f};
+    struct matmul_args a = {.w = {m[0].w, m[1].w}, .y = {dy, (float *)dy + ROWS}, .x = act,
+                            .y_stride = {ROWS, ROWS}, .x_bytes = (int64_t)x_bytes,
+                            .type = (int32_t)type, .n_cols = n_cols, .n_w = 2, .n_tokens = 1,
+                            .glu = is_gated ? (int32_t)OP_GLU_SILU : (int32_t)MATMUL_NO_GLU};
+    float y[2][2 * ROWS] = {{0}};
+    size_t n_y = (size_t)(is_gated ? 1 : 2) * ROWS * 4;
+    for (int is_joined = 0; is_joined < 2; is_joined++) {
+        if (is_joined) {
+            a.x = NULL;
+            a.norm = norm;
+        } else {
+            DEVICE_RUN(norm, &norm);
+        }
+        matmul_gemv(&a);
+        emulator_download(y[is_joined], dy, n_y);
+    }
+    CHECK(y[0][2] != 0 && memcmp(y[0], y[1], n_y) == 0);
+    void *device[] = {dx, dw, act, dy};
+    for (size_t i = 0; i < COUNT_OF(device); i++) {
+        emulator_free(device[i]);
+    }
+    free(x);
+    free(weight);
+    matmul_matrix_free(&m[0]);
+    matmul_matrix_free(&m[1]);
+}
+
 int main(void)
 {
     for (int i = 0; i < BLOCKS_N_TYPES; i++) {
@@ -250,5 +292,8 @@ int main(void)
     for (int i = 0; i < BLOCKS_N_TYPES; i++) {
         matmul_check_not_finite(blocks_types[i], matmul_gemv);
     }
+    test_norm(TYPE_Q4_0, 352, false);
+    test_norm(TYPE_Q8_0, 4128, true);
+    test_norm(TYPE_Q6_K, 256, true);
     return 0;
 }

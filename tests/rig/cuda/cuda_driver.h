@@ -34,6 +34,7 @@
     CUDA(EventDestroy, "cuEventDestroy_v2", (void *event))                                         \
     CUDA(EventRecord, "cuEventRecord", (void *event, void *stream))                                \
     CUDA(EventQuery, "cuEventQuery", (void *event))                                                \
+    CUDA(EventElapsedTime, "cuEventElapsedTime", (float *ret_ms, void *begin, void *end))          \
     CUDA(ModuleLoadData, "cuModuleLoadData", (void **ret, const void *image))                      \
     CUDA(ModuleUnload, "cuModuleUnload", (void *module))                                           \
     CUDA(ModuleGetFunction, "cuModuleGetFunction", (void **ret, void *module, const char *name))   \

@@ -131,6 +131,12 @@ void gpu_host_access(const void *p, size_t bytes, bool is_write)
     (void)is_write;
     abort();
 }
+void gpu_host_unused(const void *p, size_t bytes)
+{
+    (void)p;
+    (void)bytes;
+    abort();
+}
 int gpu_host_matrix(void)
 {
     abort();
