@@ -75,7 +75,7 @@ static void throttled(struct supervisor *s, const struct msg_card *m, uint64_t n
 static void wedged(struct supervisor *s, const struct msg_card *m, uint64_t now_ms)
 {
     struct card *c = &s->card;
-    if (c->is_wedged) {
+    if (c->is_wedged && !c->is_gone) {
         return;
     }
     c->is_wedged = true;

@@ -139,6 +139,10 @@ static void wedged(void)
     card_was_read(&s, now_ms);
     CHECK(card_is_usable(&s, now_ms));
     saw(MSG_CARD_WEDGED, 0, "rebind");
+    saw(MSG_CARD_UNREAD, 0, "No such file or directory");
+    saw(MSG_CARD_WEDGED, 0, "rebind"); /* so it is there, and still wedged */
+    card_was_read(&s, now_ms);
+    CHECK(!card_is_usable(&s, now_ms));
     now_ms += CARD_WEDGED_MS;
     card_tick(&s, now_ms);
     CHECK(card_is_usable(&s, now_ms));
