@@ -68,11 +68,11 @@ static void refuse(struct link *l, const struct journal_entry *en)
 {
     uint8_t digest[HASH_SHA256_BYTES];
     journal_digest(en->type, &en->payload, digest);
-    struct msg_poison m = {.since_unix_s = clock_unix_s(),
-                           .left_ms = (uint64_t)LIMIT_POISON_S * 1000};
-    memcpy(m.digest, digest, sizeof(m.digest));
     uint64_t now_ms = clock_ms();
-    poison_add(&l->poison, m.digest, m.since_unix_s, now_ms + m.left_ms, now_ms);
+    struct msg_poison m = {.since_unix_s = clock_unix_s(),
+                           .until_ms = now_ms + (uint64_t)LIMIT_POISON_S * 1000};
+    memcpy(m.digest, digest, sizeof(m.digest));
+    poison_add(&l->poison, m.digest, m.since_unix_s, m.until_ms, now_ms);
     notice_send(&l->notice, MSG_POISON, l->epoch, &m, sizeof(m));
     log_error("request %llu brought the worker down twice; it is refused for %d minutes",
               (unsigned long long)en->id, LIMIT_POISON_S / 60);

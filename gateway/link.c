@@ -325,20 +325,20 @@ void link_pause(struct link *l, uint64_t id, bool pause)
 void link_poison(struct link *l, const struct msg_poison *m)
 {
     uint64_t now_ms = clock_ms(), longest_ms = (uint64_t)LIMIT_POISON_S * 1000;
-    if (m->left_ms == 0) { /* the supervisor has forgiven as well */
+    if (m->until_ms == 0) { /* the supervisor has forgiven as well */
         l->n_forgiving -= l->n_forgiving > 0;
         return;
     }
     if (l->n_forgiving > 0) { /* said before it knew */
         return;
     }
-    poison_add(&l->poison, m->digest, m->since_unix_s, now_ms + MIN(m->left_ms, longest_ms),
+    poison_add(&l->poison, m->digest, m->since_unix_s, MIN(m->until_ms, now_ms + longest_ms),
                now_ms);
 }
 
 void link_forgive(struct link *l)
 {
-    struct msg_poison none = {.left_ms = 0};
+    struct msg_poison none = {.until_ms = 0};
     poison_clear(&l->poison);
     l->n_forgiving++;
     notice_send(&l->notice, MSG_POISON, l->epoch, &none, sizeof(none));

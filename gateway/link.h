@@ -128,7 +128,7 @@ MUST_CHECK int link_submit(struct link *l, uint32_t type, struct buf *payload,
 void link_cancel(struct link *l, uint64_t id);
 void link_pause(struct link *l, uint64_t id, bool pause);
 
-/* From the supervisor: what an earlier gateway refused, or (left_ms 0) its answer to link_forgive. */
+/* From the supervisor: what an earlier gateway refused, or (until_ms 0) its answer to link_forgive. */
 void link_poison(struct link *l, const struct msg_poison *m);
 /* Nothing is refused any more; the supervisor is told. */
 void link_forgive(struct link *l);

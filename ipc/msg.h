@@ -185,12 +185,12 @@ struct msg_breach {
 };
 
 /* Digests of requests that are refused (ipc/poison.h). From the gateway: the list has one more, or
- * (left_ms 0) was cleared, which the supervisor answers with the same. To a new gateway: what the
+ * (until_ms 0) was cleared, which the supervisor answers with the same. To a new gateway: what the
  * last one had, a message each. */
 struct msg_poison {
     uint8_t digest[32];
     int64_t since_unix_s;
-    uint64_t left_ms;
+    uint64_t until_ms; /* clock_ms() */
 };
 
 enum msg_crash_flags {

@@ -77,7 +77,7 @@ static void hand_on_poison(struct supervisor *s, uint64_t now_ms)
     for (size_t i = 0; i < s->poison.n; i++) {
         const struct poison_row *row = &s->poison.rows[i];
         struct msg_poison m = {.since_unix_s = row->since_unix_s,
-                               .left_ms = row->until_ms - now_ms};
+                               .until_ms = row->until_ms};
         memcpy(m.digest, row->digest, sizeof(m.digest));
         dialog_say(s, &s->front, MSG_POISON, &m, sizeof(m), NULL, 0, now_ms);
     }
@@ -87,13 +87,13 @@ static void on_poison(struct supervisor *s, const struct channel_msg *m, uint64_
 {
     struct msg_poison p;
     memcpy(&p, m->payload, sizeof(p));
-    if (p.left_ms == 0) {
+    if (p.until_ms == 0) {
         poison_clear(&s->poison);
         dialog_say(s, &s->front, MSG_POISON, &p, sizeof(p), NULL, 0, now_ms);
     } else {
         ladder_pardon(&s->degrade.ladder); /* it was not the GPU */
         uint64_t longest_ms = (uint64_t)LIMIT_POISON_S * 1000;
-        poison_add(&s->poison, p.digest, p.since_unix_s, now_ms + MIN(p.left_ms, longest_ms),
+        poison_add(&s->poison, p.digest, p.since_unix_s, MIN(p.until_ms, now_ms + longest_ms),
                    now_ms);
     }
 }

@@ -6,6 +6,7 @@
 #include "ipc/memfd.h"
 #include "ipc/ring.h"
 #include "ipc/status.h"
+#include "shared/clock.h"
 #include "shared/config.h"
 
 #include <errno.h>
@@ -285,7 +286,7 @@ static void run_gateway_attached(void)
         send_message(MSG_BREACH, &b, sizeof(b), NULL, 0);
     }
     if (does("poison") && epoch == 1) {
-        struct msg_poison p = {.digest = {7}, .since_unix_s = 5, .left_ms = 60 * 1000};
+        struct msg_poison p = {.digest = {7}, .since_unix_s = 5, .until_ms = clock_ms() + 60 * 1000};
         send_message(MSG_POISON, &p, sizeof(p), NULL, 0);
     }
     if (does("dies") || (does("diesonce") && epoch == 1)) {
@@ -328,8 +329,10 @@ static void on_poison(struct channel_msg *m)
 {
     struct msg_poison p;
     memcpy(&p, m->payload, sizeof(p));
+    uint64_t now_ms = clock_ms();
+    bool is_in_time = p.until_ms > now_ms + 30 * 1000 && p.until_ms <= now_ms + 60 * 1000;
     say("poison %d since %lld %s", p.digest[0], (long long)p.since_unix_s,
-        p.left_ms > 30 * 1000 && p.left_ms <= 60 * 1000 ? "in time" : "at the wrong time");
+        is_in_time ? "in time" : "at the wrong time");
 }
 
 static void on_drain(struct channel_msg *m)
