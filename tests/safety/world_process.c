@@ -219,7 +219,8 @@ static void on_detach(const struct msg_detach *m)
     if (w.dead_outside && m->is_counted) {
         WRONG("somebody else's kill is held against the requests");
     }
-    bool has_excuse = w.reset_ms > 0 && w.now_ms - w.reset_ms <= CARD_EXCUSE_MS;
+    uint64_t trouble_ms = MAX(w.reset_ms, w.wedged_ms); /* of the card */
+    bool has_excuse = trouble_ms > 0 && w.now_ms - trouble_ms <= CARD_EXCUSE_MS;
     if (w.dead_signal == SIGSEGV && w.dead_healthy && !m->is_counted && !w.is_ending && !has_excuse) {
         WRONG("a crash is not held against anybody");
     }
