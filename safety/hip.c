@@ -1,7 +1,7 @@
 /* Loading the HIP runtime (see hip.h). Blocks as long as its constructors like. */
 #include "safety/hip.h"
+#include "safety/dynamic.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,14 +16,8 @@ enum { /* of hipDeviceProp_t: room for any version's, and where gcnArchName stan
     ARCH_R0600 = 1160,
 };
 
-enum need { MUST, MAY };
-
-static const struct {
-    const char *name;
-    size_t offset;
-    enum need need;
-} symbols[] = {
-#define HIP(need, name, type, params) {"hip" #name, offsetof(struct hip, name), need},
+static const struct dynamic_symbol symbols[] = {
+#define HIP(need, name, type, params) {"hip" #name, offsetof(struct hip, name), DYNAMIC_##need},
 #include "safety/hip.def"
 #undef HIP
 };
@@ -32,20 +26,13 @@ int hip_load(struct hip *ret, struct err *e)
 {
     static const char *const names[] = {"libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64.so.5"};
     *ret = (struct hip){0};
-    for (size_t i = 0; !ret->library && i < COUNT_OF(names); i++) {
-        snprintf(ret->library_name, sizeof(ret->library_name), "%s", names[i]);
-        ret->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    int err = dynamic_load(names, COUNT_OF(names), symbols, COUNT_OF(symbols), ret, &ret->handle,
+                           &ret->soname, e);
+    if (!ret->handle) {
+        return err_set(e, ERR_NO_GPU, "no libamdhip64.so.7, .6 or .5: the ROCm HIP runtime is missing");
     }
-    if (!ret->library) {
-        return err_set(e, ERR_NO_GPU,
-                       "no libamdhip64.so.7, .6 or .5: the ROCm HIP runtime is missing");
-    }
-    for (size_t i = 0; i < COUNT_OF(symbols); i++) {
-        void *symbol = dlsym(ret->library, symbols[i].name);
-        if (!symbol && symbols[i].need == MUST) {
-            return err_set(e, ERR_NO_GPU, "%s has no %s", ret->library_name, symbols[i].name);
-        }
-        memcpy((char *)ret + symbols[i].offset, &symbol, sizeof(symbol));
+    if (err < 0) {
+        return err;
     }
     (void)ret->RuntimeGetVersion(&ret->version);
     return 0;

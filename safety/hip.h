@@ -40,8 +40,8 @@ struct hip { /* member X is hipX */
 #define HIP(need, name, type, params) type (*name) params;
 #include "safety/hip.def"
 #undef HIP
-    void *library;
-    char library_name[32];
+    void *handle;
+    const char *soname;
     int version; /* major * 10^7 + minor * 10^5 + patch */
 };
 

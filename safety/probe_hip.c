@@ -27,12 +27,12 @@ int probe_hip_runtime(struct probe *p, struct msg_stage *out)
     struct err e = {0};
     if (hip_load(&h, &e) == 0) {
         p->hip = &h;
-        probe_say(out->detail, "%s, HIP %d.%d", h.library_name, h.version / 10000000,
+        probe_say(out->detail, "%s, HIP %d.%d", h.soname, h.version / 10000000,
                   h.version / 100000 % 100);
         return PROBE_OK;
     }
     probe_say(out->detail, "%s", e.detail);
-    if (!h.library) {
+    if (!h.handle) {
         probe_say(p->no_gpu, "no HIP runtime");
         probe_say(out->remedy,
                   "install it (Debian: libamdhip64-5); until then rocmforge computes on "

@@ -86,7 +86,7 @@ static void ask(const char *pci, int fd)
     struct smi h;
     struct probe_smi_news news = {.kind = PROBE_SMI_READING};
     open_and_read(pci, fd, &h, &news.reading);
-    snprintf(news.text, sizeof(news.text), "%s", h.library_name);
+    snprintf(news.text, sizeof(news.text), "%s", h.soname);
     tell(fd, &news);
 }
 

@@ -1,18 +1,12 @@
 /* Loading and asking rocm-smi (see smi.h). Blocks as it likes. */
 #include "safety/smi.h"
+#include "safety/dynamic.h"
 
-#include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
 
-enum need { MUST, MAY };
-
-static const struct {
-    const char *name;
-    size_t offset;
-    enum need need;
-} symbols[] = {
-#define SMI(need, name, params) {"rsmi_" #name, offsetof(struct smi, name), need},
+static const struct dynamic_symbol symbols[] = {
+#define SMI(need, name, params) {"rsmi_" #name, offsetof(struct smi, name), DYNAMIC_##need},
 #include "safety/smi.def"
 #undef SMI
 };
@@ -23,21 +17,12 @@ int smi_load(struct smi *ret, struct err *e)
     static const char *const names[] = {"librocm_smi64.so.7", "librocm_smi64.so.6",
                                         "librocm_smi64.so.5", "librocm_smi64.so.1"};
     *ret = (struct smi){0};
-    for (size_t i = 0; !ret->library && i < COUNT_OF(names); i++) {
-        snprintf(ret->library_name, sizeof(ret->library_name), "%s", names[i]);
-        ret->library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-    }
-    if (!ret->library) {
+    int err = dynamic_load(names, COUNT_OF(names), symbols, COUNT_OF(symbols), ret, &ret->handle,
+                           &ret->soname, e);
+    if (!ret->handle) {
         return err_set(e, ERR_NO_GPU, "no librocm_smi64.so");
     }
-    for (size_t i = 0; i < COUNT_OF(symbols); i++) {
-        void *symbol = dlsym(ret->library, symbols[i].name);
-        if (!symbol && symbols[i].need == MUST) {
-            return err_set(e, ERR_NO_GPU, "%s has no %s", ret->library_name, symbols[i].name);
-        }
-        memcpy((char *)ret + symbols[i].offset, &symbol, sizeof(symbol));
-    }
-    return 0;
+    return err;
 }
 
 static int fail(const struct smi *h, const char *call, int status, struct err *e)
@@ -115,7 +100,7 @@ int smi_listen(const struct smi *h, uint32_t device, struct err *e)
                                                  SMI_POST_RESET};
     if (!h->event_notification_init || !h->event_notification_mask_set ||
         !h->event_notification_get) {
-        return err_set(e, ERR_NO_GPU, "%s tells no events", h->library_name);
+        return err_set(e, ERR_NO_GPU, "%s tells no events", h->soname);
     }
     uint64_t mask = 0;
     for (size_t i = 0; i < COUNT_OF(wanted); i++) {

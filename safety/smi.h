@@ -38,8 +38,8 @@ struct smi { /* member x is rsmi_x */
 #define SMI(need, name, params) int (*name) params;
 #include "safety/smi.def"
 #undef SMI
-    void *library;
-    char library_name[32];
+    void *handle;
+    const char *soname;
 };
 
 /* ERR_NO_GPU: there is no library (*ret is then without one), or it lacks a function; e says which. */

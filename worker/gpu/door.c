@@ -464,7 +464,7 @@ int door_graph_begin(struct door *d, struct err *e)
     const struct hip *h = &d->hip;
     if (!h->StreamBeginCapture || !h->StreamEndCapture || !h->GraphInstantiate || !h->GraphLaunch ||
         !h->GraphDestroy || !h->GraphExecDestroy) {
-        return err_set(e, -ENOTSUP, "%s has no graphs", h->library_name);
+        return err_set(e, -ENOTSUP, "%s has no graphs", h->soname);
     }
     int error = h->StreamBeginCapture(d->stream, HIP_CAPTURE_THREAD_LOCAL);
     if (error != HIP_SUCCESS) {
