@@ -105,15 +105,38 @@ static void on_patience(uv_timer_t *t)
         if (!en || !en->waits_ms) {
             continue;
         }
-        bool is_served = l->state == LINK_READY && en->is_sent;
-        if (!is_served && end_of_patience(l, en, &e) < 0) {
-            link_fail(l, en, &e);
-        } else {
-            any = true;
+        bool is_awaited = !en->is_left && !(l->state == LINK_READY && en->is_sent);
+        if (is_awaited && end_of_patience(l, en, &e) < 0) {
+            link_give_up(l, en, &e);
         }
+        any = true;
     }
     if (!any) {
         uv_timer_stop(t);
+    }
+}
+
+/* The convicted one fails, and with it those that are the same request sent again: each would bring
+ * down two more workers before it is refused. */
+static void fail_alike(struct link *l, const struct journal_entry *convicted, const char *detail)
+{
+    uint32_t type = convicted->type;
+    size_t bytes = convicted->payload.len;
+    uint8_t digest[HASH_SHA256_BYTES], other[HASH_SHA256_BYTES];
+    journal_digest(type, &convicted->payload, digest);
+    struct err e;
+    err_set(&e, ERR_POISON, "%s", detail);
+    uint64_t ids[LIMIT_LIVE_REQUESTS];
+    size_t n = journal_ids(&l->journal, ids);
+    for (size_t i = 0; i < n; i++) {
+        struct journal_entry *en = journal_find(&l->journal, ids[i]);
+        if (!en || en->type != type || en->payload.len != bytes) {
+            continue;
+        }
+        journal_digest(type, &en->payload, other);
+        if (memcmp(digest, other, sizeof(digest)) == 0) {
+            link_fail(l, en, &e);
+        }
     }
 }
 
@@ -125,27 +148,23 @@ static void end_epoch(struct link *l, const struct msg_detach *why)
     l->n_models = 0;
     l->down_ms = l->down_ms ? l->down_ms : clock_ms();
     outbox_init(l);
-    struct journal_entry *en =
+    const struct journal_entry *convicted =
         trial_death(&l->trial, &l->journal, why->is_counted, ring_is_read(&l->requests));
-    uint64_t convicted = en ? en->id : 0;
-    if (en) {
-        refuse(l, en);
-    }
-    for (struct journal_entry *next = l->journal.oldest; (en = next);) {
+    for (struct journal_entry *en, *next = l->journal.oldest; (en = next);) {
         next = en->newer;
         en->is_in_outbox = false;
-        if (en->wants_cancel) {
+        if (en->wants_cancel && !en->is_suspect) {
             link_forget(l, en);
         } else {
+            en->is_left = en->is_left || en->wants_cancel;
+            en->wants_cancel = false;
             journal_rewind(en);
             en->waits_ms = en->waits_ms ? en->waits_ms : clock_ms();
         }
     }
-    en = journal_find(&l->journal, convicted);
-    if (en) {
-        struct err e;
-        err_set(&e, ERR_POISON, "%s", why->detail);
-        link_fail(l, en, &e);
+    if (convicted) {
+        refuse(l, convicted);
+        fail_alike(l, convicted, why->detail);
     }
     if (why->retry_after_ms == 0) {
         fail_all(l);

@@ -92,7 +92,11 @@ static int take_event(struct link *l, uint32_t type, struct err *e)
         metrics_observe(METRIC_RESUME_SECONDS, 0, (double)(clock_ms() - en->waits_ms) * 1e-3);
         en->waits_ms = 0;
     }
-    if (trial_note(&l->trial, en, type)) {
+    bool others_go = trial_note(&l->trial, en, type);
+    if (en->is_left && !en->is_suspect) { /* acquitted, and nobody waits for it */
+        link_drop(l, en);
+    }
+    if (others_go) {
         link_send_all(l);
     }
     if (rc == JOURNAL_KNOWN) {

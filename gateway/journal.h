@@ -47,6 +47,7 @@ struct journal_entry {
     uint64_t waits_ms; /* since when it gets nothing because of a worker's death; 0 it does not */
     bool is_forced;    /* some ids are those of another numeric profile */
     bool is_suspect;   /* was in flight when a worker died by its own fault */
+    bool is_left;      /* a suspect that nobody waits for: it stays until it is judged */
     bool is_held;      /* waits while another is on trial */
     /* What the worker is to know and knows, kept by link.c: */
     bool is_sent, is_bulk_passed;

@@ -63,17 +63,51 @@ void link_forget(struct link *l, struct journal_entry *en)
     }
 }
 
-/* The request is over, by no word of the worker. */
-void link_fail(struct link *l, struct journal_entry *en, const struct err *e)
+void link_drop(struct link *l, struct journal_entry *en)
+{
+    en->on_event = NULL;
+    en->owner = NULL;
+    if (!en->is_sent && !en->is_bulk_passed) {
+        link_forget(l, en); /* the worker has never heard of it */
+        return;
+    }
+    en->wants_cancel = true;
+    outbox_add(l, en);
+    link_kick(l);
+}
+
+static void leave(struct link *l, struct journal_entry *en)
+{
+    if (!en->is_suspect) {
+        link_drop(l, en);
+        return;
+    }
+    en->on_event = NULL;
+    en->owner = NULL;
+    en->is_left = true;
+}
+
+static void fail(struct link *l, struct journal_entry *en, const struct err *e,
+                 void (*end)(struct link *l, struct journal_entry *en))
 {
     struct link_event ev = {.type = MSG_FAIL, .err = *e};
     uint64_t id = en->id;
     link_event_fn *on_event = en->on_event;
     void *owner = en->owner;
-    link_cancel(l, id); /* first: the owner may submit or cancel others */
+    end(l, en); /* first: the owner may submit or cancel others */
     if (on_event) {
         on_event(owner, id, &ev);
     }
+}
+
+void link_fail(struct link *l, struct journal_entry *en, const struct err *e)
+{
+    fail(l, en, e, link_drop);
+}
+
+void link_give_up(struct link *l, struct journal_entry *en, const struct err *e)
+{
+    fail(l, en, e, leave);
 }
 
 /* What may go now goes, in order of arrival. */
@@ -203,7 +237,7 @@ void link_status(const struct link *l, struct link_status *ret)
         .state = l->state, .since_unix_s = l->since_unix_s, .epoch = l->epoch, .detail = ""};
     uint64_t in_state_ms = clock_ms() - l->since_ms;
     for (const struct journal_entry *en = l->journal.oldest; en; en = en->newer) {
-        ret->n_waiting += en->waits_ms > 0;
+        ret->n_waiting += en->waits_ms > 0 && !en->is_left;
     }
     if (l->status && l->state != LINK_DOWN) {
         const struct status_page *s = l->status;
@@ -297,18 +331,9 @@ int link_submit(struct link *l, uint32_t type, struct buf *payload, const struct
 void link_cancel(struct link *l, uint64_t id)
 {
     struct journal_entry *en = journal_find(&l->journal, id);
-    if (!en) {
-        return;
+    if (en) {
+        leave(l, en);
     }
-    en->on_event = NULL;
-    en->owner = NULL;
-    if (!en->is_sent && !en->is_bulk_passed) {
-        link_forget(l, en); /* the worker has never heard of it */
-        return;
-    }
-    en->wants_cancel = true;
-    outbox_add(l, en);
-    link_kick(l);
 }
 
 void link_pause(struct link *l, uint64_t id, bool pause)

@@ -124,7 +124,8 @@ const struct msg_model *link_model(const struct link *l, const char *name, size_
 MUST_CHECK int link_submit(struct link *l, uint32_t type, struct buf *payload,
                            const struct msg_model *model, link_event_fn *on_event, void *owner,
                            uint64_t *ret_id);
-/* No more events come; the worker is told. Of an id that is not live: nothing. */
+/* No more events come; the worker is told. A suspect (trial.h) is judged all the same: else one who
+ * leaves in time and asks again never would be. Of an id that is not live: nothing. */
 void link_cancel(struct link *l, uint64_t id);
 void link_pause(struct link *l, uint64_t id, bool pause);
 
@@ -144,6 +145,10 @@ void link_on_bell(uv_poll_t *p, int status, int events);
 void link_send_all(struct link *l);
 /* The request is over, by no word of the worker: its owner and the worker are told. */
 void link_fail(struct link *l, struct journal_entry *en, const struct err *e);
+/* Likewise for its owner; a suspect stays until it is judged. */
+void link_give_up(struct link *l, struct journal_entry *en, const struct err *e);
+/* Nobody hears of it any more; the worker is told, if it knows of it. */
+void link_drop(struct link *l, struct journal_entry *en);
 /* The request is over and its owner knows. */
 void link_forget(struct link *l, struct journal_entry *en);
 

@@ -88,9 +88,10 @@ static int encode(struct journal_entry *en)
         struct msg_generate m;
         memcpy(&m, b->data, sizeof(m));
         uint64_t gone_ms = clock_ms() - en->since_ms;
-        m.queue_ms = en->was_started ? 0 : left_of(m.queue_ms, gone_ms);
-        m.first_ms = left_of(m.first_ms, gone_ms);
-        m.total_ms = left_of(m.total_ms, gone_ms);
+        /* Where nobody waits, no time limit may keep it from being judged. */
+        m.queue_ms = en->was_started || en->is_left ? 0 : left_of(m.queue_ms, gone_ms);
+        m.first_ms = en->is_left ? 0 : left_of(m.first_ms, gone_ms);
+        m.total_ms = en->is_left ? 0 : left_of(m.total_ms, gone_ms);
         m.n_sections += n;
         m.flags |= en->is_forced ? MSG_AGAIN : MSG_AGAIN | MSG_VERIFY;
         memcpy(b->data, &m, sizeof(m));

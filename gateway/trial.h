@@ -2,7 +2,8 @@
  * it had. They run again one at a time, each until it has got further than where the worker died (a
  * token for every choice, or its end); meanwhile nothing else computes. One with which a worker
  * dies again while it is alone is convicted. Those that got through wait until the last one is
- * judged, and then all go on together.
+ * judged, and then all go on together. A suspect that nobody waits for any more is judged like the
+ * others, and cancelled when it is acquitted.
  *
  * Pure; works on the journal's entries: is_suspect, is_held, n_trial. */
 #ifndef GATEWAY_TRIAL_H

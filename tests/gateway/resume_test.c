@@ -334,6 +334,60 @@ static void suspects_are_tried_alone(struct rig *r)
     rig_worker_kill(r, 1000);
 }
 
+static void wait_health(struct rig *r, const char *part, const char *not_part)
+{
+    bool is_so = false;
+    for (int i = 0; i < 5000 && !is_so; i++) {
+        struct response res;
+        client_once(r, "GET /health", NULL, NULL, &res);
+        is_so = strstr(res.body.data, part) && !strstr(res.body.data, not_part);
+        response_finish(&res);
+        usleep(is_so ? 0 : 1000);
+    }
+    CHECK(is_so);
+}
+
+/* Suspects whose clients leave are judged all the same: the innocent one is cancelled then; the
+ * other is convicted, and with it the same request that was sent again meanwhile. */
+static void who_leaves_is_judged(struct rig *r)
+{
+    struct client c[2], again;
+    static struct channel_msg told;
+    uint64_t ids[2];
+    begin_epoch(r);
+    ask(&c[0], r, "{\"prompt\":\"fine\",\"total_timeout\":5}");
+    ids[0] = take_id(r);
+    ask(&c[1], r, "{\"prompt\":\"worse\"}");
+    ids[1] = take_id(r);
+    client_close(&c[1]); /* before its worker dies */
+    CHECK(take(r, MSG_CANCEL) == ids[1]);
+    rig_worker_crash(r);
+    client_close(&c[0]); /* after that */
+    wait_health(r, "\"crashed\"", "\"waiting\"");
+    begin_epoch(r);
+    uint32_t n;
+    int32_t tokens[16];
+    struct msg_generate m = take_generate(r, &n, tokens);
+    CHECK(m.request == ids[0]);
+    worker_started(r, ids[0], 3, 0);
+    worker_token(r, ids[0], 0, 0, "first");
+    CHECK(take(r, MSG_CANCEL) == ids[0]);
+    CHECK(take(r, MSG_PAUSE) == ids[0]);
+    CHECK(take_id(r) == ids[1]);
+    ask(&again, r, "{\"prompt\":\"worse\"}");
+    wait_health(r, "\"waiting\":1", "\"crashed\"");
+    CHECK(!has_record(r));
+    rig_worker_crash(r);
+    expect_body(&again, 500, "\"code\":\"poison_request\"", NULL);
+    CHECK(rig_expect(r, MSG_POISON, &told));
+    begin_epoch(r);
+    CHECK(!has_record(r));
+    ask(&again, r, "{\"prompt\":\"worse\"}");
+    expect_body(&again, 500, "\"code\":\"poison_request\"", NULL);
+    forget_poison(r);
+    rig_worker_kill(r, 1000);
+}
+
 /* A worker that died before it had read what it was sent cannot have died of it. */
 static void what_was_not_read_is_no_fault(struct rig *r)
 {
@@ -411,6 +465,7 @@ int main(void)
     another_profile_is_named(&r);
     other_words_are_told(&r);
     suspects_are_tried_alone(&r);
+    who_leaves_is_judged(&r);
     what_was_not_read_is_no_fault(&r);
     rig_stop(&r);
     patience_ends();

@@ -210,11 +210,12 @@ int main(int argc, char **argv)
            (unsigned long long)n, (unsigned long long)counts.steps,
            (unsigned long long)counts.deaths, (unsigned long long)counts.ready, (double)n / s);
     printf("%llu requests: %llu answered, %llu failed, %llu convicted, %llu refused, %llu left by "
-           "their clients, %llu ended with their gateway; %llu given to another worker\n",
+           "their clients (%llu suspects), %llu ended with their gateway; %llu given to another "
+           "worker\n",
            (unsigned long long)counts.submitted, (unsigned long long)counts.answered,
            (unsigned long long)counts.failed, (unsigned long long)counts.convicted,
            (unsigned long long)counts.refused, (unsigned long long)counts.cancelled,
-           (unsigned long long)counts.with_gateway, (unsigned long long)counts.resumed);
+           (unsigned long long)counts.left, (unsigned long long)counts.with_gateway, (unsigned long long)counts.resumed);
     uint64_t n_ended = counts.answered + counts.failed + counts.convicted + counts.refused +
                        counts.cancelled + counts.with_gateway;
     if (n_ended != counts.submitted) {

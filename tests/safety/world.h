@@ -74,6 +74,7 @@ extern struct world_epoch epochs[N_EPOCHS];
 struct world_counts {
     uint64_t steps, deaths, ready;
     uint64_t submitted, answered, cancelled, convicted, refused, failed, resumed;
+    uint64_t left; /* of the cancelled: suspects that stay until they are judged */
     uint64_t with_gateway; /* requests that ended with their gateway */
 };
 extern struct world_counts counts;

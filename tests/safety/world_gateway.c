@@ -12,7 +12,7 @@ enum { N_CLIENTS = 24, INBOX = 32, PATIENCE_MS = 1000, EPOCH_FDS = 5 };
 
 static struct client {
     uint64_t number, id;
-    bool is_live, is_paused, is_suspect, is_mixed;
+    bool is_live, is_paused, is_suspect, is_mixed, is_convicted;
     struct want want;
     uint64_t since_ms, unserved_ms, total_ms, model;
     uint64_t gap_ms; /* no worker has it, since then */
@@ -37,14 +37,21 @@ static bool is_open;
 static size_t n_inbox;
 static uint64_t bell_ms, client_ms, n_clients, seed_of_clients;
 static uint64_t refused_until_ms[N_POISONS];
+static bool is_told; /* by the supervisor whom to refuse */
 static const struct company *at_death; /* NULL: the worker is there, and has broken the protocol */
 
 /* ---- clients ---- */
 
+/* NULL: it is over. One whose client has left may still be judged. */
+static const struct journal_entry *entry_of(const struct client *c)
+{
+    return is_open ? journal_find(&gate.journal, c->id) : NULL;
+}
+
 static struct client *client_of(uint64_t number)
 {
     for (size_t i = 0; i < N_CLIENTS; i++) {
-        if (clients[i].is_live && clients[i].number == number) {
+        if (clients[i].number == number && (clients[i].is_live || entry_of(&clients[i]))) {
             return &clients[i];
         }
     }
@@ -65,23 +72,53 @@ void client_got_on(uint64_t number)
     }
 }
 
-static void check_conviction(const struct client *c)
+static void check_conviction(const uint8_t digest[HASH_SHA256_BYTES])
 {
     struct company now;
     if (!at_death) {
         worker_company(&now);
     }
     const struct company *with = at_death ? at_death : &now;
-    if (with->n != 1 || with->numbers[0] != c->number || c->n_counted == 0) {
-        WRONG("request %llu is convicted after %u deaths, the worker computed with %zu",
-              (unsigned long long)c->number, c->n_counted, with->n);
+    struct client *c = with->n == 1 ? client_of(with->numbers[0]) : NULL;
+    const struct journal_entry *en = c ? entry_of(c) : NULL;
+    if (!en || c->n_counted == 0) {
+        WRONG("a request is convicted after %u deaths, the worker computed with %zu",
+              c ? c->n_counted : 0, with->n);
     }
+    uint8_t own[HASH_SHA256_BYTES];
+    journal_digest(en->type, &en->payload, own);
+    if (memcmp(own, digest, sizeof(own)) != 0) {
+        WRONG("another is convicted than request %llu", (unsigned long long)c->number);
+    }
+    c->is_convicted = true;
     if (w.is_innocent && !c->want.is_poison) {
         WRONG("request %llu is convicted, and no worker died of it",
               (unsigned long long)c->number);
     }
     if (c->want.is_poison) {
         refused_until_ms[c->number % N_POISONS] = w.now_ms + LIMIT_POISON_S * 1000ull;
+    }
+}
+
+/* The gateway refuses from now on what has this digest: of its own accord, or it is told so. */
+void __real_poison_add(struct poison *p, const uint8_t digest[HASH_SHA256_BYTES],
+                       int64_t since_unix_s, uint64_t until_ms, uint64_t now_ms);
+void __wrap_poison_add(struct poison *p, const uint8_t digest[HASH_SHA256_BYTES],
+                       int64_t since_unix_s, uint64_t until_ms, uint64_t now_ms);
+void __wrap_poison_add(struct poison *p, const uint8_t digest[HASH_SHA256_BYTES],
+                       int64_t since_unix_s, uint64_t until_ms, uint64_t now_ms)
+{
+    if (p == &gate.poison && !is_told) {
+        check_conviction(digest);
+    }
+    __real_poison_add(p, digest, since_unix_s, until_ms, now_ms);
+}
+
+/* Of itself, or of what is the same request. */
+static void check_refusal(const struct client *c)
+{
+    if (!c->is_convicted && w.now_ms >= refused_until_ms[c->number % N_POISONS]) {
+        WRONG("request %llu fails as poison, and was not convicted", (unsigned long long)c->number);
     }
 }
 
@@ -180,7 +217,7 @@ static void on_event(void *owner, uint64_t id, const struct link_event *ev)
     case MSG_FAIL:
         is_over = true;
         if (ev->err.code == ERR_POISON) {
-            check_conviction(c);
+            check_refusal(c);
             counts.convicted++;
         } else {
             check_failure(c, ev->err.code);
@@ -253,12 +290,14 @@ static void act(void)
             }
         }
         client_ms = UINT64_MAX;
-    } else if (!c->is_live && gate.state == LINK_READY) {
+    } else if (!c->is_live && !entry_of(c) && gate.state == LINK_READY) {
         submit(c);
     } else if (c->is_live && roll(6) == 0) {
         c->is_live = false;
         counts.cancelled++;
         link_cancel(&gate, c->id);
+        const struct journal_entry *en = entry_of(c);
+        counts.left += en && en->is_left;
     } else if (c->is_live && roll(4) == 0) {
         c->is_paused = !c->is_paused;
         link_pause(&gate, c->id, c->is_paused);
@@ -407,7 +446,7 @@ static void note_sent(void)
 {
     for (size_t i = 0; i < N_CLIENTS; i++) {
         struct client *c = &clients[i];
-        const struct journal_entry *en = c->is_live ? journal_find(&gate.journal, c->id) : NULL;
+        const struct journal_entry *en = entry_of(c);
         c->was_sent = en && en->is_sent;
     }
 }
@@ -474,7 +513,9 @@ static void take_message(void)
     } else if (type == MSG_DETACH) {
         take_detach(&m.detach, &company);
     } else {
+        is_told = true;
         link_poison(&gate, &m.poison);
+        is_told = false;
     }
 }
 
@@ -482,7 +523,7 @@ static void check_clients(void)
 {
     for (size_t i = 0; i < N_CLIENTS; i++) {
         struct client *c = &clients[i];
-        const struct journal_entry *en = journal_find(&gate.journal, c->is_live ? c->id : 0);
+        const struct journal_entry *en = c->is_live ? entry_of(c) : NULL;
         if (c->is_live && !en) {
             WRONG("request %llu is lost", (unsigned long long)c->number);
         }
@@ -551,9 +592,11 @@ bool gateway_is_idle(void)
             return false;
         }
     }
-    if (is_open && gate.journal.n_live == 0 &&
-        (gate.trial.id || gate.trial.n_suspects || gate.n_paused || gate.outbox ||
-         gate.journal.payload_bytes)) {
+    if (is_open && gate.journal.n_live > 0) { /* those who have left are not forgotten, either */
+        return false;
+    }
+    if (is_open && (gate.trial.id || gate.trial.n_suspects || gate.n_paused || gate.outbox ||
+                    gate.journal.payload_bytes)) {
         WRONG("nothing is live, and the link's accounts do not balance");
     }
     return true;
