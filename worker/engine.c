@@ -165,8 +165,35 @@ static void note_kv(const struct program *p, const struct engine_options *o, con
 {
     uint64_t n_blocks = (uint64_t)i->n_blocks;
     i->kv_bytes = kv_bytes_per_block(p->kv, p->n_kv) * n_blocks + states_bytes(p, o, i->n_snapshots);
-    i->vram_kv_bytes = s->vram_kv_block_bytes * n_blocks;
+    i->vram_kv_bytes = s->vram_kv_block_bytes * (uint64_t)i->n_device_blocks;
     i->vram_bytes += i->vram_kv_bytes;
+}
+
+/* Of blocks on a device, how many may be copied to host memory: as many as a cache there might have.
+ * Of a recurrent model none: its states are not copied, without which blocks are of no use. */
+static int64_t n_kept(const struct program *p, const struct engine_options *o,
+                      const struct place *s, const struct engine_info *i)
+{
+    double share = (double)memory_available() * o->kv_memory_share;
+    if (!engine_is_for_gpu(o) || p->n_states > 0 || s->vram_kv_block_bytes == 0) {
+        return 0;
+    }
+    return (int64_t)MIN(share / (double)s->vram_kv_block_bytes, (double)i->n_blocks);
+}
+
+static void use_kept(const struct kv_size *kept, struct engine_info *i)
+{
+    i->n_ctx = kept->n_ctx;
+    i->n_device_blocks = MIN(i->n_device_blocks, kept->n_blocks);
+    i->n_blocks = kept->n_blocks;
+    i->n_snapshots = kept->n_snapshots;
+    i->n_kept_blocks = kept->n_kept;
+}
+
+/* What others leave of a device's memory is never twice the same; a cache of another size is none. */
+static bool is_near(int64_t a, int64_t b)
+{
+    return 4 * a >= 3 * b && 4 * b >= 3 * a;
 }
 
 /* How many blocks the pool gets and how long a context may be: what was decided for one that is
@@ -176,14 +203,13 @@ static int size_kv(const struct program *p, const struct engine_options *o,
                    struct err *e)
 {
     uint64_t per_block = kv_bytes_per_block(p->kv, p->n_kv);
-    if (kept) {
-        i->n_ctx = kept->n_ctx;
-        i->n_blocks = kept->n_blocks;
-        i->n_snapshots = kept->n_snapshots;
+    bool is_for_gpu = engine_is_for_gpu(o);
+    if (kept && !is_for_gpu) {
+        i->n_device_blocks = kept->n_blocks;
+        use_kept(kept, i);
         note_kv(p, o, s, i);
         return 0;
     }
-    bool is_for_gpu = engine_is_for_gpu(o);
     int no_room = is_for_gpu && !o->kv_memory_bytes ? ERR_NO_VRAM : ERR_NO_MEMORY;
     double room = kv_room(p, o, s, i);
     int64_t n_ctx = o->n_ctx > 0 ? o->n_ctx : i->n_ctx_train;
@@ -209,7 +235,12 @@ static int size_kv(const struct program *p, const struct engine_options *o,
     }
     per_seq = MIN(per_seq, fit);
     i->n_ctx = MIN(n_ctx, per_seq * KV_BLOCK);
-    i->n_blocks = MIN(fit, per_seq * o->n_seqs);
+    i->n_blocks = i->n_device_blocks = MIN(fit, per_seq * o->n_seqs);
+    if (kept && is_near(kept->n_blocks, i->n_blocks)) {
+        use_kept(kept, i);
+    } else {
+        i->n_kept_blocks = n_kept(p, o, s, i);
+    }
     note_kv(p, o, s, i);
     return 0;
 }
@@ -408,6 +439,7 @@ void engine_close(struct engine **at)
         return;
     }
     *at = NULL;
+    engine_settle(en);
     gpu_engine_destroy(&en->gpu);
     kv_pool_finish(&en->kv);
     kv_store_close(&en->kv_store);

@@ -51,6 +51,8 @@ struct engine_info {
     int64_t n_vocab, n_ctx, n_ctx_train, n_embd, n_layer;
     uint64_t n_params, weight_bytes, kv_bytes, scratch_bytes;
     int64_t n_blocks;     /* KV blocks of ENGINE_BLOCK_TOKENS in the pool */
+    int64_t n_device_blocks; /* of them, those with device memory at first; on the CPU all */
+    int64_t n_kept_blocks;   /* on a device: those below are copied to host memory */
     int64_t n_snapshots;  /* of recurrent states, for the prefix cache; 0: the model has none */
     char device[64];      /* "cpu avx512, 2 threads" */
     char profile[64];     /* equal profiles compute equal bits: "cpu avx512, kv f16" */
@@ -130,6 +132,10 @@ uint64_t engine_vram_block_bytes(const struct engine *en);
  * those of sequences stay, and info's n_blocks are the most. Between steps; the device copies what stays. Returns
  * how many it has then; on the CPU nothing changes. */
 int64_t engine_resize_kv(struct engine *en, int64_t n_blocks);
+
+/* Nothing is to be computed for a while: what is on its way from a device to memory that outlives the
+ * process is waited for. */
+void engine_settle(struct engine *en);
 
 int64_t engine_free_blocks(const struct engine *en); /* those that only the cache holds included */
 

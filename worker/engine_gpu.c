@@ -167,21 +167,28 @@ int engine_gpu_open(struct engine *en, struct err *e)
 {
     struct engine_info *i = &en->info;
     struct gpu_engine_options g = options_of(&en->options, i->n_ctx);
-    g.n_blocks = i->n_blocks;
+    g.n_blocks = i->n_device_blocks;
     g.n_snapshots = i->n_snapshots;
     g.pool = en->pool;
     int err = gpu_engine_create(en->options.door, &en->program, &g, &en->gpu, e);
     if (err < 0) {
         return err;
     }
-    en->kv.copy = gpu_engine_copy_block;
-    en->kv.copy_arg = en->gpu;
+    err = gpu_engine_hold(en->gpu, &en->kv, (int32_t)i->n_kept_blocks);
+    if (err < 0) {
+        return err_set(e, ERR_NO_MEMORY, "pinned memory for copies of the KV cache");
+    }
+    engine_seq_limit(en, i->n_device_blocks);
     en->device_states.zero = gpu_engine_zero_state;
     en->device_states.copy = gpu_engine_copy_state;
     gguf_let_go(&en->gguf);
     struct gpu_arena a = gpu_engine_memory(en->gpu);
     i->vram_bytes = a.used;
-    snprintf(i->memory, sizeof i->memory, "%.1f MB of VRAM", (double)a.used / 1e6);
+    int n = snprintf(i->memory, sizeof i->memory, "%.1f MB of VRAM", (double)a.used / 1e6);
+    if (en->kv_store.was_kept) {
+        snprintf(i->memory + n, sizeof i->memory - (size_t)n, "; %llu tokens of KV cache found again",
+                 (unsigned long long)en->kv.stats.n_restored * KV_BLOCK);
+    }
     for (int k = 0; k < GPU_LABEL_COUNT; k++) {
         if (a.of_label[k] > 0) {
             log_info("VRAM: %.1f MB for %s", (double)a.of_label[k] / 1e6, gpu_arena_label(k));
@@ -200,12 +207,20 @@ uint64_t engine_vram_block_bytes(const struct engine *en)
     return en->gpu ? en->place.vram_kv_block_bytes : 0;
 }
 
+void engine_settle(struct engine *en)
+{
+    if (en->gpu) {
+        gpu_engine_settle(en->gpu);
+    }
+}
+
 int64_t engine_resize_kv(struct engine *en, int64_t n_blocks)
 {
     n_blocks = MIN(n_blocks, en->info.n_blocks);
     if (!en->gpu) {
         return en->kv.limit;
     }
+    gpu_engine_settle(en->gpu);
     if (n_blocks <= en->kv.limit) { /* the same: what could not be had back may be had now */
         n_blocks = engine_seq_limit(en, n_blocks);
         return gpu_engine_resize_kv(en->gpu, n_blocks);

@@ -69,6 +69,11 @@ static inline bool engine_is_for_gpu(const struct engine_options *o)
 {
     return o->door != NULL || o->vram_bytes > 0;
 }
+/* Is any of the cache kept for whoever comes after this process? */
+static inline bool engine_keeps_kv(const struct engine *en)
+{
+    return !en->options.door || en->info.n_kept_blocks > 0;
+}
 /* engine_gpu.c: builds the program for the GPU, or for both: layers placed, rewritten, linked, the device's memory
  * planned. ret_place is finished by the caller, also on failure. Errors: ERR_NO_GPU where no layer has kernels,
  * ERR_NO_VRAM where none fits. */

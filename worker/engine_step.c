@@ -150,5 +150,8 @@ int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
         s->is_spoiled = s->is_spoiled || err < 0;
         engine_seq_advance(en, s, en->tokens + run->first, run->n);
     }
+    if (en->gpu) {
+        gpu_engine_mirror(en->gpu, n);
+    }
     return err;
 }

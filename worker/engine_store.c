@@ -18,9 +18,11 @@ static void kv_key(const struct engine_options *o, const uint8_t fingerprint[32]
     size_t n_build;
     const void *build = build_id(&n_build); /* another build's kernels may compute other bits */
     const int64_t sizes[] = {(int64_t)o->kv_type, o->n_ctx, o->n_seqs,
-                             (int64_t)o->kv_memory_bytes};
+                             (int64_t)o->kv_memory_bytes, o->is_unfused};
+    const char *device = o->door ? door_arch(o->door) : "cpu";
     const struct stores_part parts[] = {{&layout, sizeof layout},
                                         {build, n_build},
+                                        {device, strlen(device)},
                                         {isa_name(o->isa), strlen(isa_name(o->isa))},
                                         {fingerprint, 32},
                                         {sizes, sizeof sizes},
@@ -41,10 +43,14 @@ void engine_drop_stores(const struct engine_options *o, const uint8_t fingerprin
                         bool keeps_cache)
 {
     uint8_t key[STORE_KEY_BYTES];
+    struct engine_options here = *o; /* which it may have been opened with in the end */
+    here.door = NULL;
     weights_key(o->isa, fingerprint, key);
     stores_drop(o->stores, STORE_WEIGHTS, key);
     if (!keeps_cache) {
         kv_key(o, fingerprint, key);
+        stores_drop(o->stores, STORE_KV, key);
+        kv_key(&here, fingerprint, key);
         stores_drop(o->stores, STORE_KV, key);
     }
 }
@@ -52,9 +58,6 @@ void engine_drop_stores(const struct engine_options *o, const uint8_t fingerprin
 void engine_find_kv(struct engine *en)
 {
     uint8_t key[STORE_KEY_BYTES];
-    if (en->options.door) { /* what is on the GPU dies with the process */
-        return;
-    }
     kv_key(&en->options, en->info.fingerprint, key);
     if (kv_store_find(&en->kv_store, en->options.stores, key) < 0) {
         en->kv_store = (struct kv_store){0};
@@ -68,27 +71,32 @@ int engine_open_kv(struct engine *en, struct err *e)
     struct kv_shape shape = {
         .n_blocks = i->n_blocks,
         .n_snapshots = (int32_t)i->n_snapshots,
-        .snapshot_bytes = (size_t)en->snapshot_floats * sizeof(float),
+        .snapshot_bytes = en->options.door ? 0 : (size_t)en->snapshot_floats * sizeof(float),
         .seed = hash64(i->fingerprint, sizeof i->fingerprint, (uint64_t)en->options.kv_type)};
-    struct kv_size size = {i->n_blocks, i->n_snapshots, i->n_ctx};
+    if (en->options.door) { /* what the device computed may depend on what else it computed */
+        shape.seed = hash64(i->profile, strlen(i->profile), shape.seed);
+    }
+    struct kv_size size = {i->n_blocks, i->n_snapshots, i->n_ctx, i->n_kept_blocks};
     size_t bytes = kv_pool_bytes(p->kv, p->n_kv, &shape);
     void *memory = bytes ? kv_store_pool(&en->kv_store, bytes) : NULL;
     int err = bytes ? 0 : -ENOMEM;
-    if (bytes && !memory && !en->options.door) {
+    if (bytes && !memory) {
         uint8_t key[STORE_KEY_BYTES];
         kv_key(&en->options, i->fingerprint, key);
         kv_store_close(&en->kv_store);
         stores_drop(en->options.stores, STORE_KV, key);
-        err = kv_store_make(&en->kv_store, en->options.stores, key, &size, bytes);
+        if (engine_keeps_kv(en)) {
+            err = kv_store_make(&en->kv_store, en->options.stores, key, &size, bytes);
+        }
         memory = err < 0 ? NULL : kv_store_pool(&en->kv_store, bytes);
     }
-    if (err == 0 && en->options.door) {
+    if (err == 0 && !memory) {
         err = kv_pool_init(&en->kv, p->kv, p->n_kv, shape.n_blocks, shape.n_snapshots, shape.seed);
     } else {
         err = err < 0 ? err : kv_pool_init_at(&en->kv, p->kv, p->n_kv, &shape, memory);
-        if (err == 0) {
-            kv_use_huge_pages(&en->kv, memory_collapse);
-        }
+    }
+    if (err == 0 && !en->options.door) {
+        kv_use_huge_pages(&en->kv, memory_collapse);
     }
     if (err < 0) {
         return err_set(e, ERR_NO_MEMORY, "KV cache of %llu bytes",

@@ -33,7 +33,8 @@ static bool allocate(struct kv_pool *p)
     p->blocks = calloc(n, sizeof *p->blocks);
     p->buckets = malloc(p->n_buckets * sizeof *p->buckets);
     p->snapshots = calloc((size_t)p->n_snapshots + 1, sizeof *p->snapshots);
-    return p->free && p->moved && p->blocks && p->buckets && p->snapshots;
+    p->host = calloc(p->n_layers + 1, sizeof *p->host);
+    return p->host && p->free && p->moved && p->blocks && p->buckets && p->snapshots;
 }
 
 static void fill_free(struct kv_pool *p)
@@ -72,7 +73,7 @@ int kv_pool_init_at(struct kv_pool *p, struct kv_layer *layers, size_t n_layers,
     }
     size_t offset = at.data;
     for (size_t i = 0; i < n_layers; i++) {
-        layers[i].data = p->memory + offset;
+        layers[i].data = p->host[i] = p->memory + offset;
         offset += kv_block_bytes(&layers[i]) * (size_t)p->n_blocks;
     }
     kv_tree_init(p);
@@ -121,6 +122,7 @@ void kv_pool_finish(struct kv_pool *p)
     free(p->blocks);
     free(p->buckets);
     free(p->snapshots);
+    free(p->host);
     free(p->huge.is_wanted);
     free(p->huge.queue);
     *p = (struct kv_pool){0};
@@ -257,15 +259,20 @@ bool kv_is_shared(const struct kv_pool *p, int32_t block)
     return p->blocks[block].n_refs > 1 || p->blocks[block].n_ids > 0;
 }
 
+void kv_copy_host(struct kv_pool *p, int32_t from, int32_t to)
+{
+    for (size_t i = 0; i < p->n_layers; i++) {
+        size_t bytes = kv_block_bytes(&p->layers[i]);
+        memcpy(p->host[i] + (size_t)to * bytes, p->host[i] + (size_t)from * bytes, bytes);
+    }
+}
+
 void kv_copy(struct kv_pool *p, int32_t from, int32_t to)
 {
-    for (size_t i = 0; i < p->n_layers && !p->copy; i++) {
-        size_t bytes = kv_block_bytes(&p->layers[i]);
-        char *data = p->layers[i].data;
-        memcpy(data + (size_t)to * bytes, data + (size_t)from * bytes, bytes);
-    }
-    if (p->copy) {
-        p->copy(p->copy_arg, from, to);
+    if (!p->device.copy) {
+        kv_copy_host(p, from, to);
+    } else if (!p->blocks[from].is_unchecked) { /* whose content is not on the device */
+        p->device.copy(p->device.arg, from, to);
     }
     memcpy(p->ids + (int64_t)to * KV_BLOCK, p->ids + (int64_t)from * KV_BLOCK,
            KV_BLOCK * sizeof *p->ids);

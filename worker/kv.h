@@ -5,7 +5,8 @@
  * The pool is its own host tier. What a server with a GPU swaps out to host memory is here already:
  * the blocks of a sequence that is preempted stay published and idle, going on is a search that finds
  * them, and only blocks whose memory somebody wanted meanwhile are computed again. There is nothing
- * to copy them to that would be nearer than where they are.
+ * to copy them to that would be nearer than where they are. Where blocks lie on a device, the pool's
+ * memory holds copies of the published ones, each at its own place (struct kv_device).
  *
  * Content outlives the process: beside each block stands a record of it (kv_record.h), and a pool
  * that is begun in memory which another process left goes on with what is whole there.
@@ -38,6 +39,7 @@ struct kv_block {
     int32_t snapshot; /* KV_NONE: none */
     int32_t depth;    /* blocks from the root, this one included */
     bool is_unchecked; /* another process's: its content is compared with its sum when it is found */
+    bool is_saving;    /* its content is on its way from the device */
     uint64_t hash;    /* of the chain */
 };
 
@@ -51,6 +53,18 @@ struct kv_stats { /* since the start */
     uint64_t n_published, n_merged, n_evicted, n_copied;
     uint64_t n_restored; /* blocks that another process had left */
     uint64_t n_broken;   /* of such, those that were not what they should be; and snapshots */
+};
+
+/* What a device that holds the blocks does for the pool. */
+struct kv_device {
+    void (*copy)(void *arg, int32_t from, int32_t to); /* a block in all layers, on the device */
+    /* The content of a block that was published is wanted at its place in the pool's memory (host);
+     * kv_saved is told when it stands there, unless it is_saving no longer. */
+    void (*save)(void *arg, int32_t block);
+    /* What stands there was found whole and goes to the device, before whatever is computed next. */
+    void (*load)(void *arg, int32_t block);
+    void *arg; /* borrowed */
+    int32_t n_kept; /* only blocks numbered below it are saved; 0: none, and none is loaded */
 };
 
 struct kv_pool {
@@ -81,10 +95,9 @@ struct kv_pool {
         size_t n_wanted, n_made;
     } huge;
     const struct kv_layer *layers; /* borrowed; data set here */
-    /* Where blocks lie on a device, set by its owner: copies one in all layers. NULL: they are here. */
-    void (*copy)(void *arg, int32_t from, int32_t to);
-    void *copy_arg; /* borrowed */
     size_t n_layers;
+    char **host; /* owned; by layer: its array of blocks in memory; data, unless that is a device's */
+    struct kv_device device; /* set by the owner; copy NULL: there is none */
 };
 
 /* Bytes that one block takes in all layers. */
@@ -149,6 +162,8 @@ int32_t kv_find_part(struct kv_pool *p, int32_t parent, const int32_t *ids, int6
 /* Publishes the caller's block with its first n_ids tokens (p->ids). Returns the block that the
  * caller holds from now on: the same, or for a full one that of the same text. */
 int32_t kv_publish(struct kv_pool *p, int32_t parent, int32_t block, int32_t n_ids);
+/* The device's content of a block stands in the pool's memory. */
+void kv_saved(struct kv_pool *p, int32_t block);
 
 /* The place for a snapshot behind a published block, its own or else the least recently used; its
  * old content is void. There must be any (n_snapshots > 0). When it is written, kv_snapshot_commit. */

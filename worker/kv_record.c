@@ -75,18 +75,15 @@ static uint32_t sum_of(const struct kv_pool *p, int32_t block)
     uint32_t sum = 0;
     for (size_t i = 0; i < p->n_layers; i++) {
         size_t bytes = kv_block_bytes(&p->layers[i]);
-        sum = hash_crc32c(sum, p->layers[i].data + (size_t)block * bytes, bytes);
+        sum = hash_crc32c(sum, p->host[i] + (size_t)block * bytes, bytes);
     }
     return sum;
 }
 
-void kv_record_commit(struct kv_pool *p, int32_t block)
+static void commit(struct kv_pool *p, int32_t block)
 {
     const struct kv_block *b = &p->blocks[block];
     struct kv_record *r = &p->records[block];
-    if (p->copy) { /* what lies on a device dies with the process */
-        return;
-    }
     r->hash = b->hash;
     r->parent = b->parent;
     r->depth = b->depth;
@@ -95,8 +92,27 @@ void kv_record_commit(struct kv_pool *p, int32_t block)
     atomic_store_explicit(&r->commit, digest(p, block, r), memory_order_release);
 }
 
+void kv_record_commit(struct kv_pool *p, int32_t block)
+{
+    if (!p->device.copy) {
+        commit(p, block);
+    } else if (block < p->device.n_kept) { /* else it dies with the process */
+        p->blocks[block].is_saving = true;
+        p->device.save(p->device.arg, block);
+    }
+}
+
+void kv_saved(struct kv_pool *p, int32_t block)
+{
+    if (p->blocks[block].is_saving) {
+        p->blocks[block].is_saving = false;
+        commit(p, block);
+    }
+}
+
 void kv_record_void(struct kv_pool *p, int32_t block)
 {
+    p->blocks[block].is_saving = false;
     atomic_store_explicit(&p->records[block].commit, 0, memory_order_relaxed);
     /* Whatever is written to the block from now on, is written after it. */
     atomic_thread_fence(memory_order_release);
@@ -127,8 +143,12 @@ static bool is_committed(const struct kv_pool *p, int32_t block)
 void kv_record_move(struct kv_pool *p, int32_t from, int32_t to)
 {
     const struct kv_block *b = &p->blocks[from];
+    ASSERT(!b->is_saving); /* who saves knows it by its number */
     if (!is_committed(p, from)) {
         return;
+    }
+    if (p->device.copy) {
+        kv_copy_host(p, from, to);
     }
     rewrite(p, to, p->records[from]);
     kv_record_void(p, from);
@@ -148,6 +168,9 @@ bool kv_record_check(struct kv_pool *p, int32_t block)
         return false;
     }
     p->blocks[block].is_unchecked = false;
+    if (p->device.load) {
+        p->device.load(p->device.arg, block);
+    }
     return true;
 }
 

@@ -46,14 +46,16 @@ struct kv_places { /* offsets */
 bool kv_record_places(const struct kv_layer *layers, size_t n_layers, const struct kv_shape *shape,
                       struct kv_places *ret);
 
-/* A full block that was inserted; its content is not written again. */
+/* A full block that was inserted; its content is not written again. One on a device counts when its
+ * content has come from there (kv_saved). */
 void kv_record_commit(struct kv_pool *p, int32_t block);
 void kv_record_void(struct kv_pool *p, int32_t block);
 void kv_record_use(struct kv_pool *p, int32_t block);
 /* Content and tokens of a block, which is about to change its number (kv_tree_move), stand at the
  * new one as well. */
 void kv_record_move(struct kv_pool *p, int32_t from, int32_t to);
-/* Is the content of an unchecked block the one that was committed? Then it counts as checked. */
+/* Is the content of an unchecked block the one that was committed? Then it counts as checked, and goes
+ * to the device, where there is one. */
 bool kv_record_check(struct kv_pool *p, int32_t block);
 
 void kv_record_commit_snapshot(struct kv_pool *p, int32_t snapshot);

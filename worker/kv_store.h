@@ -10,6 +10,7 @@
 
 struct kv_size { /* what was decided when the pool was made: another day's free memory changes nothing */
     int64_t n_blocks, n_snapshots, n_ctx;
+    int64_t n_kept; /* of blocks on a device, those numbered below it may be copied here */
 };
 
 struct kv_store {

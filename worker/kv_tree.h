@@ -11,6 +11,8 @@ void kv_tree_remove(struct kv_pool *p, int32_t block);
 void kv_forget(struct kv_pool *p, int32_t block);
 /* A block without references becomes the most recently used of the idle ones (in kv.c). */
 void kv_enter_idle(struct kv_pool *p, int32_t block);
+/* The content of a block in the pool's memory, in all layers (in kv.c). */
+void kv_copy_host(struct kv_pool *p, int32_t from, int32_t to);
 /* Links a block with its first n_ids tokens (p->ids) behind parent. */
 void kv_tree_insert(struct kv_pool *p, int32_t parent, int32_t block, int32_t n_ids);
 /* All that the tree, the idle list and the snapshots know of a block is from now on known of another,

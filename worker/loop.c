@@ -310,6 +310,8 @@ static bool compute(struct loop *l)
         if (phase != STATUS_IDLE) {
             run_step(l, i, phase);
             computed = true;
+        } else {
+            engine_settle(l->models->v[i].engine);
         }
         n_running += scheduler_n_running(s);
         n_waiting += scheduler_n_waiting(s);

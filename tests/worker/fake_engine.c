@@ -305,6 +305,11 @@ uint64_t engine_vram_block_bytes(const struct engine *en)
     return fake_block_bytes;
 }
 
+void engine_settle(struct engine *en)
+{
+    (void)en;
+}
+
 int64_t engine_resize_kv(struct engine *en, int64_t n_blocks)
 {
     return engine_seq_limit(en, n_blocks);

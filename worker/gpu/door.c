@@ -56,6 +56,10 @@ struct door_graph {
 };
 _Static_assert((int)TABLE_COUNT <= UINT8_MAX, "kernels of a graph are bytes");
 
+struct door_point {
+    void *event; /* owned */
+};
+
 /* --- the end ---------------------------------------------------------------------------------- */
 
 /* For the handler of SIGABRT, by which ROCm 5 and 6 end a process whose GPU faulted. */
@@ -435,6 +439,36 @@ static void wait_for(struct door *d, void *stream, uint64_t expected_ns)
 void door_wait(struct door *d, uint64_t expected_ns)
 {
     wait_for(d, d->stream, expected_ns);
+}
+
+struct door_point *door_point_create(struct door *d)
+{
+    struct door_point *p = base_alloc(sizeof *p);
+    MUST_DO(d, EventCreateWithFlags, &p->event, HIP_EVENT_NO_TIMING);
+    return p;
+}
+
+void door_point_destroy(struct door *d, struct door_point **at)
+{
+    if (*at) {
+        MUST_DO(d, EventDestroy, (*at)->event);
+        free(*at);
+        *at = NULL;
+    }
+}
+
+void door_point_set(struct door *d, struct door_point *p)
+{
+    MUST_DO(d, EventRecord, p->event, d->stream);
+}
+
+bool door_point_is_past(struct door *d, const struct door_point *p)
+{
+    int error = d->hip.EventQuery(p->event);
+    if (error != HIP_NOT_READY) {
+        must(d, "hipEventQuery", error);
+    }
+    return error == HIP_SUCCESS;
 }
 
 void door_upload_now(struct door *d, void *to, const void *from, size_t bytes)

@@ -45,6 +45,14 @@ void door_zero(struct door *d, void *to, size_t bytes);
 /* Until all of it is done. expected_ns: what it will take by experience; the processor sleeps for the most of it. */
 void door_wait(struct door *d, uint64_t expected_ns);
 
+/* A point in the stream: behind all that was submitted when it was set. */
+struct door_point;
+struct door_point *door_point_create(struct door *d);
+void door_point_destroy(struct door *d, struct door_point **p);
+void door_point_set(struct door *d, struct door_point *p);
+/* Is all that is done? */
+bool door_point_is_past(struct door *d, const struct door_point *p);
+
 /* Copies at once, through any memory, apart from the stream; for loading. Any thread. */
 void door_upload_now(struct door *d, void *to, const void *from, size_t bytes);
 

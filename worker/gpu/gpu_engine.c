@@ -216,6 +216,7 @@ void gpu_engine_destroy(struct gpu_engine **at)
     }
     *at = NULL;
     gpu_graphs_finish(&g->graphs);
+    gpu_mirror_close(&g->mirror);
     gpu_weights_finish(&g->weights);
     door_host_free(g->door, g->inputs);
     door_host_free(g->door, g->tables);

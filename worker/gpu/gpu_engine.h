@@ -8,6 +8,7 @@
 #include "worker/engine.h"
 #include "worker/gpu/door.h"
 #include "worker/gpu/gpu_arena.h"
+#include "worker/kv.h"
 #include "worker/program.h"
 
 struct gpu_engine;
@@ -35,6 +36,13 @@ MUST_CHECK int gpu_engine_create(struct door *d, struct program *p,
  * Returns how many there is memory for now: what cannot be had when it grows, or cannot be copied
  * when it shrinks, stays as it was. */
 int64_t gpu_engine_resize_kv(struct gpu_engine *g, int64_t n_blocks);
+/* The pool's blocks lie on the device from now on; the copies that the pool's memory holds of those
+ * numbered below n_kept follow the steps (gpu_mirror.h). -ENOMEM. */
+MUST_CHECK int gpu_engine_hold(struct gpu_engine *g, struct kv_pool *pool, int32_t n_kept);
+/* After a step of so many rows, when what it completed was published. */
+void gpu_engine_mirror(struct gpu_engine *g, int64_t n_rows);
+/* All copies stand: waits for the device. */
+void gpu_engine_settle(struct gpu_engine *g);
 void gpu_engine_destroy(struct gpu_engine **g);
 /* What it holds on the device, by label. */
 struct gpu_arena gpu_engine_memory(const struct gpu_engine *g);
@@ -50,8 +58,6 @@ bool gpu_engine_is_finite(const struct gpu_engine *g, int64_t i);
 int32_t gpu_engine_top_size(const struct gpu_engine *g, int32_t n_wanted);
 /* Fetches what did not travel. */
 const float *gpu_engine_logits(struct gpu_engine *g, int64_t i);
-/* Copies a block of the KV cache in all layers; done before whatever is computed next. */
-void gpu_engine_copy_block(void *gpu_engine, int32_t from, int32_t to);
 /* The recurrent states of all layers stand in slots: those of the n_seqs sequences (op_run.state),
  * then those of the n_snapshots. In order with the steps, as above. */
 void gpu_engine_zero_state(struct gpu_engine *g, int64_t slot);

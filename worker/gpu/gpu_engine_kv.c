@@ -5,6 +5,7 @@
 #include "shared/log.h"
 #include "shared/num.h"
 
+#include <errno.h>
 #include <string.h>
 
 /* The piece's layers in memory for n_blocks: those blocks that fit both keep what they hold. */
@@ -95,7 +96,9 @@ void gpu_engine_add_kv(const struct gpu_engine *g, struct gpu_arena *a)
     }
 }
 
-void gpu_engine_copy_block(void *gpu_engine, int32_t from, int32_t to)
+/* --- for the pool -----------------------------------------------------------------------------*/
+
+static void copy_block(void *gpu_engine, int32_t from, int32_t to)
 {
     struct gpu_engine *g = gpu_engine;
     for (size_t i = 0; i < g->p->n_kv; i++) {
@@ -109,4 +112,37 @@ void gpu_engine_copy_block(void *gpu_engine, int32_t from, int32_t to)
             door_copy(g->door, at, source, bytes);
         }
     }
+}
+
+static void save_block(void *gpu_engine, int32_t block)
+{
+    struct gpu_engine *g = gpu_engine;
+    gpu_mirror_save(&g->mirror, block);
+}
+
+static void load_block(void *gpu_engine, int32_t block)
+{
+    struct gpu_engine *g = gpu_engine;
+    gpu_mirror_load(&g->mirror, block);
+}
+
+int gpu_engine_hold(struct gpu_engine *g, struct kv_pool *pool, int32_t n_kept)
+{
+    if (n_kept > 0 &&
+        !gpu_mirror_open(&g->mirror, g->door, pool, g->is_kv_here, g->o.max_rows)) {
+        return -ENOMEM;
+    }
+    pool->device = (struct kv_device){
+        .copy = copy_block, .save = save_block, .load = load_block, .arg = g, .n_kept = n_kept};
+    return 0;
+}
+
+void gpu_engine_mirror(struct gpu_engine *g, int64_t n_rows)
+{
+    gpu_mirror_send(&g->mirror, n_rows);
+}
+
+void gpu_engine_settle(struct gpu_engine *g)
+{
+    gpu_mirror_settle(&g->mirror);
 }

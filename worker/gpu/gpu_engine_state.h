@@ -6,6 +6,7 @@
 #include "worker/gpu/gpu_emit.h"
 #include "worker/gpu/gpu_engine.h"
 #include "worker/gpu/gpu_graph.h"
+#include "worker/gpu/gpu_mirror.h"
 #include "worker/gpu/gpu_part.h"
 #include "worker/gpu/gpu_top.h"
 
@@ -49,6 +50,7 @@ struct gpu_engine {
     struct gpu_top top;
     int32_t n_top; /* in the running step */
     struct gpu_graphs graphs;
+    struct gpu_mirror mirror;
     bool has_tiles;       /* in the running step */
     bool is_result_there; /* the logits come from the device */
     uint64_t n_steps;

@@ -202,6 +202,7 @@ static void run_there(struct gpu_engine *g, struct gpu_part *part, const struct 
     compute(g, part, s, n_out);
     bool is_checked = gpu_graphs_wants_check(&g->graphs) && may_check;
     download(g, part, s->n_rows, n_out, g->n_top > 0 && !is_checked ? travels : NULL);
+    gpu_mirror_take(&g->mirror, false); /* while the device computes */
     door_wait(g->door, is_decode ? part->decode_ns : 0);
     if (is_decode) {
         /* Slept through, a step seems to take as long as the sleep: so down at once, and up slowly, or one
@@ -256,6 +257,7 @@ const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int6
         door_wait(g->door, 0); /* the inputs are written again by the next step */
         take_logits(g, n_out);
     }
+    gpu_mirror_take(&g->mirror, true);
     return g->logits;
 }
 
