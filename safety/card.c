@@ -84,7 +84,7 @@ static void wedged(struct supervisor *s, const struct msg_card *m, uint64_t now_
     log_error("the GPU is wedged: nothing runs on it until '%s' or a restart of the machine; "
               "rebind: echo %s | sudo tee /sys/bus/pci/drivers/amdgpu/unbind, then into .../bind",
               m->detail, s->watch.last.pci);
-    if (s->worker.holds_gpu || s->probe.state != CHILD_NONE) { /* or is about to */
+    if (s->worker.holds_gpu) { /* one that waits for its probe's verdict gets this one */
         child_end(&s->worker, CHILD_LAST_MS, now_ms);
     }
 }
