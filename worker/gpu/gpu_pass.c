@@ -152,10 +152,13 @@ static const struct op_rows *result_of(const struct op *op)
                                       : NULL;
 }
 
-/* The op converts the whole result of that one. */
+/* The op converts the whole result of that one. Attention makes 8 bits head by head: of whole groups. */
 static bool converts(const struct program *p, const struct op *op, const struct op *of)
 {
     const struct op_rows *y = result_of(of);
+    if (of->code == OP_attention && p->kv[of->u.attention.layer].dim_v % ARGS_GROUP != 0) {
+        return false;
+    }
     return y && op->code == OP_convert && op->place == of->place && op->u.convert.x.buf == y->buf && op->u.convert.x.col == 0 &&
            op->u.convert.n == p->bufs[y->buf].n_cols && op->u.convert.n % ARGS_GROUP == 0;
 }
