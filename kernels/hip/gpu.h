@@ -110,11 +110,15 @@ GPU_FN float gpu_abs(float a)
 {
     return gpu_bits_f32(gpu_f32_bits(a) & 0x7fffffffu);
 }
-/* To the nearest integer, ties to even; |a| < 2^22. */
+/* To the nearest integer, ties to even; |a| < 2^22: beside this number the next is 1 away. */
+#define GPU_ROUNDER 12582912.0f
 GPU_FN float gpu_round(float a)
 {
-    return (a + 12582912.0f) - 12582912.0f;
+    return (a + GPU_ROUNDER) - GPU_ROUNDER;
 }
+#if !defined(__AMDGCN__)
+#include "kernels/hip/gpu_rig.h"
+#endif
 /* The product with log2(e) in two floats: large exponents lose no digits. NaN stays NaN. */
 GPU_FN float gpu_exp(float a)
 {

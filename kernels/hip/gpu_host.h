@@ -91,29 +91,9 @@ GPU_FN uint16_t gpu_f32_f16(float f)
 {
     return half_from_f32(f);
 }
-GPU_FN float gpu_host_flush(float a)
+GPU_FN float gpu_sqrt(float a)
 {
-    return fabsf(a) < 0x1p-126f ? copysignf(0, a) : a;
-}
-GPU_FN float gpu_exp2(float a)
-{
-    return gpu_host_flush(exp2f(gpu_host_flush(a)));
-}
-GPU_FN float gpu_log2(float a)
-{
-    return log2f(gpu_host_flush(a));
-}
-GPU_FN float gpu_host_div(float a, float b) /* 1/0 is infinity here, as on the devices */
-{
-    return b == 0 ? copysignf(INFINITY, b) : a / b;
-}
-GPU_FN float gpu_rcp(float a)
-{
-    return gpu_host_flush(gpu_host_div(1.0f, gpu_host_flush(a)));
-}
-GPU_FN float gpu_rsq(float a)
-{
-    return gpu_host_div(1.0f, sqrtf(gpu_host_flush(a)));
+    return sqrtf(a);
 }
 GPU_FN float gpu_fma(float a, float b, float c)
 {
