@@ -21,6 +21,20 @@ struct status_page *status_attach(void *map, size_t bytes, uint64_t epoch)
     return bytes == STATUS_PAGE_BYTES && s->magic == STATUS_MAGIC && s->epoch == epoch ? s : NULL;
 }
 
+void status_keep_pace(const struct status_page *from, struct status_pace *ret)
+{
+    *ret = (struct status_pace){.device = atomic_load(&from->pace_device),
+                                .bytes = atomic_load(&from->pace_bytes),
+                                .ops = atomic_load(&from->pace_ops)};
+}
+
+void status_pass_pace(const struct status_pace *kept, struct status_page *to)
+{
+    atomic_store(&to->pace_device, kept->device);
+    atomic_store(&to->pace_bytes, kept->bytes);
+    atomic_store(&to->pace_ops, kept->ops);
+}
+
 void status_beat(struct status_page *s, enum status_phase phase)
 {
     atomic_store_explicit(&s->phase, (uint32_t)phase, memory_order_relaxed);

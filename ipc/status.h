@@ -51,6 +51,9 @@ struct status_page {
     _Atomic uint64_t requests[STATUS_REQUESTS];
     _Atomic uint32_t n_requests;
     _Atomic uint32_t expect_ms; /* what the longest op of the step may be expected to take */
+    /* What the worker measured (worker/pace.h): on which device, a digest, 0 nothing yet; bytes of
+     * weights and operations a second. The page of the next epoch begins with it. */
+    _Atomic uint64_t pace_device, pace_bytes, pace_ops;
     /* what takes so long just now, where the worker can tell before it is ended; "" when it is over */
     _Atomic uint32_t doing_len;
     char doing[STATUS_DOING_BYTES];
@@ -62,6 +65,12 @@ _Static_assert(sizeof(struct status_page) <= STATUS_PAGE_BYTES, "one page");
 void status_format(void *map, uint64_t epoch);
 /* NULL if the page is not of this epoch. */
 struct status_page *status_attach(void *map, size_t bytes, uint64_t epoch);
+/* What a worker measured is known to the next one. */
+struct status_pace {
+    uint64_t device, bytes, ops;
+};
+void status_keep_pace(const struct status_page *from, struct status_pace *ret);
+void status_pass_pace(const struct status_pace *kept, struct status_page *to);
 void status_beat(struct status_page *s, enum status_phase phase);
 /* Which requests the worker has. */
 void status_requests(struct status_page *s, const uint64_t *ids, size_t n);

@@ -5,6 +5,7 @@
 #include "safety/degrade.h"
 #include "safety/dialog.h"
 #include "safety/giveback.h"
+#include "safety/launch.h"
 #include "safety/monitor.h"
 #include "safety/notify.h"
 #include "safety/oom.h"
@@ -114,7 +115,7 @@ static void end_epoch(struct supervisor *s, int err, uint64_t wait_ms, bool is_c
 {
     detach(s, s->phase == SUPERVISOR_SERVING ? err : ERR_DRAINING, wait_ms, is_counted, detail,
            now_ms);
-    epoch_close(&s->epoch);
+    launch_end_epoch(s);
     drop_held(s);
     child_end(&s->probe, CHILD_LAST_MS, now_ms); /* nobody waits for its verdict */
 }

@@ -42,7 +42,7 @@ static int make_bell(void)
     return fd < 0 ? -errno : fd;
 }
 
-static int make_status(uint64_t id)
+static int make_status(uint64_t id, const struct status_pace *pace)
 {
     size_t bytes = STATUS_PAGE_BYTES;
     int fd = memfd_create_shared("rocmforge-status", bytes);
@@ -56,6 +56,7 @@ static int make_status(uint64_t id)
         return rc;
     }
     status_format(map, id);
+    status_pass_pace(pace, map);
     memfd_unmap(map, bytes);
     return fd;
 }
@@ -69,7 +70,7 @@ static int open_read_only(int fd)
     return read_fd < 0 ? -errno : read_fd;
 }
 
-int epoch_create(struct epoch *ep, uint64_t id)
+int epoch_create(struct epoch *ep, uint64_t id, const struct status_pace *pace)
 {
     struct epoch made;
     epoch_init(&made);
@@ -80,7 +81,7 @@ int epoch_create(struct epoch *ep, uint64_t id)
     for (int i = 0; i < EPOCH_FDS && rc >= 0; i++) {
         rc = i == EPOCH_REQUEST_RING ? make_ring("rocmforge-requests", id)
              : i == EPOCH_EVENT_RING ? make_ring("rocmforge-events", id)
-             : i == EPOCH_STATUS     ? make_status(id)
+             : i == EPOCH_STATUS     ? make_status(id, pace)
                                      : make_bell();
         made.fds[i] = rc;
     }

@@ -24,8 +24,8 @@ struct epoch {
 };
 
 void epoch_init(struct epoch *ep);
-/* 0 or -errno; *ep is untouched on failure. */
-MUST_CHECK int epoch_create(struct epoch *ep, uint64_t id);
+/* pace: what earlier workers measured. 0 or -errno; *ep is untouched on failure. */
+MUST_CHECK int epoch_create(struct epoch *ep, uint64_t id, const struct status_pace *pace);
 void epoch_close(struct epoch *ep); /* safe when there is none */
 
 /* Sends ATTACH; the gateway gets the status page read-only. Errors as channel_send. */

@@ -191,14 +191,22 @@ static void start_front(struct supervisor *s, uint64_t now_ms)
     }
 }
 
+void launch_end_epoch(struct supervisor *s)
+{
+    if (s->epoch.page) {
+        status_keep_pace(s->epoch.page, &s->pace);
+    }
+    epoch_close(&s->epoch);
+}
+
 int launch_epoch(struct supervisor *s, uint64_t now_ms)
 {
     struct epoch fresh;
-    int rc = epoch_create(&fresh, s->last_epoch + 1);
+    int rc = epoch_create(&fresh, s->last_epoch + 1, &s->pace);
     if (rc != 0) {
         return rc;
     }
-    epoch_close(&s->epoch);
+    launch_end_epoch(s);
     s->epoch = fresh;
     s->last_epoch++;
     s->is_front_attached = s->is_epoch_used = false;

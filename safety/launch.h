@@ -20,6 +20,8 @@ MUST_CHECK int launch_config(struct supervisor *s, struct child *c);
 
 /* Makes the next epoch, in place of the present one if there is one. 0 or -errno. */
 MUST_CHECK int launch_epoch(struct supervisor *s, uint64_t now_ms);
+/* Closes the present one, if there is one; what its worker measured is kept for the next. */
+void launch_end_epoch(struct supervisor *s);
 
 /* Starts front and worker when they are due. A worker is not started before the front has greeted,
  * nor while another process of ours hangs on the GPU. */

@@ -159,6 +159,7 @@ struct supervisor {
 
     struct epoch epoch; /* the present one; id 0 without a worker */
     uint64_t last_epoch;
+    struct status_pace pace; /* as the last worker measured it */
     bool is_front_attached; /* to epoch */
     bool is_epoch_used;     /* a front has been attached to it, perhaps one that is dead */
     struct watchdog watchdog;

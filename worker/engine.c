@@ -3,10 +3,12 @@
 #include "shared/buf.h"
 #include "shared/hash.h"
 #include "shared/num.h"
+#include "kernels/cpu/peak.h"
 #include "worker/engine_state.h"
 #include "worker/memory.h"
 #include "worker/model.h"
 #include "worker/plan.h"
+#include "worker/program_use.h"
 
 #include <errno.h>
 #include <math.h>
@@ -81,6 +83,50 @@ static int fingerprint(const struct gguf *g, uint8_t ret[HASH_SHA256_BYTES])
     return failed ? -ENOMEM : 0;
 }
 
+static const double float_ops = 4; /* what one with floats takes, in operations of 8 bits */
+static const double reached = 0.3; /* of a device's peaks, in steps */
+
+/* Operations of an op's matrices for a row; of experts it takes those that it is given to. */
+static double row_ops(const struct program *p, const struct op *op, const struct matmul_weight *w,
+                      int64_t n)
+{
+    double share = op->code == OP_experts ? p->bufs[op->u.experts.y.buf].mult : (double)n;
+    bool is_float = w->type == TYPE_F32 || w->type == TYPE_F16 || w->type == TYPE_BF16;
+    return (is_float ? float_ops : 1) * 2 * (double)w->n_rows * (double)w->n_cols * share;
+}
+
+/* Bytes and operations of a step, and what of both its longest layer takes: no op takes longer. */
+static struct pace_work work_of(const struct program *p, const struct engine_info *i)
+{
+    double bytes = 0, ops = 0, most_bytes = 0, most_ops = 0, sum_bytes = 0, sum_ops = 0;
+    int32_t layer = -1;
+    for (size_t k = 0; k < p->n_ops; k++) {
+        const struct op *op = &p->ops[k];
+        int64_t n;
+        const struct matmul_weight *w = program_matrices(op, &n);
+        if (op->layer != layer) {
+            bytes = ops = 0;
+            layer = op->layer;
+        }
+        if (!w || op->code == OP_embed) {
+            continue;
+        }
+        double op_bytes = (double)w->n_rows * (double)n * (double)w->row_bytes;
+        bytes += op_bytes;
+        sum_bytes += op_bytes;
+        ops += row_ops(p, op, w, n);
+        sum_ops += row_ops(p, op, w, n);
+        most_bytes = MAX(most_bytes, bytes);
+        most_ops = MAX(most_ops, ops);
+    }
+    struct pace_work work = {.step_bytes = sum_bytes, .row_ops = sum_ops, .longest = 1};
+    work.look_ops = float_ops * 4 * (double)i->n_embd * (double)i->n_layer;
+    if (sum_bytes > 0 && sum_ops > 0) {
+        work.longest = MAX(most_bytes / sum_bytes, most_ops / sum_ops);
+    }
+    return work;
+}
+
 static void fill_info(const struct gguf *g, const struct program *p, struct engine_info *i)
 {
     const struct gguf_tensor *embed = gguf_find_tensor(g, "token_embd.weight");
@@ -95,6 +141,7 @@ static void fill_info(const struct gguf *g, const struct program *p, struct engi
         i->n_params += t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
         i->weight_bytes += t->n_bytes;
     }
+    i->work = work_of(p, i);
     snprintf(i->quant, sizeof i->quant, "%s", quant_words(g));
 }
 
@@ -467,6 +514,21 @@ bool engine_mark_ops(struct engine *en, _Atomic uint32_t *mark)
 {
     en->op_mark = mark;
     return en->gpu == NULL;
+}
+
+struct pace_rates engine_glance(struct engine *en)
+{
+    const struct rates *r = &en->options.rates;
+    const struct place *s = &en->place;
+    if (!en->gpu) {
+        double ops = peak_dot_glance(en->pool, en->options.isa);
+        return (struct pace_rates){.ops = isnan(ops) ? 0 : ops * reached};
+    }
+    if (s->decode_s > 0 && s->prefill_s > 0) { /* part of it is on the CPU */
+        return (struct pace_rates){.bytes = en->info.work.step_bytes / s->decode_s,
+                                   .ops = en->info.work.row_ops * PLACE_PROMPT / s->prefill_s};
+    }
+    return (struct pace_rates){.bytes = r->gpu_bytes * reached, .ops = r->gpu_ops * reached};
 }
 
 const struct engine_info *engine_info(const struct engine *en)

@@ -10,6 +10,7 @@
 #include "kernels/cpu/isa.h"
 #include "shared/err.h"
 #include "shared/gguf.h"
+#include "worker/pace.h"
 #include "worker/rates.h"
 #include <stdatomic.h>
 
@@ -56,6 +57,7 @@ struct engine_info {
     int64_t n_snapshots;  /* of recurrent states, for the prefix cache; 0: the model has none */
     char device[64];      /* "cpu avx512, 2 threads" */
     char profile[64];     /* equal profiles compute equal bits: "cpu avx512, kv f16" */
+    struct pace_work work;   /* of its steps */
     uint8_t fingerprint[32]; /* of metadata and tensor table: keys caches */
     char memory[96];         /* what kind of memory it got, for the log */
     char place[96];          /* "12 of 28 layers on the GPU"; "": all of it is where device says */
@@ -73,6 +75,9 @@ const struct engine_info *engine_info(const struct engine *en);
 /* Steps on the CPU tell here which op runs (from 1), so that a long step shows that it gets on. The mark
  * is borrowed until another takes its place; NULL: none. False: this engine's ops run elsewhere. */
 bool engine_mark_ops(struct engine *en, _Atomic uint32_t *mark);
+/* How fast its device may be at a first look: on the CPU measured, in less than a millisecond, by the
+ * thread that steps; on the GPU as published of its kind. */
+struct pace_rates engine_glance(struct engine *en);
 const struct gguf *engine_gguf(const struct engine *en);
 
 /* Of a model that is not open: what is kept of it is not to be dropped as left over. */

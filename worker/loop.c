@@ -270,6 +270,49 @@ static void tell_requests(const struct loop *l)
     status_requests(l->attach->status, ids, n);
 }
 
+/* A model's first step, or its first after it was unloaded and went elsewhere: what an earlier worker
+ * measured counts, or what can be seen of the device. */
+static void begin_pace(struct status_page *page, struct engine *en, struct pace *p)
+{
+    const struct engine_info *info = engine_info(en);
+    uint64_t device = pace_device(info->device);
+    struct pace_work work = info->work;
+    if (!engine_mark_ops(en, &page->op)) {
+        work.longest = 1;
+    }
+    if (p->device == device) {
+        return;
+    }
+    struct pace_rates first = {0};
+    if (atomic_load_explicit(&page->pace_device, memory_order_relaxed) == device) {
+        first.bytes = (double)atomic_load_explicit(&page->pace_bytes, memory_order_relaxed);
+        first.ops = (double)atomic_load_explicit(&page->pace_ops, memory_order_relaxed);
+    }
+    if (first.bytes == 0 || first.ops == 0) {
+        struct pace_rates glance = engine_glance(en);
+        first.bytes = first.bytes > 0 ? first.bytes : glance.bytes;
+        first.ops = first.ops > 0 ? first.ops : glance.ops;
+    }
+    pace_begin(p, device, &work, &first);
+}
+
+/* For the next worker. */
+static void tell_pace(struct status_page *page, const struct pace *p)
+{
+    struct pace_rates r = pace_measured(p);
+    if (atomic_load_explicit(&page->pace_device, memory_order_relaxed) != p->device) {
+        set(&page->pace_bytes, 0);
+        set(&page->pace_ops, 0);
+        set(&page->pace_device, p->device);
+    }
+    if (r.bytes > 0) {
+        set(&page->pace_bytes, (uint64_t)MIN(r.bytes, 1e18));
+    }
+    if (r.ops > 0) {
+        set(&page->pace_ops, (uint64_t)MIN(r.ops, 1e18));
+    }
+}
+
 /* The step that the scheduler planned; what it should take is told before, what it took is learnt. */
 static void run_step(struct loop *l, size_t i, enum status_phase phase)
 {
@@ -277,22 +320,19 @@ static void run_step(struct loop *l, size_t i, enum status_phase phase)
     struct engine *en = l->models->v[i].engine;
     struct scheduler *s = l->fleet.schedulers[i];
     struct pace *pace = &l->paces[i];
-    int64_t n_rows = scheduler_n_rows(s);
-    bool marks = engine_mark_ops(en, &page->op);
-    const struct engine_info *info = engine_info(en);
-    if (!pace_is_of(pace, info->device)) { /* or unloaded, and now elsewhere */
-        pace_begin(pace, info->device, (double)info->n_params, info->n_layer, marks);
-    }
-    atomic_store_explicit(&page->expect_ms, pace_expect_ms(pace, n_rows), memory_order_relaxed);
+    struct pace_step step = {.n_rows = scheduler_n_rows(s), .n_looks = scheduler_n_looks(s)};
+    begin_pace(page, en, pace);
+    atomic_store_explicit(&page->expect_ms, pace_expect_ms(pace, &step), memory_order_relaxed);
     status_beat(page, l->is_draining ? STATUS_DRAINING : phase);
     uint64_t t0 = clock_ns();
     scheduler_run(s);
     atomic_fetch_add_explicit(&page->step, 1, memory_order_relaxed);
     double ns, best_ns;
-    if (pace_learn(pace, n_rows, (double)(clock_ns() - t0), &ns, &best_ns)) {
+    if (pace_learn(pace, &step, (double)(clock_ns() - t0), &ns, &best_ns)) {
         log_warn("model %s is slow against its own baseline: a step takes %.1f ms, it was %.1f ms",
                  l->models->v[i].name, ns / 1e6, best_ns / 1e6);
     }
+    tell_pace(page, pace);
 }
 
 /* One step of every model that has something to compute. */

@@ -102,6 +102,16 @@ int64_t scheduler_n_rows(const struct scheduler *s)
     return s->n_rows;
 }
 
+int64_t scheduler_n_looks(const struct scheduler *s)
+{
+    int64_t n = 0;
+    for (int i = 0; i < s->n_slices; i++) {
+        const struct scheduler_slice *slice = &s->slices[i];
+        n += slice->n * (slice->first + slice->n);
+    }
+    return n;
+}
+
 enum status_phase scheduler_plan(struct scheduler *s)
 {
     s->n_rows = s->n_logits = 0;

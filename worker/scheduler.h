@@ -45,6 +45,8 @@ void scheduler_cancel(struct scheduler *s, struct request *r);
  * STATUS_DECODE, and scheduler_run must follow. */
 enum status_phase scheduler_plan(struct scheduler *s);
 int64_t scheduler_n_rows(const struct scheduler *s); /* of the planned step */
+/* Tokens that these rows attend to, at most, added up. */
+int64_t scheduler_n_looks(const struct scheduler *s);
 /* Computes it and sends what came out. */
 void scheduler_run(struct scheduler *s);
 

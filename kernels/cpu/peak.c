@@ -11,7 +11,7 @@
 #include <immintrin.h>
 #endif
 
-enum { READ_BYTES = 256 << 20, READ_ROUNDS = 7, DOT_STEPS = 1 << 22, DOT_ROUNDS = 5, CHAINS = 12 };
+enum { READ_BYTES = 256 << 20, READ_ROUNDS = 7, DOT_STEPS = 1 << 22, DOT_ROUNDS = 5, GLANCE_STEPS = 1 << 14, CHAINS = 12 };
 
 struct read_job {
     const uint64_t *data;
@@ -161,19 +161,30 @@ static void dot_slice(void *arg, int64_t lo, int64_t hi, int thread)
     j->fn(hi - lo, &j->sinks[thread * 16]);
 }
 
-double peak_dot_rate(struct pool *pool, enum isa isa)
+static double dot_rate(struct pool *pool, enum isa isa, int64_t n_steps, int n_rounds)
 {
     struct dot_job j = {.fn = dot_of(isa),
                         .sinks = calloc((size_t)pool_threads(pool) * 16, sizeof(int32_t))};
     double best = NAN;
     if (j.sinks) {
         double ops_per_step = j.fn(1, j.sinks);
-        for (int i = 0; i < DOT_ROUNDS; i++) {
+        for (int i = 0; i < n_rounds; i++) {
             uint64_t start = clock_ns();
-            pool_run(pool, DOT_STEPS, DOT_STEPS / 256, dot_slice, &j);
-            best = fmax(best, DOT_STEPS * ops_per_step / ((double)(clock_ns() - start) * 1e-9));
+            pool_run(pool, n_steps, n_steps / 256, dot_slice, &j);
+            double s = (double)(clock_ns() - start) * 1e-9;
+            best = fmax(best, (double)n_steps * ops_per_step / s);
         }
     }
     free(j.sinks);
     return best;
+}
+
+double peak_dot_rate(struct pool *pool, enum isa isa)
+{
+    return dot_rate(pool, isa, DOT_STEPS, DOT_ROUNDS);
+}
+
+double peak_dot_glance(struct pool *pool, enum isa isa)
+{
+    return dot_rate(pool, isa, GLANCE_STEPS, DOT_ROUNDS);
 }

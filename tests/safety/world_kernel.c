@@ -142,13 +142,14 @@ void epoch_init(struct epoch *ep)
 {
     *ep = (struct epoch){.status_read_fd = -1};
 }
-int epoch_create(struct epoch *ep, uint64_t id)
+int epoch_create(struct epoch *ep, uint64_t id, const struct status_pace *pace)
 {
     struct world_epoch *memory = world_epoch(id);
     ring_format(memory->requests, RING_BYTES, id);
     ring_format(memory->events, RING_BYTES, id);
     memset(&memory->page, 0, sizeof(memory->page));
     status_format(&memory->page, id);
+    status_pass_pace(pace, &memory->page);
     epoch_init(ep);
     ep->id = id;
     ep->page = &memory->page;
