@@ -544,7 +544,7 @@ void gateway_run(struct proc *p)
     }
     uint64_t n_breaches = gate.n_breaches;
     struct proc *worker = find(WORKER);
-    if (worker && worker->gives_cause) {
+    if (!worker || worker->epoch != gate.epoch || worker->gives_cause) { /* a breach may be found */
         note_sent();
     }
     if (bell_ms <= w.now_ms) {
