@@ -79,23 +79,14 @@ double bench_baseline_find(const struct bench_baseline *b, const struct bench_re
 
 void bench_put_head(struct buf *b, bool has_baseline)
 {
-    buf_printf(b, "%-14s %7s %6s %5s %3s %12s %23s %11s %11s%s\n", "test", "depth", "batch", "kv",
-               "thr", "tokens/s", "slowest .. fastest", "read", "compute",
+    buf_printf(b, "%-14s %7s %6s %5s %3s %12s %23s %20s %11s%s\n", "test", "depth", "batch", "kv",
+               "thr", "tokens/s", "slowest .. fastest", "of the plain read", "compute",
                has_baseline ? "  baseline" : "");
 }
 
 static double share(double rate, double ceiling)
 {
     return ceiling > 0 ? rate / ceiling : 0;
-}
-
-static void put_share(struct buf *b, double rate, double ceiling)
-{
-    if (share(rate, ceiling) > 0) {
-        buf_printf(b, " %9.1f %%", share(rate, ceiling) * 100);
-    } else {
-        buf_printf(b, " %11s", "");
-    }
 }
 
 void bench_put_line(struct buf *b, const struct bench_result *r, const struct bench_machine *m,
@@ -106,8 +97,13 @@ void bench_put_line(struct buf *b, const struct bench_result *r, const struct be
     buf_printf(b, "%-14s %7lld %6lld %5s %3lld %12.2f %9.2f .. %-10.2f", test, (long long)r->depth,
                (long long)r->batch, r->kv_type, (long long)r->n_threads, r->median, r->least,
                r->most);
-    put_share(b, r->bytes_per_s, m->read_bytes_per_s);
-    put_share(b, r->ops_per_s, m->dot_ops_per_s);
+    if (r->is_decode) {
+        buf_printf(b, " %5.1f %% of %4.0f GB/s", share(r->bytes_per_s, r->plain_bytes_per_s) * 100,
+                   r->plain_bytes_per_s * 1e-9);
+    } else {
+        buf_printf(b, " %20s", "");
+    }
+    buf_printf(b, " %9.1f %%", share(r->ops_per_s, m->dot_ops_per_s) * 100);
     if (earlier > 0) {
         buf_printf(b, "   x %.3f", r->median / earlier);
     }
@@ -125,6 +121,6 @@ void bench_put_json(struct buf *b, const struct bench_result *r, const struct be
                test_name(r), (long long)r->n_tokens, (long long)r->depth, (long long)r->batch,
                (long long)r->n_threads, r->kv_type, r->median, r->least, r->most,
                (long long)r->repeats, r->bytes_per_s * 1e-9, r->ops_per_s * 1e-9,
-               m->read_bytes_per_s * 1e-9, m->dot_ops_per_s * 1e-9,
-               share(r->bytes_per_s, m->read_bytes_per_s), share(r->ops_per_s, m->dot_ops_per_s));
+               r->plain_bytes_per_s * 1e-9, m->dot_ops_per_s * 1e-9,
+               share(r->bytes_per_s, r->plain_bytes_per_s), share(r->ops_per_s, m->dot_ops_per_s));
 }

@@ -13,12 +13,13 @@ struct bench_result {
     double median, least, most; /* tokens per second */
     int64_t repeats;
     double bytes_per_s;         /* weights and KV that decoding read; 0 for prefill */
+    double plain_bytes_per_s;   /* what a plain loop read in the same seconds; likewise */
     double ops_per_s;           /* multiplications and additions of the matrices */
 };
 
 struct bench_machine { /* with so many threads */
     int64_t n_threads;
-    double read_bytes_per_s, dot_ops_per_s;
+    double dot_ops_per_s;
 };
 
 struct bench_baseline; /* an earlier run */

@@ -36,8 +36,9 @@ struct plan { /* what the command line asks for */
     int64_t repeat;
 };
 
-struct measure { /* seconds of each repetition */
-    double s[MAX_REPEAT];
+struct measure { /* of each repetition, sorted */
+    double s[MAX_REPEAT];           /* seconds */
+    double plain_bytes[MAX_REPEAT]; /* what a plain loop would have read in them; decode */
     size_t n;
 };
 
@@ -94,10 +95,10 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Of an even number the mean of the two in the middle. */
-static double median_of(const struct measure *m)
+/* Of sorted values; of an even number the mean of the two in the middle. */
+static double median_of(const double *values, size_t n)
 {
-    return (m->s[(m->n - 1) / 2] + m->s[m->n / 2]) / 2;
+    return (values[(n - 1) / 2] + values[n / 2]) / 2;
 }
 
 static int32_t random_token(struct bench *b)
@@ -156,9 +157,10 @@ static void close_seqs(struct bench *b, size_t n)
     }
 }
 
-/* n tokens at that depth, for n_seqs sequences at once; is_decode: token by token. */
-static int run(struct bench *b, bool is_decode, size_t n_seqs, int64_t n, int64_t depth,
-               int64_t repeat, struct measure *ret, struct err *e)
+/* n tokens at that depth, for n_seqs sequences at once; token by token where there is a plain loop to
+ * compare with, which reads right before and right after: what memory gives does not stay. */
+static int run(struct bench *b, const struct peak_read *plain, size_t n_seqs, int64_t n,
+               int64_t depth, int64_t repeat, struct measure *ret, struct err *e)
 {
     ret->n = 0;
     for (int64_t r = -1; r < repeat; r++) { /* the first round warms up */
@@ -174,11 +176,13 @@ static int run(struct bench *b, bool is_decode, size_t n_seqs, int64_t n, int64_
                 profile_clear(engine_profile(b->engine)); /* what stands before is not the test's */
             }
         }
+        double before = plain && r >= 0 ? peak_read_now(plain) : 0;
         uint64_t start = clock_ns();
         if (err == 0) {
-            err = is_decode ? decode(b, n_seqs, n, e) : prefill(b, n_seqs, n, e);
+            err = plain ? decode(b, n_seqs, n, e) : prefill(b, n_seqs, n, e);
         }
         double s = (double)(clock_ns() - start) * 1e-9;
+        double after = plain && r >= 0 ? peak_read_now(plain) : 0;
         close_seqs(b, made);
         if (err < 0) {
             return err == -ENOSPC ? err_set(e, ERR_CONFIG,
@@ -188,11 +192,31 @@ static int run(struct bench *b, bool is_decode, size_t n_seqs, int64_t n, int64_
                                   : err;
         }
         if (r >= 0) {
+            ret->plain_bytes[ret->n] = s * (before + after) / 2;
             ret->s[ret->n++] = s;
         }
     }
     qsort(ret->s, ret->n, sizeof(ret->s[0]), by_value);
+    qsort(ret->plain_bytes, ret->n, sizeof(ret->plain_bytes[0]), by_value);
     return 0;
+}
+
+static int run_decode(struct bench *b, const struct bench_machine *machine, size_t n_seqs,
+                      int64_t n, int64_t depth, int64_t repeat, struct measure *ret, struct err *e)
+{
+    struct pool *pool;
+    struct peak_read plain;
+    int err = pool_create((int)machine->n_threads, &pool);
+    if (err < 0) {
+        return err_set(e, err, "thread pool");
+    }
+    err = peak_read_open(&plain, pool);
+    if (err == 0) {
+        err = run(b, &plain, n_seqs, n, depth, repeat, ret, e);
+        peak_read_close(&plain);
+    }
+    pool_destroy(&pool);
+    return err;
 }
 
 /* Bytes and multiply-adds of the matrices that a step of so many rows works on: the embedding only
@@ -232,7 +256,7 @@ static void report(struct bench *b, bool is_decode, int64_t batch, int64_t n, in
                              .batch = batch,
                              .n_threads = machine->n_threads,
                              .kv_type = kv_type,
-                             .median = tokens / median_of(m),
+                             .median = tokens / median_of(m->s, m->n),
                              .least = tokens / m->s[m->n - 1],
                              .most = tokens / m->s[0],
                              .repeats = (int64_t)m->n};
@@ -243,6 +267,7 @@ static void report(struct bench *b, bool is_decode, int64_t batch, int64_t n, in
                               ((double)b->info->n_blocks * ENGINE_BLOCK_TOKENS);
         double kv_bytes = kv_per_token * ((double)depth + (double)n / 2) * (double)batch;
         r.bytes_per_s = r.median / (double)batch * (bytes + kv_bytes);
+        r.plain_bytes_per_s = median_of(m->plain_bytes, m->n) / median_of(m->s, m->n);
     }
     double earlier = bench_baseline_find(b->baseline, &r);
     if (earlier > 0) {
@@ -278,7 +303,7 @@ static int run_all(struct bench *b, const struct plan *p, const char *kv_type,
             if (p->prompts.v[i] == 0) {
                 continue;
             }
-            int err = run(b, false, 1, p->prompts.v[i], depth, p->repeat, &m, e);
+            int err = run(b, NULL, 1, p->prompts.v[i], depth, p->repeat, &m, e);
             if (err < 0) {
                 return err;
             }
@@ -287,7 +312,8 @@ static int run_all(struct bench *b, const struct plan *p, const char *kv_type,
         for (size_t i = 0; i < p->generates.n; i++) {
             for (size_t k = 0; k < p->batches.n && p->generates.v[i] > 0; k++) {
                 int64_t batch = p->batches.v[k];
-                int err = run(b, true, (size_t)batch, p->generates.v[i], depth, p->repeat, &m, e);
+                int err = run_decode(b, machine, (size_t)batch, p->generates.v[i], depth,
+                                     p->repeat, &m, e);
                 if (err < 0) {
                     return err;
                 }
@@ -324,7 +350,6 @@ static const struct bench_machine *find_machine(struct bench *b, struct err *e)
     if (i == b->n_machines) {
         b->machines[b->n_machines++] =
             (struct bench_machine){.n_threads = n_threads,
-                                   .read_bytes_per_s = peak_read_rate(pool),
                                    .dot_ops_per_s = peak_dot_rate(pool, b->options.isa)};
     }
     pool_destroy(&pool);
@@ -334,10 +359,10 @@ static const struct bench_machine *find_machine(struct bench *b, struct err *e)
 static void put_model(struct bench *b, const char *name, const struct bench_machine *machine)
 {
     if (!b->json) {
-        printf("%s%s: %s %s, %.1f MiB of weights; %s; plain read %.1f GB/s, 8-bit dot products %.2f "
-               "TOP/s\n", b->is_first ? "" : "\n", name, b->info->arch, b->info->quant,
+        printf("%s%s: %s %s, %.1f MiB of weights; %s; 8-bit dot products %.2f TOP/s\n",
+               b->is_first ? "" : "\n", name, b->info->arch, b->info->quant,
                (double)b->info->weight_bytes / 1048576, b->info->device,
-               machine->read_bytes_per_s * 1e-9, machine->dot_ops_per_s * 1e-12);
+               machine->dot_ops_per_s * 1e-12);
     }
     if (b->json && b->is_first) {
         printf("{\"version\":\"" ROCMFORGE_VERSION "\",\"model\":\"%s\",\"arch\":\"%s\",\"quant\":"

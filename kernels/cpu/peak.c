@@ -2,6 +2,7 @@
 #include "kernels/cpu/peak.h"
 #include "shared/clock.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,43 +14,68 @@
 
 enum { READ_BYTES = 256 << 20, READ_ROUNDS = 7, DOT_STEPS = 1 << 22, DOT_ROUNDS = 5, GLANCE_STEPS = 1 << 14, CHAINS = 12 };
 
-struct read_job {
-    const uint64_t *data;
-    uint64_t *sums; /* per thread, 64 bytes apart */
-};
-
 static void read_slice(void *arg, int64_t lo, int64_t hi, int thread)
 {
-    struct read_job *j = arg;
+    const struct peak_read *r = arg;
     uint64_t sum[8] = {0};
     for (int64_t i = lo; i < hi; i += 8) {
         for (int k = 0; k < 8; k++) {
-            sum[k] += j->data[i + k];
+            sum[k] += r->data[i + k];
         }
     }
     for (int k = 0; k < 8; k++) {
-        j->sums[thread * 8] += sum[k];
+        r->sums[thread * 8] += sum[k];
     }
+}
+
+int peak_read_open(struct peak_read *r, struct pool *pool)
+{
+    *r = (struct peak_read){.pool = pool,
+                            .data = aligned_alloc(2 << 20, READ_BYTES),
+                            .sums = calloc((size_t)pool_threads(pool) * 8, sizeof(uint64_t))};
+    if (!r->data || !r->sums) {
+        peak_read_close(r);
+        return -ENOMEM;
+    }
+    madvise(r->data, READ_BYTES, MADV_HUGEPAGE); /* as packed weights have */
+    memset(r->data, 1, READ_BYTES);
+    return 0;
+}
+
+void peak_read_close(struct peak_read *r)
+{
+    free(r->data);
+    free(r->sums);
+    *r = (struct peak_read){0};
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double peak_read_now(const struct peak_read *r)
+{
+    double rate[READ_ROUNDS];
+    for (int i = 0; i < READ_ROUNDS; i++) {
+        uint64_t start = clock_ns();
+        pool_run(r->pool, READ_BYTES / 8, 1 << 15, read_slice, (void *)(uintptr_t)r);
+        rate[i] = READ_BYTES / ((double)(clock_ns() - start) * 1e-9);
+    }
+    qsort(rate, READ_ROUNDS, sizeof(rate[0]), by_value);
+    return rate[READ_ROUNDS / 2];
 }
 
 double peak_read_rate(struct pool *pool)
 {
-    uint64_t *data = aligned_alloc(2 << 20, READ_BYTES);
-    struct read_job j = {.data = data,
-                         .sums = calloc((size_t)pool_threads(pool) * 8, sizeof(uint64_t))};
-    double best = NAN;
-    if (data && j.sums) {
-        madvise(data, READ_BYTES, MADV_HUGEPAGE); /* as packed weights have */
-        memset(data, 1, READ_BYTES);
-        for (int i = 0; i < READ_ROUNDS; i++) {
-            uint64_t start = clock_ns();
-            pool_run(pool, READ_BYTES / 8, 1 << 15, read_slice, &j);
-            best = fmax(best, READ_BYTES / ((double)(clock_ns() - start) * 1e-9));
-        }
+    struct peak_read r;
+    if (peak_read_open(&r, pool) < 0) {
+        return NAN;
     }
-    free(data);
-    free(j.sums);
-    return best;
+    double rate = peak_read_now(&r);
+    peak_read_close(&r);
+    return rate;
 }
 
 /* Independent chains of dot products, so that their latency hides; they begin differently, since a
