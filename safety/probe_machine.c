@@ -279,6 +279,15 @@ int probe_machine_nodes(struct probe *p, struct msg_stage *out)
 
 /* ---- quiet ---- */
 
+/* Ours that only look: the listener to rocm-smi holds /dev/kfd, and computes nothing. */
+static bool is_probe(const char *root, long pid)
+{
+    char path[TOPOLOGY_PATH_BYTES], name[32];
+    snprintf(path, sizeof(path), "/proc/%ld/comm", pid);
+    return topology_text(root, path, name, sizeof(name)) >= 0 &&
+           strcmp(name, "rocmforge-probe") == 0;
+}
+
 /* Processes that the driver knows: *ret_left holds one that has ended. Returns how many live. */
 static int scan_processes(const char *root, long *ret_left)
 {
@@ -294,7 +303,7 @@ static int scan_processes(const char *root, long *ret_left)
             continue;
         }
         if (access(path, F_OK) == 0) {
-            n++;
+            n += !is_probe(root, pid);
         } else {
             *ret_left = pid;
         }

@@ -205,13 +205,14 @@ static void stop(uint64_t now_ms)
 
 void probe_smi_tend(const char *pci, uint64_t now_ms)
 {
-    if (listener.fd >= 0 && now_ms - listener.heard_ms > SILENCE_MS) {
+    if (listener.fd >= 0 && (!pci || now_ms - listener.heard_ms > SILENCE_MS)) {
         stop(now_ms);
     }
     if (listener.pid > 0 && listener.fd < 0 && waitpid(listener.pid, NULL, WNOHANG) != 0) {
         listener.pid = 0;
     }
-    if (listener.pid > 0 || now_ms < listener.again_ms) {
+    listener.again_ms = pci ? listener.again_ms : now_ms;
+    if (!pci || listener.pid > 0 || now_ms < listener.again_ms) {
         return; /* one that does not die is enough */
     }
     pid_t pid = start(watch, pci, &listener.fd);

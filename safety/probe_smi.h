@@ -23,7 +23,7 @@ struct probe_smi_news {
 };
 
 /* Starts a process that listens to the card at pci; starts it again, a while after it ended, hung or
- * failed. To be called often. */
+ * failed. pci NULL: none is to hold a card now; the one there is is ended. To be called often. */
 void probe_smi_tend(const char *pci, uint64_t now_ms);
 /* To be polled for input; -1 while there is none. */
 int probe_smi_fd(void);

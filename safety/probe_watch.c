@@ -26,6 +26,7 @@ struct watch {
     int uevents;            /* -1: not heard */
     struct smi_reading smi; /* the last */
     uint64_t smi_ms;        /* when that came; 0: never */
+    bool is_wedged;         /* until the driver has the card again, nothing of ours may hold it */
 };
 
 static int greet(struct channel *c)
@@ -120,6 +121,7 @@ static int hear_kernel(struct watch *w)
     struct uevent e;
     int rc = 0;
     while (rc == 0 && w->uevents >= 0 && uevent_read(w->uevents, w->gpu.pci, &e) == 1) {
+        w->is_wedged = e.kind == UEVENT_WEDGED || (w->is_wedged && e.kind != UEVENT_BACK);
         rc = say(w, events[e.kind], known_pid(w, e.pid), e.remedy);
     }
     return rc;
@@ -161,7 +163,7 @@ static int wait_until(struct watch *w, uint64_t until_ms)
 {
     int rc = 0;
     for (uint64_t now_ms = clock_ms(); rc == 0 && now_ms < until_ms; now_ms = clock_ms()) {
-        probe_smi_tend(w->gpu.pci, now_ms);
+        probe_smi_tend(w->is_wedged ? NULL : w->gpu.pci, now_ms);
         struct pollfd p[] = {{.fd = w->channel.fd, .events = POLLIN},
                              {.fd = sleep_fd(), .events = POLLIN},
                              {.fd = w->uevents, .events = POLLIN},

@@ -34,8 +34,19 @@ void remember_key(const struct config *c, char ret[REMEMBER_KEY_BYTES])
 void remember_line(const char *key, const struct ladder *l, int64_t unix_s,
                    char ret[REMEMBER_LINE_BYTES])
 {
-    snprintf(ret, REMEMBER_LINE_BYTES, "%s %u %u %lld", key, l->rung, l->n_doublings,
+    snprintf(ret, REMEMBER_LINE_BYTES, "%s %s %u %lld", key, ladder_name(l->rung), l->n_doublings,
              (long long)unix_s);
+}
+
+/* LADDER_RUNGS: there is none of that name. Numbers, which older files hold, were those of another
+ * table. */
+static uint32_t rung_of(const char *name)
+{
+    uint32_t rung = 0;
+    while (rung < LADDER_RUNGS && strcmp(ladder_name(rung), name) != 0) {
+        rung++;
+    }
+    return rung;
 }
 
 static size_t read_text(const char *dir, char text[FILE_BYTES])
@@ -59,9 +70,10 @@ void remember_read(const char *dir, const char *key, struct ladder *ret, uint64_
     size_t n = strlen(key);
     for (char *line = text; line; line = strchr(line, '\n')) {
         line += *line == '\n';
-        unsigned rung, n_doublings;
-        if (strncmp(line, key, n) == 0 && sscanf(line + n, " %u %u", &rung, &n_doublings) == 2) {
-            ladder_init(ret, rung, n_doublings, now_ms);
+        char name[16];
+        unsigned n_doublings;
+        if (strncmp(line, key, n) == 0 && sscanf(line + n, " %15s %u", name, &n_doublings) == 2) {
+            ladder_init(ret, rung_of(name), n_doublings, now_ms); /* out of range: nothing */
             return;
         }
     }

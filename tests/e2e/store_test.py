@@ -67,10 +67,11 @@ def the_next_worker_finds_it(bin_dir):
 
 
 def a_stream_computes_one_block_again(bin_dir):
+    body = {'prompt': TEXT, 'temperature': 0, 'max_tokens': 300, 'ignore_eos': True,
+            'logit_bias': {'2047': -100}}
     with Server(bin_dir) as s:
-        body = {'prompt': TEXT, 'temperature': 0, 'max_tokens': 300, 'ignore_eos': True,
-                'logit_bias': {'2047': -100}}
         undisturbed = s.post('/v1/completions', body)[1]['choices'][0]['text']
+    with Server(bin_dir) as s:  # another: what the first one computed is found by nobody
         check('loaded in' in s.log_text(), 'log')
         texts, n_events = [], [0]
 

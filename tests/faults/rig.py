@@ -47,9 +47,13 @@ class Rig(Server):
         self.port, self.waits, self.before = None, ready, None
 
     def __enter__(self):
-        if self.waits:
-            self.wait_ready()
-            self.settle()
+        try:
+            if self.waits:
+                self.wait_ready()
+                self.settle()
+        except BaseException:  # __exit__ is not called then
+            self.__exit__(*sys.exc_info())
+            raise
         return self
 
     def settle(self):

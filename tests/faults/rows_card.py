@@ -18,6 +18,23 @@ def preload(bin_dir, name):
     return path
 
 
+def listener(s):
+    """pid of the process that asks rocm-smi: the monitor's child."""
+    monitor = s.child('rocmforge-probe')
+    try:
+        with open(f'/proc/{monitor}/task/{monitor}/children') as f:
+            return f.read().split()
+    except OSError:
+        return []
+
+
+def wait_listener(s, is_there, seconds=20):
+    end = time.monotonic() + seconds
+    while bool(listener(s)) != is_there:
+        check(time.monotonic() < end, f'rocm-smi is {"not " if is_there else "still "}asked')
+        time.sleep(0.02)
+
+
 def hears(s):
     """Until the monitor is subscribed to the driver's events."""
     wait_vram(s, lambda v: v and v[0].get('temperature_celsius') == 54, 20)
@@ -44,6 +61,15 @@ def kfd_again(bin_dir):
 
 @row('26', 'another program resets the GPU', 'PRE_RESET, abort() in a kernel, POST_RESET', 3, slow=True)
 def foreign_reset(bin_dir):
+    for _ in range(5):
+        took = try_foreign_reset(bin_dir)
+        if took is not None:
+            return took
+    check(False, 'the worker was found standing still again and again')
+
+
+def try_foreign_reset(bin_dir):
+    """None: the machine kept the worker waiting for so long that the reset may have been its doing."""
     m = machine(bin_dir)
     with served(bin_dir, m) as s:
         whole = Stream(s, STORY, '/v1/completions').end().text
@@ -51,7 +77,12 @@ def foreign_reset(bin_dir):
         stream = Stream(s, STORY, '/v1/completions').seen(3)
         worker = s.worker()
         m.event(3, '1 ring gfx_0.0.0 timeout')
-        s.wait_log(r'the driver resets the GPU \(1 ring gfx_0.0.0 timeout\); our worker did not cause it')
+        says = s.wait_log(r'the driver resets the GPU \(1 ring gfx_0.0.0 timeout\); our worker (.*)')
+        if 'may have caused it' in says.group(1):
+            m.event(4, '1')
+            expect_whole(stream, whole)
+            return None
+        check('did not cause it' in says.group(1), says.group(1))
         m.fault('abort@gemv_one_q8_0')
         s.wait_log('by somebody else: the GPU was reset because of another program')
         time.sleep(0.5)
@@ -101,11 +132,14 @@ def wedged(bin_dir):
             check(time.monotonic() - at < 5, 'it computes on a wedged card')
         took = time.monotonic() - at
         check_equal((status, r['error']['code']), (503, 'gpu_wedged'), 'the answer')
+        wait_listener(s, False)
         time.sleep(1.5)
         check(s.worker() is None, 'no worker is started')
+        check(not listener(s), 'nothing of ours holds the card')
         check_equal(s.get('/ready')[0], 503, '/ready')
         m.uevent('bind', '', SUBSYSTEM='pci', DRIVER='amdgpu')
         s.wait_ok()
+        wait_listener(s, True)
         check_equal(s.metric('worker_deaths_own_fault'), 0, 'nobody is blamed')
         return took
 
@@ -126,8 +160,8 @@ def wedged_on_cpu(bin_dir):
         took, cpu = stream.resumed(at), s.worker()
         m.uevent('bind', '', SUBSYSTEM='pci', DRIVER='amdgpu')
         s.wait_log("the idle worker makes room for one on rung 'full'")
+        s.wait_new_worker(cpu)  # which computes on the GPU
         s.wait_ok()
-        check(s.worker() != cpu, 'the GPU computes again')
         return took
 
 

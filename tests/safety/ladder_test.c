@@ -151,6 +151,19 @@ static void test_memory(void)
     fclose(f);
     remember_read(dir, key, &got, 7);
     CHECK_INT(got.rung, 0);
+    f = fopen(path, "w"); /* an older file: a number, of a table without `fewer` */
+    fprintf(f, "%s 4 1 1700000000\n", key);
+    fclose(f);
+    remember_read(dir, key, &got, 7);
+    CHECK_INT(got.rung, LADDER_FULL);
+    for (uint32_t rung = 0; rung < LADDER_RUNGS; rung++) {
+        ladder_init(&l, rung, 2, 0);
+        remember_line(key, &l, 1700000000, line);
+        CHECK(strstr(line, ladder_name(rung)));
+        CHECK_INT(remember_write(dir, line), 0);
+        remember_read(dir, key, &got, 7);
+        CHECK(got.rung == rung && got.n_doublings == 2);
+    }
     remember_read("", key, &got, 7);
     CHECK_INT(got.rung, 0);
     remember_line(key, &l, 1, line);

@@ -237,6 +237,10 @@ static void test_leftover_process(void)
     tree_put(root, "/proc/4242/comm", "game\n");
     CHECK_INT(doctor("--json", NULL), 0);
     check_stage("quiet", "ok", "1 other compute processes");
+    tree_put(root, "/sys/class/kfd/kfd/proc/4141/pasid", "32768\n");
+    tree_put(root, "/proc/4141/comm", "rocmforge-probe\n");
+    CHECK_INT(doctor("--json", NULL), 0);
+    check_stage("quiet", "ok", "1 other compute processes");
     tree_put(root, "/sys/class/kfd/kfd/proc/4343/pasid", "32770\n");
     CHECK_INT(doctor("--json", NULL), EXIT_GPU_DEVICE);
     check_stage("quiet", "FAILED", "process 4343 has ended");
