@@ -21,63 +21,11 @@ static void run_gemm(const struct matmul_args *a)
     TEST_FAIL("no kernel %s", entry->name);
 }
 
-static void check_rows(const char *what, const struct matmul_matrix *m, int which,
-                       const struct matmul_x *x, int x_row, const float *bias, const float *add,
-                       const float *y)
-{
-    double *exact = malloc((size_t)m->n_rows * sizeof *exact);
-    matmul_exact(m, which, x, x_row, exact);
-    for (int r = 0; r < m->n_rows; r++) {
-        exact[r] += (bias ? (double)bias[r] : 0) + (add ? (double)add[r] : 0);
-    }
-    device_check(what, y, exact, m->n_rows, 3e-6);
-    free(exact);
-}
-
 static void test(enum type type, int n_rows, int n_cols, int n_tokens)
 {
-    uint64_t seed = (uint64_t)(n_rows * 1000 + n_cols + n_tokens);
-    size_t n_y = (size_t)(n_tokens * n_rows);
-    struct matmul_matrix m = matmul_matrix(type, 1, n_rows, n_cols, &seed);
-    struct matmul_x x = matmul_x(type, n_tokens, n_cols, &seed);
-    float *bias = device_random(n_rows, 1, &seed), *add = device_random((int64_t)n_y, 1, &seed);
-    void *db = device_copy(bias, (size_t)n_rows * 4), *dy = device_copy(add, n_y * 4);
-    void *dsame = device_copy(add, n_y * 4);
-    struct matmul_args a = {.w = {m.w},
-                            .y = {dy},
-                            .bias = {db},
-                            .add = dy,
-                            .x = x.device,
-                            .y_stride = {n_rows},
-                            .add_stride = n_rows,
-                            .x_bytes = x.bytes,
-                            .type = (int32_t)type,
-                            .n_cols = n_cols,
-                            .n_w = 1,
-                            .n_tokens = n_tokens,
-                            .glu = MATMUL_NO_GLU};
-    run_gemm(&a);
-    float *y = malloc(n_y * 4), *same = malloc(n_y * 4);
-    emulator_download(y, dy, n_y * 4);
-    for (int t = 0; t < n_tokens; t++) {
-        check_rows(type_info((uint32_t)type)->name, &m, 0, &x, t, bias, add + t * n_rows,
-                   y + t * n_rows);
-    }
-    a.y[0] = dsame;
-    a.add = dsame;
-    matmul_gemv(&a);
-    emulator_download(same, dsame, n_y * 4);
-    CHECK(memcmp(y, same, n_y * 4) == 0);
-    void *device[] = {db, dy, dsame};
-    for (size_t i = 0; i < COUNT_OF(device); i++) {
-        emulator_free(device[i]);
-    }
-    void *host[] = {bias, add, y, same};
-    for (size_t i = 0; i < COUNT_OF(host); i++) {
-        free(host[i]);
-    }
-    matmul_matrix_free(&m);
-    matmul_x_free(&x);
+    struct matmul_product p = matmul_product(type, n_rows, n_cols, n_tokens, run_gemm);
+    matmul_check_same(&p, 0, n_tokens, matmul_gemv);
+    matmul_product_free(&p);
 }
 
 static void test_several(void)
@@ -87,15 +35,11 @@ static void test_several(void)
     uint64_t seed = 12;
     struct matmul_x x = matmul_x(TYPE_Q8_0, TOKENS, COLS, &seed);
     struct matmul_matrix m[2];
-    struct matmul_args a = {.x = x.device,
-                            .x_bytes = x.bytes,
-                            .type = TYPE_Q8_0,
-                            .n_cols = COLS,
-                            .n_w = 2,
-                            .n_tokens = TOKENS,
-                            .glu = MATMUL_NO_GLU};
+    struct matmul_args a = {0};
     for (int i = 0; i < 2; i++) {
         m[i] = matmul_matrix(TYPE_Q8_0, 1, n_rows[i], COLS, &seed);
+        a = i == 0 ? matmul_args_of(&m[0], &x, NULL) : a;
+        a.n_w = i + 1;
         a.w[i] = m[i].w;
         a.y[i] = emulator_alloc((size_t)(TOKENS * (n_rows[i] + 3)) * 4, 0);
         a.y_stride[i] = n_rows[i] + 3;
@@ -105,7 +49,7 @@ static void test_several(void)
         for (int t = 0; t < TOKENS; t++) {
             float y[130];
             emulator_download(y, a.y[i] + t * a.y_stride[i], (size_t)n_rows[i] * 4);
-            check_rows("one of two", &m[i], 0, &x, t, NULL, NULL, y);
+            matmul_check_row("one of two", &m[i], 0, &x, t, NULL, NULL, y);
         }
         emulator_free(a.y[i]);
         matmul_matrix_free(&m[i]);
@@ -145,28 +89,20 @@ static void test_experts(enum type type, bool x_per_slot, int n_tokens)
             CHECK(p == order[e] || order[EXPERTS + p] < slot);
         }
     }
-    struct matmul_args a = {.w = {m.w},
-                            .y = {dy},
-                            .bias = {db},
-                            .x = x.device,
-                            .ids = dids,
-                            .order = dorder,
-                            .y_stride = {ROWS},
-                            .ids_stride = USED,
-                            .x_bytes = x.bytes,
-                            .type = (int32_t)type,
-                            .n_cols = COLS,
-                            .n_w = 1,
-                            .n_tokens = n_slots,
-                            .n_expert = EXPERTS,
-                            .n_used = USED,
-                            .x_per_slot = x_per_slot,
-                            .glu = MATMUL_NO_GLU};
+    struct matmul_args a = matmul_args_of(&m, &x, dy);
+    a.bias[0] = db;
+    a.ids = dids;
+    a.order = dorder;
+    a.ids_stride = USED;
+    a.n_tokens = n_slots;
+    a.n_expert = EXPERTS;
+    a.n_used = USED;
+    a.x_per_slot = x_per_slot;
     run_gemm(&a);
     for (int i = 0; i < n_slots; i++) {
         float y[ROWS];
         emulator_download(y, (float *)dy + i * ROWS, sizeof y);
-        check_rows("experts", &m, ids[i], &x, x_per_slot ? i : i / USED, bias + ids[i] * ROWS, NULL,
+        matmul_check_row("experts", &m, ids[i], &x, x_per_slot ? i : i / USED, bias + ids[i] * ROWS, NULL,
                    y);
     }
     void *device[] = {dids, db, dorder, dy};

@@ -6,55 +6,9 @@
 
 static void test(enum type type, int n_rows, int n_cols, int n_tokens)
 {
-    uint64_t seed = (uint64_t)(n_rows * 1000 + n_cols + n_tokens);
-    size_t n_y = (size_t)(n_tokens * n_rows);
-    struct matmul_matrix m = matmul_matrix(type, 1, n_rows, n_cols, &seed);
-    struct matmul_x x = matmul_x(type, n_tokens, n_cols, &seed);
-    float *bias = device_random(n_rows, 1, &seed), *add = device_random((int64_t)n_y, 1, &seed);
-    void *db = device_copy(bias, (size_t)n_rows * 4), *dy = device_copy(add, n_y * 4);
-    struct matmul_args a = {.w = {m.w},
-                            .y = {dy},
-                            .bias = {db},
-                            .add = dy,
-                            .x = x.device,
-                            .y_stride = {n_rows},
-                            .add_stride = n_rows,
-                            .x_bytes = x.bytes,
-                            .type = (int32_t)type,
-                            .n_cols = n_cols,
-                            .n_w = 1,
-                            .n_tokens = n_tokens,
-                            .glu = MATMUL_NO_GLU};
-    matmul_gemv(&a);
-    float *y = malloc(n_y * 4), *alone = malloc((size_t)n_rows * 4);
-    double *exact = malloc((size_t)n_rows * sizeof *exact);
-    emulator_download(y, dy, n_y * 4);
-    for (int t = 0; t < n_tokens; t++) {
-        matmul_exact(&m, 0, &x, t, exact);
-        for (int r = 0; r < n_rows; r++) {
-            exact[r] += (double)bias[r] + (double)add[t * n_rows + r];
-        }
-        device_check(type_info((uint32_t)type)->name, y + t * n_rows, exact, n_rows, 3e-6);
-    }
-    /* The last token alone. */
-    void *dalone = device_copy(add + (n_tokens - 1) * n_rows, (size_t)n_rows * 4);
-    a.x = (int8_t *)x.device + (n_tokens - 1) * x.bytes;
-    a.n_tokens = 1;
-    a.y[0] = dalone;
-    a.add = dalone;
-    matmul_gemv(&a);
-    emulator_download(alone, dalone, (size_t)n_rows * 4);
-    CHECK(memcmp(alone, y + (n_tokens - 1) * n_rows, (size_t)n_rows * 4) == 0);
-    void *device[] = {db, dy, dalone};
-    for (size_t i = 0; i < COUNT_OF(device); i++) {
-        emulator_free(device[i]);
-    }
-    void *host[] = {bias, add, y, alone, exact};
-    for (size_t i = 0; i < COUNT_OF(host); i++) {
-        free(host[i]);
-    }
-    matmul_matrix_free(&m);
-    matmul_x_free(&x);
+    struct matmul_product p = matmul_product(type, n_rows, n_cols, n_tokens, matmul_gemv);
+    matmul_check_same(&p, n_tokens - 1, 1, matmul_gemv); /* the last token alone */
+    matmul_product_free(&p);
 }
 
 /* Three matrices of different heights at once: each result as from a launch of its own. */
@@ -65,16 +19,12 @@ static void test_several(void)
     uint64_t seed = 11;
     struct matmul_x x = matmul_x(TYPE_Q8_0, TOKENS, COLS, &seed);
     struct matmul_matrix m[3];
-    struct matmul_args a = {.x = x.device,
-                            .x_bytes = x.bytes,
-                            .type = TYPE_Q8_0,
-                            .n_cols = COLS,
-                            .n_w = 3,
-                            .n_tokens = TOKENS,
-                            .glu = MATMUL_NO_GLU};
+    struct matmul_args a = {0};
     void *bias[3];
     for (int i = 0; i < 3; i++) {
         m[i] = matmul_matrix(TYPE_Q8_0, 1, n_rows[i], COLS, &seed);
+        a = i == 0 ? matmul_args_of(&m[0], &x, NULL) : a;
+        a.n_w = i + 1;
         float *b = device_random(n_rows[i], 1, &seed);
         bias[i] = device_copy(b, (size_t)n_rows[i] * 4);
         free(b);
@@ -119,20 +69,11 @@ static void test_heads(enum type type)
     struct matmul_matrix m = matmul_matrix(type, HEADS, ROWS, COLS, &seed);
     struct matmul_x x = matmul_x(type, SLOTS, COLS, &seed);
     void *dids = device_copy(heads, sizeof heads), *dy = emulator_alloc(SLOTS * ROWS * 4, 0);
-    struct matmul_args a = {.w = {m.w},
-                            .y = {dy},
-                            .x = x.device,
-                            .ids = dids,
-                            .y_stride = {ROWS},
-                            .x_bytes = x.bytes,
-                            .type = (int32_t)type,
-                            .n_cols = COLS,
-                            .n_w = 1,
-                            .n_tokens = SLOTS,
-                            .n_expert = HEADS,
-                            .n_used = HEADS,
-                            .x_per_slot = 1,
-                            .glu = MATMUL_NO_GLU};
+    struct matmul_args a = matmul_args_of(&m, &x, dy);
+    a.ids = dids;
+    a.n_expert = HEADS;
+    a.n_used = HEADS;
+    a.x_per_slot = 1;
     matmul_gemv_of(&a, false);
     for (int s = 0; s < SLOTS; s++) {
         float y[ROWS];
@@ -167,25 +108,20 @@ static void test_gate(enum type type, int kind, int n_expert, int n_used, int n_
          *db = device_copy(bias, (size_t)(n_expert * ROWS) * 4);
     void *dy = emulator_alloc((size_t)(n_slots * ROWS) * 4, 0);
     void *dact = emulator_alloc((size_t)(n_slots * act_bytes), 0);
-    struct matmul_args a = {.w = {gate.w, up.w},
-                            .y = {dy},
-                            .bias = {NULL, db},
-                            .x = x.device,
-                            .act = dact,
-                            .ids = is_moe ? dids : NULL,
-                            .y_stride = {ROWS},
-                            .act_stride = act_bytes,
-                            .ids_stride = n_used,
-                            .x_bytes = x.bytes,
-                            .type = (int32_t)type,
-                            .n_cols = COLS,
-                            .n_w = 2,
-                            .n_tokens = n_slots,
-                            .n_expert = n_expert,
-                            .n_used = n_used,
-                            .glu = kind,
-                            .alpha = 1.702f,
-                            .limit = 7};
+    struct matmul_args a = matmul_args_of(&gate, &x, dy);
+    a.w[1] = up.w;
+    a.bias[1] = db;
+    a.act = dact;
+    a.act_stride = act_bytes;
+    a.ids = is_moe ? dids : NULL;
+    a.ids_stride = n_used;
+    a.n_w = 2;
+    a.n_tokens = n_slots;
+    a.n_expert = n_expert;
+    a.n_used = n_used;
+    a.glu = kind;
+    a.alpha = 1.702f;
+    a.limit = 7;
     matmul_gemv(&a);
     for (int s = 0; s < n_slots; s++) {
         double g[ROWS], u[ROWS];

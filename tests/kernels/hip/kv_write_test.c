@@ -29,89 +29,130 @@ static void check_half(uint16_t got, double exact)
     }
 }
 
-static void test(int n_head, int n_kv_head, int dim_k, int dim_v, int n_rot, bool adjacent,
-                 bool v_in_k)
+static const int32_t positions[ROWS] = {0, 17, 47}, row_table[ROWS] = {1, 0, 0};
+static const int32_t tables[6] = {5, 1, 4, 2, -1, -1};
+
+/* Rows of keys, values and queries, the numbers that rotate them, and a cache, here and on the
+ * device. */
+struct rows {
+    float *k, *v, *q, *table;
+    uint8_t *was, *got; /* the cache: what stood there, and what stands there afterwards */
+    size_t n_bytes;
+    struct kv_layer layer;
+    struct kv_write_args a;
+};
+
+/* The cache's bytes, and the tables, are the caller's to fill, before rows_write. */
+static struct rows rows_of(struct kv_layer l, int n_head, int n_rot)
 {
-    static const int32_t positions[ROWS] = {0, 17, 47}, row_table[ROWS] = {1, 0, 0};
-    static const int32_t tables[6] = {5, 1, 4, 2, -1, -1};
-    uint64_t seed = (uint64_t)(dim_k * 10 + n_rot);
-    int n_k = n_kv_head * dim_k, n_v = n_kv_head * dim_v, n_q = n_head * dim_k;
-    int head_elems = BLOCK * (dim_k + (v_in_k ? 0 : dim_v)), n_kv = BLOCKS * n_kv_head * head_elems;
-    float *k = device_random(ROWS * n_k, 2, &seed), *v = device_random(ROWS * n_v, 2, &seed);
-    float *q = device_random(ROWS * n_q + 1, 2, &seed),
-          *table = device_random(ROWS * n_rot + 1, 1, &seed);
-    uint16_t *kv = malloc((size_t)n_kv * 2), *was = malloc((size_t)n_kv * 2);
-    for (int i = 0; i < n_kv; i++) {
-        was[i] = (uint16_t)(0x7c01 + i % 500);
-    }
-    void *dk = device_copy(k, (size_t)(ROWS * n_k) * 4),
-         *dv = device_copy(v, (size_t)(ROWS * n_v) * 4);
-    void *dq = device_copy(q, (size_t)(ROWS * n_q) * 4 + 4);
-    void *dt = device_copy(table, (size_t)(ROWS * n_rot) * 4 + 4),
-         *dkv = device_copy(was, (size_t)n_kv * 2);
-    void *dtables = device_copy(tables, sizeof tables),
-         *drt = device_copy(row_table, sizeof row_table);
+    uint64_t seed = (uint64_t)(l.dim_k * 10 + n_rot + (int)l.type);
+    struct rows r = {.layer = l, .n_bytes = BLOCKS * kv_block_bytes(&l)};
+    int n_k = (int)(l.n_head * l.dim_k), n_v = (int)(l.n_head * l.dim_v);
+    int n_q = n_head * (int)l.dim_k;
+    r.k = device_random(ROWS * n_k, 2, &seed);
+    r.v = device_random(ROWS * n_v, 2, &seed);
+    r.q = device_random(ROWS * n_q + 1, 2, &seed);
+    r.table = device_random(ROWS * n_rot + 1, 1, &seed);
+    r.was = malloc(r.n_bytes);
+    r.got = malloc(r.n_bytes);
+    r.a = (struct kv_write_args){.k_stride = n_k,
+                                 .v_stride = n_v,
+                                 .q_stride = n_q,
+                                 .table_stride = n_rot,
+                                 .tables_stride = 3,
+                                 .n_rows = ROWS,
+                                 .type = (int32_t)l.type,
+                                 .n_head = n_head,
+                                 .n_kv_head = (int32_t)l.n_head,
+                                 .dim_k = (int32_t)l.dim_k,
+                                 .dim_v = (int32_t)l.dim_v,
+                                 .v_in_k = l.v_in_k,
+                                 .n_rot = n_rot};
+    return r;
+}
+
+static void rows_write(struct rows *r)
+{
+    struct kv_write_args *a = &r->a;
+    size_t q_bytes = (size_t)(ROWS * a->q_stride) * 4, table_bytes = (size_t)(ROWS * a->n_rot) * 4;
+    void *dk = device_copy(r->k, (size_t)(ROWS * a->k_stride) * 4);
+    void *dv = device_copy(r->v, (size_t)(ROWS * a->v_stride) * 4);
+    void *dq = device_copy(r->q, q_bytes + 4), *dt = device_copy(r->table, table_bytes + 4);
+    void *dkv = device_copy(r->was, r->n_bytes), *dtables = device_copy(tables, sizeof tables);
+    void *drt = device_copy(row_table, sizeof row_table);
     void *dp = device_copy(positions, sizeof positions);
-    struct kv_write_args a = {.k = dk,
-                              .v = v_in_k ? NULL : dv,
-                              .q = n_head ? dq : NULL,
-                              .table = n_rot ? dt : NULL,
-                              .kv = dkv,
-                              .tables = dtables,
-                              .row_table = drt,
-                              .positions = dp,
-                              .k_stride = n_k,
-                              .v_stride = n_v,
-                              .q_stride = n_q,
-                              .table_stride = n_rot,
-                              .tables_stride = 3,
-                              .n_rows = ROWS,
-                              .n_head = n_head,
-                              .n_kv_head = n_kv_head,
-                              .dim_k = dim_k,
-                              .dim_v = dim_v,
-                              .v_in_k = v_in_k,
-                              .n_rot = n_rot,
-                              .adjacent = adjacent,
-                              .type = TYPE_F16};
-    DEVICE_RUN(kv_write, &a);
-    emulator_download(kv, dkv, (size_t)n_kv * 2);
-    for (int r = 0; r < ROWS; r++) {
-        int block = tables[row_table[r] * 3 + positions[r] / BLOCK], slot = positions[r] % BLOCK;
-        for (int h = 0; h < n_kv_head; h++) {
-            int at = (block * n_kv_head + h) * head_elems;
-            for (int d = 0; d < dim_k; d++) {
-                int i = at + d * BLOCK + slot;
-                check_half(kv[i],
-                           rotated(k + r * n_k + h * dim_k, table + r * n_rot, n_rot, adjacent, d));
-                kv[i] = was[i];
-            }
-            for (int d = 0; d < dim_v && !v_in_k; d++) {
-                int i = at + BLOCK * dim_k + slot * dim_v + d;
-                check_half(kv[i], (double)v[r * n_v + h * dim_v + d]);
-                kv[i] = was[i];
-            }
-        }
-        double *exact = malloc((size_t)n_q * sizeof *exact + 1);
-        float *y = malloc((size_t)n_q * 4 + 1);
-        for (int i = 0; i < n_q; i++) {
-            exact[i] = rotated(q + r * n_q + i / dim_k * dim_k, table + r * n_rot, n_rot, adjacent,
-                               i % dim_k);
-        }
-        emulator_download(y, (float *)dq + r * n_q, (size_t)n_q * 4);
-        device_check("queries", y, exact, n_q, 1e-6);
-        free(exact);
-        free(y);
+    a->k = dk;
+    a->v = a->v_in_k ? NULL : dv;
+    a->q = a->n_head ? dq : NULL;
+    a->table = a->n_rot ? dt : NULL;
+    a->kv = dkv;
+    a->tables = dtables;
+    a->row_table = drt;
+    a->positions = dp;
+    if (r->layer.type == TYPE_Q8_0) {
+        DEVICE_RUN(kv_write_q8, a);
+    } else {
+        DEVICE_RUN(kv_write, a);
     }
-    CHECK(memcmp(kv, was, (size_t)n_kv * 2) == 0);
+    emulator_download(r->got, dkv, r->n_bytes);
+    emulator_download(r->q, dq, q_bytes);
     void *device[] = {dk, dv, dq, dt, dkv, dtables, drt, dp};
     for (size_t i = 0; i < COUNT_OF(device); i++) {
         emulator_free(device[i]);
     }
-    void *host[] = {k, v, q, table, kv, was};
+}
+
+static void rows_free(struct rows *r)
+{
+    void *host[] = {r->k, r->v, r->q, r->table, r->was, r->got};
     for (size_t i = 0; i < COUNT_OF(host); i++) {
         free(host[i]);
     }
+}
+
+static void test(int n_head, int n_kv_head, int dim_k, int dim_v, int n_rot, bool adjacent,
+                 bool v_in_k)
+{
+    struct kv_layer l = {.type = TYPE_F16, .n_head = n_kv_head, .dim_k = dim_k, .dim_v = dim_v,
+                         .v_in_k = v_in_k};
+    struct rows rows = rows_of(l, n_head, n_rot);
+    rows.a.adjacent = adjacent;
+    int n_q = n_head * dim_k, head_elems = BLOCK * (dim_k + (v_in_k ? 0 : dim_v));
+    uint16_t *kv = (uint16_t *)(void *)rows.got, *was = (uint16_t *)(void *)rows.was;
+    for (size_t i = 0; i < rows.n_bytes / 2; i++) {
+        was[i] = (uint16_t)(0x7c01 + i % 500);
+    }
+    float *q = malloc((size_t)(ROWS * n_q) * 4 + 1);
+    double *exact = malloc((size_t)n_q * sizeof *exact + 1);
+    memcpy(q, rows.q, (size_t)(ROWS * n_q) * 4);
+    rows_write(&rows);
+    for (int r = 0; r < ROWS; r++) {
+        int block = tables[row_table[r] * 3 + positions[r] / BLOCK], slot = positions[r] % BLOCK;
+        const float *table = rows.table + r * n_rot;
+        for (int h = 0; h < n_kv_head; h++) {
+            int at = (block * n_kv_head + h) * head_elems;
+            const float *k = rows.k + (r * n_kv_head + h) * dim_k;
+            const float *v = rows.v + (r * n_kv_head + h) * dim_v;
+            for (int d = 0; d < dim_k; d++) {
+                int i = at + d * BLOCK + slot;
+                check_half(kv[i], rotated(k, table, n_rot, adjacent, d));
+                kv[i] = was[i];
+            }
+            for (int d = 0; d < dim_v && !v_in_k; d++) {
+                int i = at + BLOCK * dim_k + slot * dim_v + d;
+                check_half(kv[i], (double)v[d]);
+                kv[i] = was[i];
+            }
+        }
+        for (int i = 0; i < n_q; i++) {
+            exact[i] = rotated(q + r * n_q + i / dim_k * dim_k, table, n_rot, adjacent, i % dim_k);
+        }
+        device_check("queries", rows.q + r * n_q, exact, n_q, 1e-6);
+    }
+    CHECK(memcmp(kv, was, rows.n_bytes) == 0);
+    free(q);
+    free(exact);
+    rows_free(&rows);
 }
 
 /* A row's numbers into a tile, as the processor does it. */
@@ -137,85 +178,42 @@ static void expect(enum type type, uint8_t *tile, const float *x, int dim, int s
     }
 }
 
-/* Every type of cache: the processor's bytes, and nothing else touched. Queries are rotated beside.
- */
+/* Every type of cache: the processor's bytes, and nothing else touched. Queries are rotated beside,
+ * by no angle. */
 static void test_type(enum type type, int n_kv_head, int dim_k, int dim_v, bool v_in_k)
 {
-    static const int32_t positions[ROWS] = {0, 17, 47}, row_table[ROWS] = {1, 0, 0};
-    static const int32_t tables[6] = {5, 1, 4, 2, -1, -1};
     enum { HEADS = 5, ROT = 8 };
-    uint64_t seed = (uint64_t)(dim_k + (int)type);
-    int n_k = n_kv_head * dim_k, n_v = n_kv_head * dim_v, n_q = HEADS * dim_k;
-    struct kv_layer l = {
-        .type = type, .n_head = n_kv_head, .dim_k = dim_k, .dim_v = dim_v, .v_in_k = v_in_k};
-    size_t n_bytes = BLOCKS * kv_block_bytes(&l);
-    float *k = device_random(ROWS * n_k, 2, &seed), *v = device_random(ROWS * n_v, 2, &seed);
-    float *q = device_random(ROWS * n_q, 2, &seed), *table = calloc(ROWS * ROT, 4);
+    struct kv_layer l = {.type = type, .n_head = n_kv_head, .dim_k = dim_k, .dim_v = dim_v,
+                         .v_in_k = v_in_k};
+    struct rows rows = rows_of(l, HEADS, ROT);
+    size_t n_q = (size_t)(ROWS * HEADS * dim_k);
     for (int i = 0; i < ROWS * ROT; i++) {
-        table[i] = i % ROT < ROT / 2 ? 1 : 0; /* by no angle: keys stay as they are */
+        rows.table[i] = i % ROT < ROT / 2 ? 1 : 0;
     }
-    memset(k, 0, 32 * 4);
-    v[3] = NAN;
-    k[n_k + 1] = 3e38f;
-    v[n_v] = 1e-9f;
-    uint8_t *was = malloc(n_bytes), *got = malloc(n_bytes);
-    memset(was, 0x5a, n_bytes);
-    void *dk = device_copy(k, (size_t)(ROWS * n_k) * 4),
-         *dv = device_copy(v, (size_t)(ROWS * n_v) * 4);
-    void *dq = device_copy(q, (size_t)(ROWS * n_q) * 4), *dt = device_copy(table, ROWS * ROT * 4);
-    void *dkv = device_copy(was, n_bytes), *dtables = device_copy(tables, sizeof tables);
-    void *drt = device_copy(row_table, sizeof row_table),
-         *dp = device_copy(positions, sizeof positions);
-    struct kv_write_args a = {.k = dk,
-                              .v = v_in_k ? NULL : dv,
-                              .q = dq,
-                              .table = dt,
-                              .kv = dkv,
-                              .tables = dtables,
-                              .row_table = drt,
-                              .positions = dp,
-                              .k_stride = n_k,
-                              .v_stride = n_v,
-                              .q_stride = n_q,
-                              .table_stride = ROT,
-                              .tables_stride = 3,
-                              .n_rows = ROWS,
-                              .type = (int32_t)type,
-                              .n_head = HEADS,
-                              .n_kv_head = n_kv_head,
-                              .dim_k = dim_k,
-                              .dim_v = dim_v,
-                              .v_in_k = v_in_k,
-                              .n_rot = ROT};
-    if (type == TYPE_Q8_0) {
-        DEVICE_RUN(kv_write_q8, &a);
-    } else {
-        DEVICE_RUN(kv_write, &a);
-    }
+    memset(rows.k, 0, 32 * 4);
+    rows.v[3] = NAN;
+    rows.k[n_kv_head * dim_k + 1] = 3e38f;
+    rows.v[n_kv_head * dim_v] = 1e-9f;
+    memset(rows.was, 0x5a, rows.n_bytes);
+    float *q = malloc(n_q * 4);
+    memcpy(q, rows.q, n_q * 4);
+    rows_write(&rows);
     for (int r = 0; r < ROWS; r++) {
         for (int h = 0; h < n_kv_head; h++) {
             size_t block = (size_t)tables[row_table[r] * 3 + positions[r] / BLOCK];
-            uint8_t *tile = was + block * kv_block_bytes(&l) + (size_t)h * kv_head_bytes(&l);
-            expect(type, tile, k + r * n_k + h * dim_k, dim_k, positions[r] % BLOCK, true);
+            uint8_t *tile = rows.was + block * kv_block_bytes(&l) + (size_t)h * kv_head_bytes(&l);
+            int row = r * n_kv_head + h, slot = positions[r] % BLOCK;
+            expect(type, tile, rows.k + row * dim_k, dim_k, slot, true);
             if (!v_in_k) {
-                expect(type, tile + kv_tile_bytes(type, dim_k), v + r * n_v + h * dim_v, dim_v,
-                       positions[r] % BLOCK, false);
+                expect(type, tile + kv_tile_bytes(type, dim_k), rows.v + row * dim_v, dim_v, slot,
+                       false);
             }
         }
     }
-    emulator_download(got, dkv, n_bytes);
-    CHECK(memcmp(got, was, n_bytes) == 0);
-    float *rotated_q = malloc((size_t)(ROWS * n_q) * 4);
-    emulator_download(rotated_q, dq, (size_t)(ROWS * n_q) * 4);
-    CHECK(memcmp(rotated_q, q, (size_t)(ROWS * n_q) * 4) == 0);
-    void *device[] = {dk, dv, dq, dt, dkv, dtables, drt, dp};
-    for (size_t i = 0; i < COUNT_OF(device); i++) {
-        emulator_free(device[i]);
-    }
-    void *host[] = {k, v, q, table, was, got, rotated_q};
-    for (size_t i = 0; i < COUNT_OF(host); i++) {
-        free(host[i]);
-    }
+    CHECK(memcmp(rows.got, rows.was, rows.n_bytes) == 0);
+    CHECK(memcmp(rows.q, q, n_q * 4) == 0);
+    free(q);
+    rows_free(&rows);
 }
 
 static void test_copy(bool has_ids, int n_groups, int n, int x_group, int y_group)

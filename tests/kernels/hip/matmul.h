@@ -133,6 +133,102 @@ static inline void matmul_exact(const struct matmul_matrix *m, int which, const 
     free(w);
 }
 
+/* y[n][n_rows] = x m^T, a token each; the caller adds what else is wanted. */
+static inline struct matmul_args matmul_args_of(const struct matmul_matrix *m,
+                                                const struct matmul_x *x, void *y)
+{
+    return (struct matmul_args){.w = {m->w},
+                                .y = {y},
+                                .x = x->device,
+                                .y_stride = {m->n_rows},
+                                .x_bytes = x->bytes,
+                                .type = (int32_t)m->type,
+                                .n_cols = m->n_cols,
+                                .n_w = 1,
+                                .n_tokens = x->n,
+                                .glu = MATMUL_NO_GLU};
+}
+
+/* Row x_row of x; bias and add may be NULL. */
+static inline void matmul_check_row(const char *what, const struct matmul_matrix *m, int which,
+                                    const struct matmul_x *x, int x_row, const float *bias,
+                                    const float *add, const float *y)
+{
+    double *exact = malloc((size_t)m->n_rows * sizeof *exact);
+    matmul_exact(m, which, x, x_row, exact);
+    for (int r = 0; r < m->n_rows; r++) {
+        exact[r] += (bias ? (double)bias[r] : 0) + (add ? (double)add[r] : 0);
+    }
+    device_check(what, y, exact, m->n_rows, 3e-6);
+    free(exact);
+}
+
+/* A product with a bias, added to what stands in y, and what came of it. */
+struct matmul_product {
+    struct matmul_matrix m;
+    struct matmul_x x;
+    float *bias, *add, *y; /* the host's; add: what stood in y */
+    void *device_bias, *device_y;
+    struct matmul_args a;
+};
+
+/* Runs it and compares with the exact one. */
+static inline struct matmul_product matmul_product(enum type type, int n_rows, int n_cols,
+                                                   int n_tokens,
+                                                   void (*run)(const struct matmul_args *a))
+{
+    uint64_t seed = (uint64_t)(n_rows * 1000 + n_cols + n_tokens);
+    size_t n_y = (size_t)(n_tokens * n_rows);
+    struct matmul_product p = {.m = matmul_matrix(type, 1, n_rows, n_cols, &seed)};
+    p.x = matmul_x(type, n_tokens, n_cols, &seed);
+    p.bias = device_random(n_rows, 1, &seed);
+    p.add = device_random((int64_t)n_y, 1, &seed);
+    p.y = malloc(n_y * 4);
+    p.device_bias = device_copy(p.bias, (size_t)n_rows * 4);
+    p.device_y = device_copy(p.add, n_y * 4);
+    p.a = matmul_args_of(&p.m, &p.x, p.device_y);
+    p.a.bias[0] = p.device_bias;
+    p.a.add = p.device_y;
+    p.a.add_stride = n_rows;
+    run(&p.a);
+    emulator_download(p.y, p.device_y, n_y * 4);
+    for (int t = 0; t < n_tokens; t++) {
+        matmul_check_row(type_info((uint32_t)type)->name, &p.m, 0, &p.x, t, p.bias,
+                         p.add + t * n_rows, p.y + t * n_rows);
+    }
+    return p;
+}
+
+/* Tokens [first, first + n) once more, by another kernel or alone: the same bits. */
+static inline void matmul_check_same(const struct matmul_product *p, int first, int n,
+                                     void (*run)(const struct matmul_args *a))
+{
+    size_t from = (size_t)(first * p->m.n_rows), n_bytes = (size_t)(n * p->m.n_rows) * 4;
+    float *same = malloc(n_bytes);
+    void *device = device_copy(p->add + from, n_bytes);
+    struct matmul_args a = p->a;
+    a.x = (const int8_t *)p->x.device + first * p->x.bytes;
+    a.n_tokens = n;
+    a.y[0] = device;
+    a.add = device;
+    run(&a);
+    emulator_download(same, device, n_bytes);
+    CHECK(memcmp(same, p->y + from, n_bytes) == 0);
+    emulator_free(device);
+    free(same);
+}
+
+static inline void matmul_product_free(struct matmul_product *p)
+{
+    emulator_free(p->device_bias);
+    emulator_free(p->device_y);
+    free(p->bias);
+    free(p->add);
+    free(p->y);
+    matmul_matrix_free(&p->m);
+    matmul_x_free(&p->x);
+}
+
 static inline void matmul_gemv_of(const struct matmul_args *a, bool is_one)
 {
     extern const struct gpu_host_kernel gemv_kernel, gemv_q4_0_kernel, gemv_q8_0_kernel,
@@ -188,16 +284,7 @@ static inline void matmul_check_not_finite(enum type type, void (*run)(const str
         }
         matmul_upload(&m);
         struct matmul_x x = matmul_x_of(type, TOKENS, n_cols, f);
-        struct matmul_args a = {.w = {m.w},
-                                .y = {dy},
-                                .x = x.device,
-                                .y_stride = {ROWS},
-                                .x_bytes = x.bytes,
-                                .type = (int32_t)type,
-                                .n_cols = n_cols,
-                                .n_w = 1,
-                                .n_tokens = TOKENS,
-                                .glu = MATMUL_NO_GLU};
+        struct matmul_args a = matmul_args_of(&m, &x, dy);
         run(&a);
         emulator_download(y, dy, sizeof y);
         for (int k = 0; k < TOKENS * ROWS; k++) {
