@@ -1,22 +1,26 @@
-/* Arguments of the GPU kernels, one struct each, passed by value; compiled by both sides. What launches a kernel: its
- * struct, and the grid that kernels/hip/table.h derives from it. All shared memory is static: none is asked for at launch.
+/* Arguments of the GPU kernels, one struct each, passed by value; compiled by both sides. What
+ * launches a kernel: its struct, and the grid that kernels/hip/table.h derives from it. All shared
+ * memory is static: none is asked for at launch.
  *
- * Pointers are device addresses. Strides count elements of the pointed-to type (bytes for int8_t), and are 64-bit: a
- * product of a row and a stride must not wrap. A grid of no rows is not launched. */
+ * Pointers are device addresses. Strides count elements of the pointed-to type (bytes for int8_t),
+ * and are 64-bit: a product of a row and a stride must not wrap. A grid of no rows is not
+ * launched. */
 #ifndef KERNELS_HIP_ARGS_H
 #define KERNELS_HIP_ARGS_H
 
 #include <stdint.h>
 
-/* What every kernel gets besides its arguments: where its first thread leaves a number as it begins, so that the host knows
- * which of a recorded step's kernels was the last to begin when nothing can be asked of the card any more. */
+/* What every kernel gets besides its arguments: where its first thread leaves a number as it
+ * begins, so that the host knows which of a recorded step's kernels was the last to begin when
+ * nothing can be asked of the card any more. */
 struct args_crumb {
     uint32_t *at; /* the host's memory; NULL: nowhere */
     uint32_t number, reserved;
 };
 
-/* A row of n activations in 8 bits (n a multiple of 32): the n bytes, then for each 32 struct args_act:
- * x[i] = scale * q[i]. Rows are aligned to 16 bytes; their stride is args_act_bytes(n) or more. */
+/* A row of n activations in 8 bits (n a multiple of 32): the n bytes, then for each 32 struct
+ * args_act: x[i] = scale * q[i]. Rows are aligned to 16 bytes; their stride is args_act_bytes(n) or
+ * more. */
 struct args_act {
     float scale;
     int16_t sum[2]; /* of the bytes of each half of the 32 */
@@ -27,15 +31,17 @@ static inline int64_t args_act_bytes(int64_t n)
     return (n + n / ARGS_GROUP * 8 + 15) / 16 * 16;
 }
 
-/* probe: data[i] of each PROBE_THREADS = 2654435761 * the mirrored one + the sum of the thread numbers of the wave; n is a
- * multiple of PROBE_THREADS. safety/probe_hip.c, which may not see this, launches it. */
+/* probe: data[i] of each PROBE_THREADS = 2654435761 * the mirrored one + the sum of the thread
+ * numbers of the wave; n is a multiple of PROBE_THREADS. safety/probe_hip.c, which may not see
+ * this, launches it. */
 enum { PROBE_THREADS = 256 };
 struct probe_args {
     uint32_t *data;
     int32_t n;
 };
 
-/* norm: a block does a group of a row. As op norm. With act, y's row (all groups) is given in 8 bits too. */
+/* norm: a block does a group of a row. As op norm. With act, y's row (all groups) is given in 8
+ * bits too. */
 enum { NORM_THREADS = 256 };
 struct norm_args {
     const float *x;
@@ -70,7 +76,8 @@ struct rope_args {
     int32_t n_groups, n, x_group, n_rot, adjacent;
 };
 
-/* glu: as op glu; y may be gate or up. With act, y's row is given in 8 bits too (n_groups * n a multiple of 32). */
+/* glu: as op glu; y may be gate or up. With act, y's row is given in 8 bits too (n_groups * n a
+ * multiple of 32). */
 enum { GLU_THREADS = 256 };
 struct glu_args {
     const float *gate;
@@ -102,7 +109,8 @@ struct scale_args {
     float scale, cap;
 };
 
-/* copy: groups of columns of rows: y[r][g][i] = x[ids ? ids[r] : r][g][i]. Ops gather (ids), copy, and concat in two. */
+/* copy: groups of columns of rows: y[r][g][i] = x[ids ? ids[r] : r][g][i]. Ops gather (ids), copy,
+ * and concat in two. */
 enum { COPY_THREADS = 256 };
 struct copy_args {
     const float *x;
@@ -134,16 +142,18 @@ struct embed_args {
     float scale;
 };
 
-/* Products of up to MATMUL_MAX matrices of one type and width with the same rows x: y[i] = w[i] x + bias[i], y[0] + add.
+/* Products of up to MATMUL_MAX matrices of one type and width with the same rows x: y[i] = w[i] x +
+ * bias[i], y[0] + add.
  *   gemv_one_<type>   one token, or a slot; quantized weights
  *   gemv_<type>   a few tokens; weights are read once for GEMV_TOKENS of them
  *   gemm_<type>   many tokens
- * The bits of a result are the same from both, for any number of tokens.
- * With glu (and two matrices): y[0] = f(w[0] x + bias[0]) * (w[1] x + bias[1]) as op glu, in gemv only, and in 8 bits in
- * act; y[0] may be NULL then.
- * With experts, w[i] are arrays. gemv: slot s (token * n_used + choice) multiplies with matrix ids[token * ids_stride +
- * choice] the row x[s / n_used], or x[s] with x_per_slot, and writes row s of y. gemm: op order's output (kernel order)
- * says which slots go together. With ids_stride = 0 and ids = 0, 1, 2 ... it is op heads.
+ * The bits of a result are the same from all, for any number of tokens.
+ * With glu (and two matrices): y[0] = f(w[0] x + bias[0]) * (w[1] x + bias[1]) as op glu, in gemv
+ * only, and in 8 bits in act; y[0] may be NULL then.
+ * With experts, w[i] are arrays. gemv: slot s (token * n_used + choice) multiplies with matrix
+ * ids[token * ids_stride + choice] the row x[s / n_used], or x[s] with x_per_slot, and writes row s
+ * of y. gemm: op order's output (kernel order) says which slots go together. With ids_stride = 0
+ * and ids = 0, 1, 2 ... it is op heads.
  * With norm.x, gemv_one makes its x itself, as kernel norm would, of norm.x: one group of at most
  * GEMV_ONE_NORM columns, one token, no experts; norm.x and norm.weight are aligned to 16 bytes. */
 enum {
@@ -180,8 +190,9 @@ struct matmul_args {
     struct norm_args norm; /* of gemv_one */
 };
 
-/* kv_write: K and V of each row into its sequence's blocks (kernels/kv.h; F16, BF16 or F32), K rotated before as op rope does
- * where n_rot > 0, and queries rotated in place of a launch of their own. kv_write_q8: into blocks of Q8_0. */
+/* kv_write: K and V of each row into its sequence's blocks (kernels/kv.h; F16, BF16 or F32), K
+ * rotated before as op rope does where n_rot > 0, and queries rotated in place of a launch of their
+ * own. kv_write_q8: into blocks of Q8_0. */
 enum { KV_WRITE_THREADS = 256 };
 struct kv_write_args {
     const float *k, *v; /* v unused with v_in_k */
@@ -241,8 +252,9 @@ struct attention_args {
     struct kv_write_args write; /* of attention_split; n_rows = 0: K and V are there */
 };
 
-/* top_part, then top_fold: the k largest of each row of n values, largest first, ties to the lower index; k at most TOP_MAX.
- * What is not finite counts as the lowest of all, and bad counts it. With k = 1: argmax. */
+/* top_part, then top_fold: the k largest of each row of n values, largest first, ties to the lower
+ * index; k at most TOP_MAX. What is not finite counts as the lowest of all, and bad counts it. With
+ * k = 1: argmax. */
 enum { TOP_THREADS = 256, TOP_PART = 4096, TOP_FOLD = 8192, TOP_MAX = 64 };
 struct top_args {
     const float *x;
@@ -253,7 +265,8 @@ struct top_args {
     int32_t *ids;       /* [row][k] */
     int32_t *bad;       /* [row]: how many of the row's values are not finite */
     int64_t x_stride;
-    int32_t n_rows, n, k, n_parts; /* n_parts = ceil(n / TOP_PART); n_parts * k is at most TOP_FOLD */
+    /* n_parts = ceil(n / TOP_PART); n_parts * k is at most TOP_FOLD */
+    int32_t n_rows, n, k, n_parts;
 };
 
 /* route: as op route; y rows: ids (int32), then weights. n_expert at most ROUTE_MAX. */
@@ -267,7 +280,8 @@ struct route_args {
     float scale;
 };
 
-/* order: as op order, without the slots' places: n_expert + 1 offsets, then for each sorted place its slot. */
+/* order: as op order, without the slots' places: n_expert + 1 offsets, then for each sorted place
+ * its slot. */
 enum { ORDER_THREADS = 256 };
 struct order_args {
     const int32_t *ids; /* of route */
@@ -276,7 +290,8 @@ struct order_args {
     int32_t n_rows, n_expert, n_used;
 };
 
-/* combine: y = add + the sum over a row's slots, in order, of weight * x[slot]. As op combine; y may be add. */
+/* combine: y = add + the sum over a row's slots, in order, of weight * x[slot]. As op combine; y
+ * may be add. */
 enum { COMBINE_THREADS = 256 };
 struct combine_args {
     const float *x;       /* a row for each slot */
@@ -294,7 +309,8 @@ struct args_run {
     int32_t reserved;
 };
 
-/* conv: as op conv; width at most CONV_MAX_WIDTH. A state: width - 1 rows of n values, the latest last. */
+/* conv: as op conv; width at most CONV_MAX_WIDTH. A state: width - 1 rows of n values, the latest
+ * last. */
 enum { CONV_THREADS = 128, CONV_MAX_WIDTH = 8 };
 struct conv_args {
     const float *x, *weight, *bias;
@@ -304,7 +320,8 @@ struct conv_args {
     int32_t n_runs, n, width, silu;
 };
 
-/* ssm: as op ssm. A state: [head][dim][n_state]. n_state is a multiple of 32, at most SSM_MAX_STATE. */
+/* ssm: as op ssm. A state: [head][dim][n_state]. n_state is a multiple of 32, at most
+ * SSM_MAX_STATE. */
 enum { SSM_THREADS = 128, SSM_MAX_STATE = 256 };
 struct ssm_args {
     const float *x, *b, *c, *dt, *dt_bias, *a, *d;
@@ -314,7 +331,8 @@ struct ssm_args {
     int32_t n_runs, n_head, dim, n_state, n_group;
 };
 
-/* delta: as op delta. A state: [value head][dim_k][dim_v]; dim_k a multiple of 32, at most DELTA_MAX_DIM. */
+/* delta: as op delta. A state: [value head][dim_k][dim_v]; dim_k a multiple of 32, at most
+ * DELTA_MAX_DIM. */
 enum { DELTA_THREADS = 256, DELTA_COLUMNS = 4, DELTA_MAX_DIM = 256 };
 struct delta_args {
     const float *q, *k, *v, *gate, *beta, *dt_bias, *a;

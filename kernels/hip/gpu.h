@@ -1,35 +1,41 @@
 /* The device vocabulary: all that a kernel may use besides plain C.
  *
- * A kernel is written in the common part of C17 and C++17, so that one source serves AMD GPUs (clang, -x hip), the CUDA rig (gpu_cuda.h) and a
- * CPU (gcc or clang, as C: the emulator of tests/rig). The implementations stand in gpu_amd.h and gpu_host.h; each
- * gives, with the same meaning:
+ * A kernel is written in the common part of C17 and C++17, so that one source serves AMD GPUs
+ * (clang, -x hip), the CUDA rig (gpu_cuda.h) and a CPU (gcc or clang, as C: the emulator of
+ * tests/rig). The implementations stand in gpu_amd.h and gpu_host.h; each gives, with the same
+ * meaning:
  *
  *   GPU_FN                      before a device function
  *   GPU_TABLE                   before a constant table
- *   GPU_KERNEL(name, threads)   a kernel whose argument is `const struct name_args a`; blocks have exactly
- *                               `threads` threads, a multiple of GPU_WAVE. A second argument, struct args_crumb,
- *                               is seen to before it begins
+ *   GPU_KERNEL(name, threads)   a kernel whose argument is `const struct name_args a`; blocks have
+ *                               exactly `threads` threads, a multiple of GPU_WAVE. A second
+ *                               argument, struct args_crumb, is seen to before it begins
  *   GPU_UNROLL                  before a loop whose body indexes what must stay in registers
  *   GPU_LOOP                    before a loop that, unrolled, would need too many of them
- *   GPU_SHARED(type, name, n)   an array of the block's shared memory, aligned to 16 bytes, not initialised
+ *   GPU_SHARED(type, name, n)   an array of the block's shared memory, aligned to 16 bytes, not
+ *                               initialised
  *   gpu_thread() gpu_block_x() gpu_block_y() gpu_block_z()
  *   gpu_barrier()               all threads of the block; orders shared memory, not global memory
  *   gpu_wave_sync()             orders shared memory among the lanes of a wave
- *   gpu_keep_order()            the compiler moves nothing across it: keeps loads from piling up in registers
+ *   gpu_keep_order()            the compiler moves nothing across it: keeps loads from piling up in
+ *                               registers
  *   gpu_unused(p, bytes)        whoever reads these bytes in this launch, as parts of more, uses
  *                               nothing of them: they may be written meanwhile (for the emulator
  *                               it is no race)
  *   gpu_load16(p) gpu_store16(p, v)      16 bytes at once; p is aligned to 16
  *   gpu_f16_f32(h) gpu_f32_f16(f)        binary16 bits and float, round to nearest even
- *   gpu_exp2 gpu_log2 gpu_rcp gpu_rsq    1 ulp or so; denormals count as 0
- *   gpu_fma(a, b, c)                     the only contraction there is: compile with -ffp-contract=off
+ *   gpu_exp2 gpu_log2 gpu_rcp gpu_rsq    1 ulp or so; denormals count as 0. Of AMD's instructions;
+ *                               elsewhere of gpu_rig.h: the CUDA rig gives the emulator's bits
+ *   gpu_fma(a, b, c)            the only contraction there is: compile with -ffp-contract=off
  *   gpu_dot4(a, b, c)           c + the products of four signed bytes
  *   gpu_dot2(a, b, c)           c + the products of two binary16, in float
- *   gpu_pick(low, high, index)  byte i is byte number (byte i of index: 0 to 7) of the eight bytes low, high
- *   gpu_uniform(i)              i, which is the same in all lanes of the wave: tells the compiler so
+ *   gpu_pick(low, high, index)  byte i is byte number (byte i of index: 0 to 7) of the eight bytes
+ *                               low, high
+ *   gpu_uniform(i)              i, the same in all lanes of the wave: tells the compiler so
  *   gpu_shuffle(v, lane) gpu_shuffle_xor(v, mask)   32 bits of another lane; mask is a constant
  *   gpu_sum(v) gpu_max(v) gpu_sum_i32(v)            over the wave, the same bits in every lane
- *   struct gpu_frag_f16, gpu_frag_i8, gpu_acc_f32, gpu_acc_i32, gpu_frag_*_load, gpu_mma_*, gpu_acc_row
+ *   struct gpu_frag_f16, gpu_frag_i8, gpu_acc_f32, gpu_acc_i32, gpu_frag_*_load, gpu_mma_*,
+ *   gpu_acc_row, gpu_acc_col
  *
  * Operations on a wave (shuffles, sums, matrices) and barriers are reached by all lanes together.
  *
@@ -95,8 +101,10 @@ GPU_FN float gpu_bf16_f32(uint16_t h)
 GPU_FN uint16_t gpu_f32_bf16(float f)
 {
     uint32_t bits = gpu_f32_bits(f);
-    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? bits >> 16 | 0x40
-                                                         : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) {
+        return (uint16_t)(bits >> 16 | 0x40);
+    }
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 GPU_FN float gpu_max2(float a, float b)
 {

@@ -1,5 +1,6 @@
-/* The device vocabulary on CUDA; see gpu.h. For the rig alone (tests/rig/cuda): it lets the same sources run on real parallel
- * hardware, and nothing is tuned for it. By PTX, so that it needs none of CUDA's headers; compiled with -fmad=false. */
+/* The device vocabulary on CUDA; see gpu.h. For the rig alone (tests/rig/cuda): it lets the same
+ * sources run on real parallel hardware, and nothing is tuned for it. By PTX, so that it needs none
+ * of CUDA's headers; compiled with -fmad=false. */
 #ifndef KERNELS_HIP_GPU_CUDA_H
 #define KERNELS_HIP_GPU_CUDA_H
 
@@ -19,7 +20,7 @@
 #define GPU_LOOP _Pragma("unroll 1")
 #define GPU_SHARED(type, name, n) static __shared__ __align__(16) type name[n]
 
-/* --- places and order --------------------------------------------------------------------------- */
+/* --- places and order ------------------------------------------------------------------------- */
 
 #define GPU_CUDA_PLACE(name, reg)                                                                  \
     GPU_FN int name(void)                                                                          \
@@ -35,8 +36,10 @@ GPU_CUDA_PLACE(gpu_block_z, "%ctaid.z")
 
 GPU_FN void gpu_leave(const struct args_crumb *crumb)
 {
-    if (gpu_thread() == 0 && gpu_block_x() == 0 && gpu_block_y() == 0 && gpu_block_z() == 0 && crumb->at) {
-        asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"((uint64_t)crumb->at), "r"(crumb->number));
+    bool is_first = gpu_block_x() == 0 && gpu_block_y() == 0 && gpu_block_z() == 0;
+    if (is_first && gpu_thread() == 0 && crumb->at) {
+        asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"((uint64_t)crumb->at),
+                     "r"(crumb->number));
     }
 }
 GPU_FN void gpu_barrier(void)
@@ -56,7 +59,7 @@ GPU_FN void gpu_keep_order(void)
 {
 }
 
-/* --- memory and numbers --------------------------------------------------------------------------- */
+/* --- memory and numbers ----------------------------------------------------------------------- */
 
 GPU_FN struct gpu_16 gpu_load16(const void *p)
 {
@@ -117,7 +120,7 @@ GPU_FN float gpu_dot2(uint32_t a, uint32_t b, float c)
     return gpu_fma(gpu_f16_f32((uint16_t)(a >> 16)), gpu_f16_f32((uint16_t)(b >> 16)), c);
 }
 
-/* --- waves ------------------------------------------------------------------------------------------ */
+/* --- waves ------------------------------------------------------------------------------------ */
 
 GPU_FN int32_t gpu_cuda_shuffle(int32_t v, int lane)
 {
@@ -177,7 +180,7 @@ GPU_FN int32_t gpu_sum_i32(int32_t v)
     return v;
 }
 
-/* --- matrices --------------------------------------------------------------------------------------- */
+/* --- matrices --------------------------------------------------------------------------------- */
 
 struct gpu_acc_f32 {
     float x[8];

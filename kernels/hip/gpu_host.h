@@ -1,6 +1,7 @@
-/* The device vocabulary on a CPU; see gpu.h. Kernels are compiled as C; whoever runs them implements the functions
- * gpu_host_* (tests/rig/emulator.c): it runs every thread of a block and knows at each of these calls which
- * one is running. `site` is the place in the source, the same pointer for all threads that stand there. */
+/* The device vocabulary on a CPU; see gpu.h. Kernels are compiled as C; whoever runs them
+ * implements the functions gpu_host_* (tests/rig/emulator.c): it runs every thread of a block and
+ * knows at each of these calls which one is running. `site` is the place in the source, the same
+ * pointer for all threads that stand there. */
 #ifndef KERNELS_HIP_GPU_HOST_H
 #define KERNELS_HIP_GPU_HOST_H
 
@@ -20,8 +21,8 @@ int gpu_host_thread(void);
 int gpu_host_block(int axis);
 void gpu_host_barrier(const char *site);
 void gpu_host_wave_sync(const char *site);
-/* Gives `bytes` (at most GPU_HOST_WORDS words) to the wave and returns what lane 0 gave; lane l's stands
- * l * GPU_HOST_WORDS words later. Valid until the lane's next call but two. */
+/* Gives `bytes` (at most GPU_HOST_WORDS words) to the wave and returns what lane 0 gave; lane l's
+ * stands l * GPU_HOST_WORDS words later. Valid until the lane's next call but two. */
 enum { GPU_HOST_WORDS = 8 };
 const uint32_t *gpu_host_exchange(const char *site, const void *value, size_t bytes);
 /* Memory of the block for this key; the same for all its threads. */
@@ -30,8 +31,8 @@ void gpu_host_not_uniform(const char *site); /* a fault */
 /* A whole aligned access, checked at once. */
 void gpu_host_access(const void *p, size_t bytes, bool is_write);
 void gpu_host_unused(const void *p, size_t bytes);
-/* Which lane holds which element of a matrix: 11 (both halves hold all of a row) or 12. Kernels may not care, so tests
- * run them with both. */
+/* Which lane holds which element of a matrix: 11 (both halves hold all of a row) or 12. Kernels may
+ * not care, so tests run them with both. */
 int gpu_host_matrix(void);
 
 #define GPU_HOST_TEXT_(x) #x
@@ -46,7 +47,8 @@ int gpu_host_matrix(void);
     {                                                                                              \
         struct name##_args a;                                                                      \
         size_t bytes = sizeof a;                                                                   \
-        __asm__("" : "+r"(bytes)); /* a call, which the hooks do not take for the kernel's access */ \
+        /* A call, which the hooks do not take for the kernel's access. */                         \
+        __asm__("" : "+r"(bytes));                                                                 \
         __builtin_memcpy(&a, args, bytes);                                                         \
         name##_thread(a);                                                                          \
     }                                                                                              \

@@ -1,12 +1,13 @@
 /* The vocabulary's inexact functions where no AMD card computes them: on the CUDA rig and on the
- * emulator. Made of operations that IEEE 754 rounds in one way only (gpu_fma, +, *, /, gpu_sqrt), so that both rigs give the
- * same bits; see gpu.h. Denormals count as 0. */
+ * emulator. Made of operations that IEEE 754 rounds in one way only (gpu_fma, +, *, /, gpu_sqrt),
+ * so that both rigs give the same bits; see gpu.h. Denormals count as 0. */
 #ifndef KERNELS_HIP_GPU_RIG_H
 #define KERNELS_HIP_GPU_RIG_H
 
 #define GPU_RIG_INFINITY 0x7f800000u
 
-/* A float of this exponent (biased) and of p's digits: 0 below the normal numbers, infinity above them. */
+/* A float of this exponent (biased) and of p's digits: 0 below the normal numbers, infinity above
+ * them. */
 GPU_FN float gpu_rig_scaled(float p, int exponent)
 {
     uint32_t digits = gpu_f32_bits(p) & 0x7fffffu;
@@ -33,8 +34,8 @@ GPU_FN float gpu_exp2(float a)
     int whole = (int)(gpu_f32_bits(b + GPU_ROUNDER) - gpu_f32_bits(GPU_ROUNDER));
     return a == a ? gpu_rig_scaled(p, (int)(gpu_f32_bits(p) >> 23) + whole) : a;
 }
-/* a = 2^e m, m from sqrt(1/2) to sqrt(2); log2(m) by the series of artanh(s), s = (m - 1) / (m + 1), its coefficients fitted;
- * 3 ulp. NaN of negative numbers. */
+/* a = 2^e m, m from sqrt(1/2) to sqrt(2); log2(m) by the series of artanh(s), its coefficients
+ * fitted, where s = (m - 1) / (m + 1); 3 ulp. NaN of negative numbers. */
 GPU_FN float gpu_log2(float a)
 {
     uint32_t bits = gpu_f32_bits(gpu_rig_flush(a));

@@ -1,10 +1,13 @@
-/* Invariance of the GPU engine: logits are the same bits for 1, 3 and 8 sequences side by side, however their prompts are cut,
- * behind a reused prefix (of recurrent models: a state kept at the border of a block, put back) and in a fork. And what a
- * model's logits are is printed, so that another implementation of the same kernels can be compared line by line: this
- * program runs on the emulator and, unchanged, on the CUDA rig's card (tests/rig/cuda).
+/* Invariance of the GPU engine: logits are the same bits for 1, 3 and 8 sequences side by side,
+ * however their prompts are cut, behind a reused prefix (of recurrent models: a state kept at the
+ * border of a block, put back) and in a fork. And what a model's logits are is printed, so that
+ * another implementation of the same kernels can be compared line by line: this program runs on the
+ * emulator and, unchanged, on the CUDA rig's card (tests/rig/cuda).
  *
- * Usage: bits_test [--all] [FILE.gguf...]; without files small models, made on the spot, and two recurrent ones of the reference
- * data; without --all fewer of them, and fewer ways. The HIP runtime is found through LD_LIBRARY_PATH; ROCMFORGE_KERNEL_DIR names the folder of code objects, where it reads them. */
+ * Usage: bits_test [--all] [FILE.gguf...]; without files small models, made on the spot, and two
+ * recurrent ones of the reference data; without --all fewer of them, and fewer ways. The HIP
+ * runtime is found through LD_LIBRARY_PATH; ROCMFORGE_KERNEL_DIR names the folder of code objects,
+ * where it reads them. */
 #include "kernels/cpu/isa.h"
 #include "shared/hash.h"
 #include "shared/num.h"
@@ -15,7 +18,7 @@
 
 enum {
     N_SEQS = 8,
-    LONGEST = 250, /* prompt; each sequence's is a ninth of it shorter than that of the one before */
+    LONGEST = 250, /* prompt; each sequence's is a ninth of it shorter than the one's before */
     N_DECODE = 10, /* of the first over position 256, where attention's second split begins */
     BRIEF = 24,    /* prompt, where a model would take long on the emulator */
     N_CTX = LONGEST + N_DECODE + 6,
@@ -117,7 +120,8 @@ static void step(const char *what, const struct engine_row *rows, int64_t n,
     }
 }
 
-/* The first n_seqs sequences, side by side, each a step behind the one before, prompts in pieces of `chunk`. */
+/* The first n_seqs sequences, side by side, each a step behind the one before, prompts in pieces of
+ * `chunk`. */
 static void run(int n_seqs, int64_t chunk, enum way way)
 {
     static struct engine_row rows[MAX_ROWS];

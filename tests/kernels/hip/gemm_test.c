@@ -102,8 +102,8 @@ static void test_experts(enum type type, bool x_per_slot, int n_tokens)
     for (int i = 0; i < n_slots; i++) {
         float y[ROWS];
         emulator_download(y, (float *)dy + i * ROWS, sizeof y);
-        matmul_check_row("experts", &m, ids[i], &x, x_per_slot ? i : i / USED, bias + ids[i] * ROWS, NULL,
-                   y);
+        matmul_check_row("experts", &m, ids[i], &x, x_per_slot ? i : i / USED,
+                         bias + ids[i] * ROWS, NULL, y);
     }
     void *device[] = {dids, db, dorder, dy};
     for (size_t i = 0; i < COUNT_OF(device); i++) {
