@@ -1,6 +1,7 @@
 /* Loading the HIP runtime (see hip.h). Blocks as long as its constructors like. */
 #include "safety/hip.h"
 #include "safety/dynamic.h"
+#include "shared/hash.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -72,7 +73,7 @@ int hip_arch(const struct hip *h, int device, char ret[32])
 /* --- code objects -------------------------------------------------------------------------------- */
 
 /* The whole file in memory of its own: HIP wants to open the file again if it sees a mapping. */
-static int read_object(const char *path, void **ret, struct err *e)
+static int read_object(const char *path, void **ret, size_t *ret_bytes, struct err *e)
 {
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -96,6 +97,7 @@ static int read_object(const char *path, void **ret, struct err *e)
         return err_set(e, ERR_NO_GPU, "%s cannot be read", path);
     }
     *ret = data;
+    *ret_bytes = bytes;
     return 0;
 }
 
@@ -120,13 +122,16 @@ void hip_object_path(const char *dir, const char *arch, char ret[HIP_PATH_BYTES]
     }
 }
 
-int hip_object_load(const struct hip *h, const char *path, void **ret_module, struct err *e)
+int hip_object_load(const struct hip *h, const char *path, void **ret_module, uint64_t *ret_digest,
+                    struct err *e)
 {
     void *image = NULL;
-    int err = read_object(path, &image, e);
+    size_t bytes = 0;
+    int err = read_object(path, &image, &bytes, e);
     if (err < 0) {
         return err;
     }
+    *ret_digest = hash64(image, bytes, 0);
     int error = h->ModuleLoadData(ret_module, image);
     free(image);
     return error == HIP_SUCCESS

@@ -56,8 +56,8 @@ MUST_CHECK int hip_arch(const struct hip *h, int device, char ret[32]);
 /* The code object for an architecture ("gfx1100"). dir: its folder; "": beside the program in a build tree, or installed. */
 enum { HIP_PATH_BYTES = 512 };
 void hip_object_path(const char *dir, const char *arch, char ret[HIP_PATH_BYTES]);
-/* Loads it. ERR_NO_GPU; e says what is missing. */
+/* Loads it; ret_digest: of its bytes. ERR_NO_GPU; e says what is missing. */
 MUST_CHECK int hip_object_load(const struct hip *h, const char *path, void **ret_module,
-                               struct err *e);
+                               uint64_t *ret_digest, struct err *e);
 
 #endif

@@ -166,9 +166,10 @@ int probe_hip_kernel(struct probe *p, struct msg_stage *out)
     const char *dir = getenv("ROCMFORGE_KERNEL_DIR"), *call;
     char path[HIP_PATH_BYTES];
     void *module, *function;
+    uint64_t digest;
     struct err e = {0};
     hip_object_path(p->kernel_dir ? p->kernel_dir : dir ? dir : "", p->gpu.gfx, path);
-    int rc = hip_object_load(h, path, &module, &e);
+    int rc = hip_object_load(h, path, &module, &digest, &e);
     if (rc < 0) {
         probe_say(out->detail, "%.300s", e.detail);
         probe_say(out->remedy, "build rocmforge where clang 19 and lld 19 are installed, which "

@@ -1,6 +1,7 @@
 /* What of an engine outlives the process: under which keys it is kept, and the memory of its KV pool.
  * The thread that opens a model; the keys: any. */
 #include "worker/build_id.h"
+#include "worker/canary.h"
 #include "worker/engine_state.h"
 
 #include "shared/hash.h"
@@ -37,6 +38,10 @@ void engine_claim_stores(const struct engine_options *o, const uint8_t fingerpri
     stores_claim(o->stores, STORE_WEIGHTS, key);
     kv_key(o, fingerprint, key);
     stores_claim(o->stores, STORE_KV, key);
+    if (o->door) {
+        canary_key(o, fingerprint, key);
+        stores_claim(o->stores, STORE_CANARY, key);
+    }
 }
 
 void engine_drop_stores(const struct engine_options *o, const uint8_t fingerprint[32],
@@ -52,6 +57,10 @@ void engine_drop_stores(const struct engine_options *o, const uint8_t fingerprin
         stores_drop(o->stores, STORE_KV, key);
         kv_key(&here, fingerprint, key);
         stores_drop(o->stores, STORE_KV, key);
+    }
+    if (o->door && !keeps_cache) {
+        canary_key(o, fingerprint, key);
+        stores_drop(o->stores, STORE_CANARY, key);
     }
 }
 

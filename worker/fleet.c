@@ -3,6 +3,7 @@
 #include "shared/clock.h"
 #include "shared/json.h"
 #include "shared/log.h"
+#include "worker/canary.h"
 #include "worker/stores.h"
 
 #include <errno.h>
@@ -215,6 +216,7 @@ static void finish_load(struct fleet *f, struct request *live, bool may_unload)
         return;
     }
     if (result == 0) {
+        canary_check(fresh.engine); /* here: one thread at a time speaks to the device */
         fresh.used_ns = f->events->now_ns;
         *v = fresh;
         f->schedulers[i] = scheduler_create(f->models, i, f->events);
@@ -224,8 +226,8 @@ static void finish_load(struct fleet *f, struct request *live, bool may_unload)
     } else {
         /* What this load kept is no room: dropped, it would be made again, and that for ever. */
         models_drop_stores(f->models, v, false);
-        if (!stores_drop_idle(f->models->options.stores) &&
-            !unload_one(f, may_unload)) { /* else it is tried again */
+        bool has_room = result == ERR_NO_MEMORY && stores_drop_idle(f->models->options.stores);
+        if (!has_room && !unload_one(f, may_unload)) { /* else it is tried again */
             struct err why;
             err_set(&why, ERR_MODEL_ROOM, "%s", e.detail);
             fail_waiting(f, i, live, &why);

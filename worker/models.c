@@ -3,6 +3,7 @@
 #include "worker/models.h"
 #include "ipc/memfd.h"
 #include "shared/log.h"
+#include "worker/canary.h"
 #include "worker/setup.h"
 #include "worker/stores.h"
 #include "worker/template_chat.h"
@@ -311,6 +312,9 @@ int models_load(struct models *m, const struct config *c, const struct device *d
             name_path(err, v->path, e);
             models_finish(m);
             return err;
+        }
+        if (v->engine) {
+            canary_check(v->engine);
         }
     }
     stores_drop_unclaimed(stores);

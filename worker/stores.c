@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { WORTH_BYTES = 4096 }; /* whoever needs memory wins nothing by dropping less than a page */
+
 struct entry {
     struct msg_store store;
     int fd; /* owned */
@@ -218,7 +220,7 @@ bool stores_drop_idle(struct stores *s)
     if (s) {
         pthread_mutex_lock(&s->mutex);
         for (size_t i = s->n; i-- > 0;) {
-            if (s->v[i].n_users == 0) {
+            if (s->v[i].n_users == 0 && s->v[i].store.bytes >= WORTH_BYTES) {
                 drop(s, &s->v[i]);
                 has_dropped = true;
             }

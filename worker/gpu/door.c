@@ -33,6 +33,7 @@ struct door {
     struct hip hip;
     int device;
     char arch[32];
+    uint64_t kernels; /* digest of the code object */
     struct status_page *status; /* borrowed */
     uint64_t deadline_ns;
     void *module, *stream, *upload_stream;
@@ -152,7 +153,7 @@ static int load_kernels(struct door *d, const char *dir, struct err *e)
 {
     char path[HIP_PATH_BYTES];
     hip_object_path(dir, d->arch, path);
-    int err = hip_object_load(&d->hip, path, &d->module, e);
+    int err = hip_object_load(&d->hip, path, &d->module, &d->kernels, e);
     for (int i = 0; i < TABLE_COUNT && err == 0; i++) {
         int error = d->hip.ModuleGetFunction(&d->functions[i], d->module, table_kernels[i].name);
         if (error != HIP_SUCCESS) {
@@ -241,6 +242,17 @@ void door_close(struct door **at)
 const char *door_arch(const struct door *d)
 {
     return d->arch;
+}
+
+uint64_t door_kernels(const struct door *d)
+{
+    return d->kernels;
+}
+
+void door_distrust(struct door *d, const char *why)
+{
+    door_note(d, false, "a check of its numbers");
+    die(d, why);
 }
 
 /* --- memory ----------------------------------------------------------------------------------- */

@@ -27,6 +27,10 @@ struct door_options {
 MUST_CHECK int door_open(const struct door_options *o, struct door **ret, struct err *e);
 void door_close(struct door **d);
 const char *door_arch(const struct door *d); /* "gfx1100" */
+/* A digest of the kernels' code: another one may compute other bits. */
+uint64_t door_kernels(const struct door *d);
+/* Ends the process like any fault of the device: what it computes is wrong. */
+NORETURN void door_distrust(struct door *d, const char *why);
 void door_memory(struct door *d, uint64_t *ret_free, uint64_t *ret_total);
 
 /* Device memory; one piece for each model. ERR_NO_VRAM. */

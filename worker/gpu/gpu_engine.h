@@ -47,6 +47,9 @@ void gpu_engine_destroy(struct gpu_engine **g);
 /* What it holds on the device, by label. */
 struct gpu_arena gpu_engine_memory(const struct gpu_engine *g);
 
+/* Recorded steps are recorded again when they come again, and the first of them compared. Between steps. */
+void gpu_engine_forget(struct gpu_engine *g);
+
 /* One step; see program_run. Returns the logits of its n_out rows, one after the other, valid until
  * the next step: with n_top > 0 of those rows only whose `travels` is set. With n_top the device
  * has picked out the largest of every row (engine_top), and counted what is no finite number. */

@@ -78,6 +78,11 @@ int64_t gpu_engine_resize_kv(struct gpu_engine *g, int64_t n_blocks)
     return least < n_blocks ? gpu_engine_resize_kv(g, least) : n_blocks; /* a part could not grow */
 }
 
+void gpu_engine_forget(struct gpu_engine *g)
+{
+    gpu_graphs_forget(&g->graphs);
+}
+
 void gpu_engine_free_kv(struct gpu_engine *g)
 {
     for (size_t i = 0; i < GPU_ENGINE_KV_PIECES; i++) {

@@ -1,0 +1,48 @@
+"""A worker whose GPU computes wrong numbers is not believed: it ends before it serves, its report says why, and the next one
+is tried. Wrong is what differs between one chunk and several steps, and what differs from an earlier worker."""
+import json
+import os
+import signal
+import sys
+import time
+
+from machine import SMALL, STORY, Machine
+from server import Server, check, check_equal, stream_text
+
+BIN = sys.argv[1]
+
+
+def until(what, holds):
+    end = time.monotonic() + 300
+    while not holds():
+        check(time.monotonic() < end, what)
+        time.sleep(0.05)
+
+
+def last_words(server):
+    """Of all crashes, the newest first."""
+    return [c.get('last_words', '') for c in json.loads(server.get('/crashes')[1])['crashes']]
+
+
+def kill(server):
+    """Ready again with another worker, and the report is written."""
+    worker, n = server.child('rocmforge-worker'), len(last_words(server))
+    os.kill(worker, signal.SIGKILL)
+    until('a report', lambda: len(last_words(server)) > n)
+    until('no new worker', lambda: server.child('rocmforge-worker') not in (None, worker) and
+          server.get('/ready')[0] == 200)
+
+
+machine = Machine(BIN)
+machine.fault('wrong@gemm_q8_0:2')
+with Server(BIN, '--device', 'gpu', *SMALL, env=machine.env) as server:
+    until('the canary as one chunk', lambda: 'the canary as one chunk has other bits' in ''.join(last_words(server)))
+    story = stream_text(server.stream('/v1/chat/completions', STORY))
+    kill(server)
+    check_equal(last_words(server)[0], '', 'the same bits again are believed')
+
+    machine.fault('nan@gemv_one_q8_0:2')
+    kill(server)
+    until('an earlier worker', lambda: 'the canary has other bits than in an earlier' in ''.join(last_words(server)))
+    check_equal(stream_text(server.stream('/v1/chat/completions', STORY)), story, 'after all that')
+print('ok')
