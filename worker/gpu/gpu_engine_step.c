@@ -203,7 +203,9 @@ static void run_there(struct gpu_engine *g, struct gpu_part *part, const struct 
     bool is_checked = gpu_graphs_wants_check(&g->graphs) && may_check;
     download(g, part, s->n_rows, n_out, g->n_top > 0 && !is_checked ? travels : NULL);
     gpu_mirror_take(&g->mirror, false); /* while the device computes */
-    door_wait(g->door, is_decode ? part->decode_ns : 0);
+    /* Submitting takes time as well, which must not be slept through again: the sum would be what the next one takes. */
+    uint64_t gone = clock_ns() - start;
+    door_wait(g->door, is_decode && part->decode_ns > gone ? part->decode_ns - gone : 0);
     if (is_decode) {
         /* Slept through, a step seems to take as long as the sleep: so down at once, and up slowly, or one
          * step in which the machine stood still would slow down hundreds. */
