@@ -367,7 +367,7 @@ int terminal_parse(int argc, char **argv, struct err *e)
         CONFIG_model,    CONFIG_device,     CONFIG_isa,           CONFIG_threads,   CONFIG_ctx_size,
         CONFIG_kv_type,  CONFIG_chunk_size, CONFIG_chat_template, CONFIG_log_level, CONFIG_kv_memory,
         CONFIG_kv_memory_share, CONFIG_cpu_fallback, CONFIG_vram_reserve, CONFIG_kernel_dir,
-        CONFIG_safe_mode, CONFIG_gpu_lock_timeout,
+        CONFIG_safe_mode, CONFIG_gpu_lock_timeout, CONFIG_gpu_timeout,
     };
     set.is_chat = strcmp(argv[0], "chat") == 0;
     struct options o = {.usage = command_usage[set.is_chat],

@@ -68,8 +68,10 @@ static int open_gpu(struct device *d, const struct config *c, const char *purpos
     if (err < 0) {
         return err;
     }
-    struct door_options o = {
-        .pci = g.pci, .kernel_dir = c->v[CONFIG_kernel_dir].str, .status = status};
+    struct door_options o = {.pci = g.pci,
+                             .kernel_dir = c->v[CONFIG_kernel_dir].str,
+                             .status = status,
+                             .deadline_ms = (uint64_t)(c->v[CONFIG_gpu_timeout].num * 1000)};
     err = door_open(&o, &d->door, e);
     if (err < 0) {
         return err;

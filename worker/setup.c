@@ -10,6 +10,7 @@ const enum config_key setup_keys[] = {
     CONFIG_model,    CONFIG_device,   CONFIG_gpu_layers, CONFIG_isa,        CONFIG_threads,        CONFIG_ctx_size,
     CONFIG_kv_type,  CONFIG_parallel, CONFIG_chunk_size, CONFIG_kv_memory,
     CONFIG_kv_memory_share, CONFIG_vram_reserve, CONFIG_kernel_dir, CONFIG_safe_mode, CONFIG_gpu_fusion, CONFIG_gpu_lock_timeout,
+    CONFIG_gpu_timeout,
 };
 const size_t setup_n_keys = COUNT_OF(setup_keys);
 

@@ -1,5 +1,8 @@
 """A worker whose GPU computes wrong numbers is not believed: it ends before it serves, its report says why, and the next one
-is tried. Wrong is what differs between one chunk and several steps, and what differs from an earlier worker."""
+is tried. Wrong is what differs between one chunk and several steps, and what differs from an earlier worker.
+
+    gpu_canary_test.py BIN [all]     with "all": each kernel that computes the demo model's first tokens is wrong once
+"""
 import json
 import os
 import signal
@@ -33,6 +36,27 @@ def kill(server):
           server.get('/ready')[0] == 200)
 
 
+def kernels():
+    """Of a server that answered nothing."""
+    machine = Machine(BIN)
+    with Server(BIN, '--device', 'gpu', *SMALL, env=machine.env):
+        pass
+    with open(machine.log) as f:
+        words = [line.split() for line in f]
+    return sorted({w[1] for w in words if w[0] == 'kernel'} - {'probe'})  # the preflight's
+
+
+def every_kernel():
+    names = kernels()
+    check(len(names) > 10, f'{names}')
+    for name in names:
+        machine = Machine(BIN)
+        machine.fault(f'wrong@{name}')
+        with Server(BIN, '--device', 'gpu', *SMALL, env=machine.env) as server:
+            until(name, lambda: 'the canary' in ''.join(last_words(server)))
+    print(f'{len(names)} kernels: {names}')
+
+
 machine = Machine(BIN)
 machine.fault('wrong@gemm_q8_0:2')
 with Server(BIN, '--device', 'gpu', *SMALL, env=machine.env) as server:
@@ -45,4 +69,6 @@ with Server(BIN, '--device', 'gpu', *SMALL, env=machine.env) as server:
     kill(server)
     until('an earlier worker', lambda: 'the canary has other bits than in an earlier' in ''.join(last_words(server)))
     check_equal(stream_text(server.stream('/v1/chat/completions', STORY)), story, 'after all that')
+if 'all' in sys.argv[2:]:
+    every_kernel()
 print('ok')

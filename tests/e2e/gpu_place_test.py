@@ -106,6 +106,23 @@ with Server(BIN, '--device', 'gpu', *SMALL, '--max-models', '1', models=models, 
     check_equal(status, 200, f'the next one is served: {r}')
     check_equal(server.child('rocmforge-worker'), worker, 'by the same worker')
 
+# A model is loaded beside the steps of another, which is recorded and replayed meanwhile.
+machine = Machine(BIN)
+with Server(BIN, '--device', 'gpu', *SMALL, models=models, env=machine.env) as server:
+    status, r = server.post('/v1/models/unload', {'model': 'two'})
+    check_equal(status, 200, f'unload: {r}')
+    events = server.stream('/v1/chat/completions', {**STORY, 'model': 'one'})
+    seen = [next(events) for _ in range(2)]
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(server.post('/v1/chat/completions', question)))
+    asking.start()
+    seen += list(events)
+    asking.join()
+    check_equal(stream_text(seen), story, 'beside a load')
+    status, r = answers[0]
+    check_equal((status, r['choices'][0]['message']['content']), (200, expected[0]), 'loaded beside steps')
+    check('graphs are off' not in server.log_text(), 'replays are those of the plain path')
+
 # Where nothing fits, the CPU computes: also a model that is not loaded before it is asked for.
 with Server(BIN, '--device', 'auto', *SMALL, '--max-models', '1', models=models, env=small_machine(1).env) as server:
     for name in ('one', 'two'):

@@ -8,8 +8,12 @@
 
 enum { MAX_NODES = 8192 };
 
-struct hip_double_node *hip_double_record(void)
+struct hip_double_node *hip_double_record(void *stream)
 {
+    if (!hip_double.capture || stream != hip_double.capture_stream) {
+        return NULL;
+    }
+    ASSERT(pthread_equal(pthread_self(), hip_double.capture_thread));
     ASSERT(hip_double.capture->n < MAX_NODES);
     return &hip_double.capture->nodes[hip_double.capture->n++];
 }
@@ -97,7 +101,6 @@ int hipModuleLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsi
                           unsigned shared_bytes, void *stream, void **params, void **extra)
 {
     const struct gpu_host_kernel *kernel = function;
-    (void)stream;
     if (grid_x == 0 || grid_y == 0 || grid_z == 0 || grid_y > 65536 || grid_z > 65536 ||
         block_x != (unsigned)kernel->threads || block_y != 1 || block_z != 1 || shared_bytes != 0 ||
         extra || kernel->args_bytes > HIP_DOUBLE_ARGS_BYTES) {
@@ -109,8 +112,9 @@ int hipModuleLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsi
                                 .grid = {.x = (int)grid_x, .y = (int)grid_y, .z = (int)grid_z}};
     memcpy(n.args, params[0], kernel->args_bytes);
     memcpy(&n.crumb, params[1], sizeof n.crumb);
-    if (hip_double.capture) {
-        *hip_double_record() = n;
+    struct hip_double_node *recorded = hip_double_record(stream);
+    if (recorded) {
+        *recorded = n;
     } else {
         run_kernel(&n);
     }
@@ -122,7 +126,6 @@ int hipModuleLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsi
 
 int hipStreamBeginCapture(void *stream, int mode)
 {
-    (void)stream;
     (void)mode;
     pthread_mutex_lock(&hip_double.lock);
     int error = hip_double_fault_of("StreamBeginCapture");
@@ -131,6 +134,8 @@ int hipStreamBeginCapture(void *stream, int mode)
         ASSERT(hip_double.capture);
         hip_double.capture->nodes = malloc(MAX_NODES * sizeof *hip_double.capture->nodes);
         ASSERT(hip_double.capture->nodes);
+        hip_double.capture_stream = stream;
+        hip_double.capture_thread = pthread_self();
         hip_double_note("capture", 0);
     }
     pthread_mutex_unlock(&hip_double.lock);

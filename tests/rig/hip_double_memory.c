@@ -130,14 +130,14 @@ int hipMemcpy(void *to, const void *from, size_t bytes, int kind)
 
 int hipMemcpyAsync(void *to, const void *from, size_t bytes, int kind, void *stream)
 {
-    (void)stream;
     pthread_mutex_lock(&hip_double.lock);
     const struct hip_double_fault *f = hip_double_at("MemcpyAsync", 0);
     if (f && f->kind == HIP_DOUBLE_HANG) {
         hip_double.is_hung = true;
     }
-    if (hip_double.capture) {
-        *hip_double_record() = (struct hip_double_node){
+    struct hip_double_node *recorded = hip_double_record(stream);
+    if (recorded) {
+        *recorded = (struct hip_double_node){
             .kind = HIP_DOUBLE_COPY, .to = to, .from = from, .bytes = bytes, .value = kind};
     } else if (!hip_double.sticky && !hip_double.is_hung) {
         hip_double_copy(to, from, bytes, kind, f && f->kind == HIP_DOUBLE_CORRUPT);
@@ -161,10 +161,10 @@ void hip_double_set(void *to, int value, size_t bytes)
 
 int hipMemsetAsync(void *to, int value, size_t bytes, void *stream)
 {
-    (void)stream;
     pthread_mutex_lock(&hip_double.lock);
-    if (hip_double.capture) {
-        *hip_double_record() = (struct hip_double_node){
+    struct hip_double_node *recorded = hip_double_record(stream);
+    if (recorded) {
+        *recorded = (struct hip_double_node){
             .kind = HIP_DOUBLE_SET, .to = to, .bytes = bytes, .value = value};
     } else if (!hip_double.sticky && !hip_double.is_hung) {
         hip_double_set(to, value, bytes);

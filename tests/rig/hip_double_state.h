@@ -44,6 +44,8 @@ struct hip_double_state {
     bool is_hung;
     uint64_t ready_ns;                /* nothing is finished before */
     struct hip_double_graph *capture; /* being recorded */
+    void *capture_stream;             /* whose */
+    pthread_t capture_thread;
 };
 extern struct hip_double_state hip_double;
 
@@ -61,7 +63,8 @@ void hip_double_open(bool is_open);
 void hip_double_copy(void *to, const void *from, size_t bytes, int kind, bool is_corrupt);
 void hip_double_set(void *to, int value, size_t bytes);
 
-/* hip_double_launch.c: the next node of the graph that is being recorded. */
-struct hip_double_node *hip_double_record(void);
+/* hip_double_launch.c: the next node of the graph that is being recorded; NULL: the stream is not. What another thread
+ * submits to a stream that is recorded would be part of every replay: the program ends. */
+struct hip_double_node *hip_double_record(void *stream);
 
 #endif

@@ -1,4 +1,4 @@
-/* The GPU door (see door.h). The token loop's thread, but for door_upload_now. Blocks in door_wait, up to its
+/* The GPU door (see door.h). The thread that opened it, the token loop's, and, where door.h says so, any. Blocks in door_wait, up to its
  * deadline, and wherever the driver likes: who watches over that is the supervisor's watchdog. */
 #include "worker/gpu/door.h"
 
@@ -36,11 +36,12 @@ struct door {
     uint64_t kernels; /* digest of the code object */
     struct status_page *status; /* borrowed */
     uint64_t deadline_ns;
-    void *module, *stream, *upload_stream;
+    pthread_t stepper; /* who opened it */
+    void *module, *stream, *load_stream;
     void *functions[TABLE_COUNT];
-    pthread_mutex_t upload_lock;
-    void *staging; /* owned; of door_upload_now */
-    /* what is going on */
+    pthread_mutex_t load_lock; /* around load_stream and staging */
+    void *staging; /* owned */
+    /* what is going on: the stepper's */
     char note[NOTE_BYTES];
     bool is_careful;
     uint32_t n_launched;           /* never OF_GRAPH */
@@ -83,11 +84,21 @@ static uint32_t crumb_of(const struct door *d)
     return d->crumb ? atomic_load_explicit(d->crumb, memory_order_relaxed) : 0;
 }
 
-static void say_last_words(const struct door *d, const char *what)
+static bool is_stepper(const struct door *d)
+{
+    return pthread_equal(pthread_self(), d->stepper);
+}
+
+static void say_last_words(const struct door *d, const char *what, bool is_load)
 {
     char text[900];
-    snprintf(text, sizeof text, "GPU %s: %s; in %s; kernel: %s", d->arch, what,
-             *d->note ? d->note : "nothing", kernel_of(d, crumb_of(d)));
+    int n = snprintf(text, sizeof text, "GPU %s: %s; in ", d->arch, what);
+    if (is_load) {
+        snprintf(text + n, sizeof text - (size_t)n, "loading a model");
+    } else {
+        snprintf(text + n, sizeof text - (size_t)n, "%s; kernel: %s", *d->note ? d->note : "nothing",
+                 kernel_of(d, crumb_of(d)));
+    }
     if (d->status) {
         status_last_words(d->status, "%s", text);
     }
@@ -96,7 +107,7 @@ static void say_last_words(const struct door *d, const char *what)
 
 NORETURN static void die(const struct door *d, const char *what)
 {
-    say_last_words(d, what);
+    say_last_words(d, what, !is_stepper(d));
     _exit(EXIT_GPU_FAULT);
 }
 
@@ -105,8 +116,8 @@ static void on_abort(int signal_number)
     (void)signal_number;
     struct door *d = open_door;
     open_door = NULL;
-    if (d) {
-        say_last_words(d, "the runtime aborted; what it said stands before this");
+    if (d) { /* in a thread of the runtime's, perhaps */
+        say_last_words(d, "the runtime aborted; what it said stands before this", false);
     }
     signal(SIGABRT, SIG_DFL);
     raise(SIGABRT);
@@ -169,7 +180,7 @@ static int make_streams(struct door *d, struct err *e)
     unsigned flags = HIP_STREAM_NON_BLOCKING;
     int error = h->StreamCreateWithPriority(&d->stream, flags, HIP_PRIORITY_LOW);
     if (error == HIP_SUCCESS) {
-        error = h->StreamCreateWithPriority(&d->upload_stream, flags, HIP_PRIORITY_LOW);
+        error = h->StreamCreateWithPriority(&d->load_stream, flags, HIP_PRIORITY_LOW);
     }
     if (error == HIP_SUCCESS) {
         error = h->HostMalloc(&d->staging, STAGING_BYTES, 0);
@@ -194,7 +205,8 @@ int door_open(const struct door_options *o, struct door **ret, struct err *e)
     }
     /* Read once, when the library is loaded. Every further queue is one more that the desktop's waits for. */
     setenv("GPU_MAX_HW_QUEUES", "2", 0);
-    pthread_mutex_init(&d->upload_lock, NULL);
+    d->stepper = pthread_self();
+    pthread_mutex_init(&d->load_lock, NULL);
     d->status = o->status;
     d->deadline_ns = (o->deadline_ms ? o->deadline_ms : DEADLINE_MS) * 1000000u;
     int err = hip_load(&d->hip, e);
@@ -226,8 +238,8 @@ void door_close(struct door **at)
     if (d->staging) {
         (void)h->HostFree(d->staging);
     }
-    if (d->upload_stream) {
-        (void)h->StreamDestroy(d->upload_stream);
+    if (d->load_stream) {
+        (void)h->StreamDestroy(d->load_stream);
     }
     if (d->stream) {
         (void)h->StreamDestroy(d->stream);
@@ -235,7 +247,7 @@ void door_close(struct door **at)
     if (d->module) {
         (void)h->ModuleUnload(d->module);
     }
-    pthread_mutex_destroy(&d->upload_lock);
+    pthread_mutex_destroy(&d->load_lock);
     free(d);
 }
 
@@ -265,9 +277,17 @@ void door_memory(struct door *d, uint64_t *ret_free, uint64_t *ret_total)
     *ret_total = total;
 }
 
+/* Every thread begins with another one. */
+static void use_device(const struct door *d)
+{
+    if (!is_stepper(d)) {
+        MUST_DO(d, SetDevice, d->device);
+    }
+}
+
 int door_allocate(struct door *d, size_t bytes, void **ret, struct err *e)
 {
-    (void)d->hip.SetDevice(d->device); /* the loader's thread has none yet */
+    use_device(d);
     int error = d->hip.Malloc(ret, MAX(bytes, (size_t)1));
     if (error == HIP_OUT_OF_MEMORY) {
         uint64_t free_bytes, total;
@@ -283,6 +303,7 @@ int door_allocate(struct door *d, size_t bytes, void **ret, struct err *e)
 void door_free(struct door *d, void *p)
 {
     if (p) {
+        use_device(d);
         MUST_DO(d, Free, p);
     }
 }
@@ -290,6 +311,7 @@ void door_free(struct door *d, void *p)
 void *door_host_allocate(struct door *d, size_t bytes)
 {
     void *p = NULL;
+    use_device(d);
     int error = d->hip.HostMalloc(&p, MAX(bytes, (size_t)1), 0);
     if (error == HIP_OUT_OF_MEMORY) {
         return NULL;
@@ -301,6 +323,7 @@ void *door_host_allocate(struct door *d, size_t bytes)
 void door_host_free(struct door *d, void *p)
 {
     if (p) {
+        use_device(d);
         MUST_DO(d, HostFree, p);
     }
 }
@@ -309,6 +332,7 @@ void door_host_free(struct door *d, void *p)
 
 void door_note(struct door *d, bool is_careful, const char *fmt, ...)
 {
+    ASSERT(is_stepper(d));
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(d->note, sizeof d->note, fmt, ap);
@@ -337,6 +361,7 @@ void door_launch(struct door *d, enum table_id kernel, const void *args)
 {
     const struct table_kernel *k = &table_kernels[kernel];
     int32_t grid[3];
+    ASSERT(is_stepper(d));
     k->grid(args, grid);
     if (grid[0] <= 0 || grid[1] <= 0 || grid[2] <= 0) {
         return;
@@ -360,6 +385,7 @@ void door_launch(struct door *d, enum table_id kernel, const void *args)
 
 static void copy_async(struct door *d, void *to, const void *from, size_t bytes, int kind)
 {
+    ASSERT(is_stepper(d));
     if (bytes > 0) {
         MUST_DO(d, MemcpyAsync, to, from, bytes, kind, d->stream);
     }
@@ -382,6 +408,7 @@ void door_copy(struct door *d, void *to, const void *from, size_t bytes)
 
 void door_zero(struct door *d, void *to, size_t bytes)
 {
+    ASSERT(is_stepper(d));
     if (bytes > 0) {
         MUST_DO(d, MemsetAsync, to, 0, bytes, d->stream);
     }
@@ -414,16 +441,17 @@ static void watch(const struct door *d, struct watch *w, uint64_t now)
 }
 
 /* Asks, sleeping in between, until the stream is empty. */
-static void wait_for(struct door *d, void *stream, uint64_t expected_ns)
+void door_wait(struct door *d, uint64_t expected_ns)
 {
     struct watch w = {0};
+    ASSERT(is_stepper(d));
     uint64_t start = clock_ns(), spin_from = start;
     if (expected_ns > 1000000) {
         nap(MIN(expected_ns - expected_ns / 8 - 200000, (uint64_t)SLEEP_NS));
         spin_from = clock_ns();
     }
     for (;;) {
-        int error = d->hip.StreamQuery(stream);
+        int error = d->hip.StreamQuery(d->stream);
         if (error == HIP_SUCCESS) {
             break;
         }
@@ -431,7 +459,7 @@ static void wait_for(struct door *d, void *stream, uint64_t expected_ns)
             must(d, "hipStreamQuery", error);
         }
         uint64_t now = clock_ns();
-        if (d->status && stream == d->stream) { /* loading is another thread's, and has no kernels */
+        if (d->status) {
             watch(d, &w, now);
         }
         if (now - start > d->deadline_ns) {
@@ -448,14 +476,10 @@ static void wait_for(struct door *d, void *stream, uint64_t expected_ns)
     }
 }
 
-void door_wait(struct door *d, uint64_t expected_ns)
-{
-    wait_for(d, d->stream, expected_ns);
-}
-
 struct door_point *door_point_create(struct door *d)
 {
     struct door_point *p = base_alloc(sizeof *p);
+    use_device(d);
     MUST_DO(d, EventCreateWithFlags, &p->event, HIP_EVENT_NO_TIMING);
     return p;
 }
@@ -471,6 +495,7 @@ void door_point_destroy(struct door *d, struct door_point **at)
 
 void door_point_set(struct door *d, struct door_point *p)
 {
+    ASSERT(is_stepper(d));
     MUST_DO(d, EventRecord, p->event, d->stream);
 }
 
@@ -483,19 +508,32 @@ bool door_point_is_past(struct door *d, const struct door_point *p)
     return error == HIP_SUCCESS;
 }
 
+/* --- loading ---------------------------------------------------------------------------------- */
+
 void door_upload_now(struct door *d, void *to, const void *from, size_t bytes)
 {
-    pthread_mutex_lock(&d->upload_lock);
-    (void)d->hip.SetDevice(d->device);
+    pthread_mutex_lock(&d->load_lock);
+    use_device(d);
     for (size_t done = 0; done < bytes;) {
         size_t n = MIN(bytes - done, (size_t)STAGING_BYTES);
         memcpy(d->staging, (const char *)from + done, n);
         MUST_DO(d, MemcpyAsync, (char *)to + done, d->staging, n, HIP_HOST_TO_DEVICE,
-                d->upload_stream);
-        MUST_DO(d, StreamSynchronize, d->upload_stream);
+                d->load_stream);
+        MUST_DO(d, StreamSynchronize, d->load_stream);
         done += n;
     }
-    pthread_mutex_unlock(&d->upload_lock);
+    pthread_mutex_unlock(&d->load_lock);
+}
+
+void door_zero_now(struct door *d, void *to, size_t bytes)
+{
+    pthread_mutex_lock(&d->load_lock);
+    use_device(d);
+    if (bytes > 0) {
+        MUST_DO(d, MemsetAsync, to, 0, bytes, d->load_stream);
+        MUST_DO(d, StreamSynchronize, d->load_stream);
+    }
+    pthread_mutex_unlock(&d->load_lock);
 }
 
 /* --- graphs ----------------------------------------------------------------------------------- */
@@ -512,6 +550,7 @@ int door_graph_begin(struct door *d, struct err *e)
         !h->GraphDestroy || !h->GraphExecDestroy) {
         return err_set(e, -ENOTSUP, "%s has no graphs", h->soname);
     }
+    ASSERT(is_stepper(d));
     int error = h->StreamBeginCapture(d->stream, HIP_CAPTURE_THREAD_LOCAL);
     if (error != HIP_SUCCESS) {
         return graph_error(d, "hipStreamBeginCapture", error, e);

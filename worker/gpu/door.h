@@ -4,8 +4,12 @@
  * device that does not answer until a deadline is an error too. Exceptions return: out of memory of an
  * allocation, and what concerns graphs.
  *
- * Kernels and copies are submitted to the stream in order; nothing is known to be done before door_wait. A second
- * stream is for the loader's thread (door_upload_now). Otherwise not thread-safe: the token loop's. */
+ * Kernels and copies are submitted to the stream in order; nothing is known to be done before door_wait.
+ *
+ * Threads: the stream, notes and graphs are for the thread that opened the door, which later is the token loop's (asserted):
+ * what another one submitted there would become part of a step that is being recorded. A model is loaded by any thread, beside
+ * the steps of others: memory, and what ends in _now, which goes through a stream of its own, waited for under a lock.
+ * What a model takes is counted (worker/budget.h) when it is loaded: while a load runs nothing is given or taken. */
 #ifndef WORKER_GPU_DOOR_H
 #define WORKER_GPU_DOOR_H
 
@@ -33,7 +37,7 @@ uint64_t door_kernels(const struct door *d);
 NORETURN void door_distrust(struct door *d, const char *why);
 void door_memory(struct door *d, uint64_t *ret_free, uint64_t *ret_total);
 
-/* Device memory; one piece for each model. ERR_NO_VRAM. */
+/* Any thread. Device memory; one piece for each model. ERR_NO_VRAM. */
 MUST_CHECK int door_allocate(struct door *d, size_t bytes, void **ret, struct err *e);
 void door_free(struct door *d, void *p);
 /* Host memory that the device may read and write while it is copied. NULL without memory. */
@@ -57,8 +61,9 @@ void door_point_set(struct door *d, struct door_point *p);
 /* Is all that is done? */
 bool door_point_is_past(struct door *d, const struct door_point *p);
 
-/* Copies at once, through any memory, apart from the stream; for loading. Any thread. */
-void door_upload_now(struct door *d, void *to, const void *from, size_t bytes);
+/* For loading: done when they return, whatever is in the stream. Any thread. */
+void door_upload_now(struct door *d, void *to, const void *from, size_t bytes); /* from any memory */
+void door_zero_now(struct door *d, void *to, size_t bytes);
 
 /* What is being done, for last words: "step 12, decode of 3 rows"; all of the note before is done. Last words name the
  * kernel that was the last to begin. Careful: each is waited for, so that no other can have begun before a fault shows; it

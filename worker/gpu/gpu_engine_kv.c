@@ -1,5 +1,5 @@
 /* Memory of the KV cache on the device: a few pieces, so that it can be made smaller and larger
- * (see gpu_engine.h). The token loop's thread. */
+ * (see gpu_engine.h). The token loop's thread; at first the one that loads. */
 #include "worker/gpu/gpu_engine_state.h"
 
 #include "shared/log.h"
@@ -35,13 +35,17 @@ static int place_piece(struct gpu_engine *g, struct kv_piece *piece, int64_t n_b
         size_t bytes = kv_block_bytes(l) * (size_t)n_blocks;
         size_t kept = kv_block_bytes(l) * (size_t)MIN(n_blocks, piece->n_blocks);
         char *data = gpu_arena_take(&fresh, GPU_LABEL_KV, bytes);
-        door_copy(g->door, data, l->data, kept);
+        if (kept > 0) {
+            door_copy(g->door, data, l->data, kept);
+        }
         /* Attention loads whole blocks, and drops what nobody wrote. */
-        door_zero(g->door, data + kept, bytes - kept);
+        door_zero_now(g->door, data + kept, bytes - kept);
         l->data = data;
     }
-    door_wait(g->door, 0);
-    door_free(g->door, piece->memory);
+    if (piece->memory) {
+        door_wait(g->door, 0);
+        door_free(g->door, piece->memory);
+    }
     piece->memory = memory;
     piece->n_blocks = n_blocks;
     return 0;
