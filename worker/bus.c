@@ -8,7 +8,6 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static const struct attach *attach;
@@ -26,18 +25,15 @@ static void on_bus(int signal_number, siginfo_t *info, void *context)
         pause(); /* all threads of the pool read the same weights; the first of them says why */
     }
     static struct memory_file f; /* (one handler comes here: it ends the process) */
-    struct stat st;
     memory_file_at(info->si_addr, &f);
     bool is_store = !*f.path || strncmp(f.path, "/memfd:", 7) == 0;
-    bool is_whole = !is_store && stat(f.path, &st) == 0 && st.st_ino == f.inode &&
-                    f.offset < (uint64_t)st.st_size;
-    int code = is_store ? ERR_NO_MEMORY : is_whole ? ERR_MODEL_IO : ERR_MODEL_CHANGED;
+    int code = is_store ? ERR_NO_MEMORY : memory_file_error(&f);
     struct status_page *page = attach->status;
     if (page && is_store) {
         status_last_words(page, "%s: a page of %s", err_text(code), *f.path ? f.path : "shared memory");
     } else if (page) {
         status_last_words(page, "%s: %s cannot be read%s, at byte %llu", err_text(code), f.path,
-                          is_whole ? "" : " any more", (unsigned long long)f.offset);
+                          code == ERR_MODEL_IO ? "" : " any more", (unsigned long long)f.offset);
     }
     _exit(err_exit_code(code));
 }

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #ifndef MADV_POPULATE_READ
@@ -187,4 +188,24 @@ void memory_file_at(const void *at, struct memory_file *ret)
     if (fd >= 0) {
         close(fd);
     }
+}
+
+int memory_file_error(const struct memory_file *f)
+{
+    struct stat st;
+    bool is_whole = stat(f->path, &st) == 0 && st.st_ino == f->inode &&
+                    f->offset < (uint64_t)st.st_size;
+    return is_whole ? ERR_MODEL_IO : ERR_MODEL_CHANGED;
+}
+
+int memory_check_file(const void *map, size_t bytes, struct err *e)
+{
+    const void *bad;
+    struct memory_file f;
+    if (memory_check(map, bytes, &bad) == 0) {
+        return 0;
+    }
+    memory_file_at(bad, &f);
+    return err_set(e, memory_file_error(&f), "byte %llu of %.200s", (unsigned long long)f.offset,
+                   f.path);
 }

@@ -3,6 +3,7 @@
 #define WORKER_MEMORY_H
 
 #include "shared/base.h"
+#include "shared/err.h"
 
 /* What the system calls available (page cache counts as such), under the limit of this process's
  * cgroup. Reads files in /proc and /sys/fs/cgroup; 0 when they cannot be read. */
@@ -35,6 +36,11 @@ struct memory_file {
     uint64_t offset, inode;
 };
 void memory_file_at(const void *at, struct memory_file *ret);
+/* What it means that the file cannot be read there: ERR_MODEL_CHANGED (it is shorter, or another one
+ * is in its place) or ERR_MODEL_IO. Allocates nothing and takes no lock. */
+int memory_file_error(const struct memory_file *f);
+/* memory_check of a model's file, with the error above and the place in e. */
+MUST_CHECK int memory_check_file(const void *map, size_t bytes, struct err *e);
 /* Takes the whole pages of a file's mapping out of this process; they are read again when needed. */
 void memory_let_go(const void *map, size_t bytes);
 

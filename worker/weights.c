@@ -101,17 +101,6 @@ static size_t place(struct program *p, const char *map)
     return at;
 }
 
-static int check_file(const void *data, size_t bytes, struct err *e)
-{
-    const void *bad;
-    struct memory_file f;
-    if (memory_check(data, bytes, &bad) == 0) {
-        return 0;
-    }
-    memory_file_at(bad, &f);
-    return err_set(e, ERR_MODEL_IO, "byte %llu of %.200s", (unsigned long long)f.offset, f.path);
-}
-
 /* In pieces, whose file pages are let go: or the largest matrix would stand in memory twice. A page
  * that the disk does not give is an error here; read by a kernel, it would be the end of the process. */
 static int pack_matrix(const struct matmul_weight *w, char *to, struct pool *pool,
@@ -124,7 +113,7 @@ static int pack_matrix(const struct matmul_weight *w, char *to, struct pool *poo
         int64_t hi = MIN(lo + rows, w->n_rows);
         const char *data = (const char *)w->data + (size_t)lo * w->row_bytes;
         size_t bytes = (size_t)(hi - lo) * w->row_bytes;
-        int err = check_file(data, bytes, e);
+        int err = memory_check_file(data, bytes, e);
         if (err < 0) {
             return err;
         }
@@ -268,7 +257,7 @@ int weights_open(struct weights *ret, struct program *p, enum isa isa, struct po
     weights_key(isa, fingerprint, w.key);
     if (!find_store(&w, data_bytes, bytes)) {
         int fd = make(p, data_bytes, bytes, pool, progress, progress_arg, e);
-        if (fd == ERR_MODEL_IO) {
+        if (fd == ERR_MODEL_IO || fd == ERR_MODEL_CHANGED) {
             return fd;
         }
         if (fd < 0) {

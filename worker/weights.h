@@ -20,7 +20,7 @@ struct weights {
 };
 
 /* Gives the program's matrices their packed form: that of the store with this model's fingerprint, or
- * else packs and keeps it. progress may be NULL. Errors: ERR_MODEL_IO, ERR_NO_MEMORY, ERR_INTERNAL (what was sealed
+ * else packs and keeps it. progress may be NULL. Errors: ERR_MODEL_IO, ERR_MODEL_CHANGED, ERR_NO_MEMORY, ERR_INTERNAL (what was sealed
  * is not what was packed), -errno; *ret needs no close then. */
 MUST_CHECK int weights_open(struct weights *ret, struct program *p, enum isa isa, struct pool *pool,
                             struct stores *stores, const uint8_t fingerprint[32],

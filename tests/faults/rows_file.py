@@ -10,6 +10,7 @@ import time
 from fuse import Fuse
 from matrix import row, tested
 from rig import (DEMO, STORY, Rig, Stream, chat, check, check_equal, expect_whole)
+from rows_gpu import machine, served
 
 
 class folder:
@@ -315,6 +316,22 @@ def failing_at_start(bin_dir):
         took = time.monotonic() - begin
         check_equal(out.returncode, 19, out.stderr)
         check('bad.gguf' in out.stderr and 'byte ' in out.stderr, out.stderr)
+        return took
+
+
+@row('59c', 'the disk fails under a model for the GPU', 'the same, packed for the card', 5, slow=True)
+def failing_for_gpu(bin_dir):
+    data, at = demo_data(b'blk.2.ffn_down.weight')
+    m = machine(bin_dir)
+    with Fuse({'bad.gguf': data}, fails=at + 8192) as fuse, served(
+            bin_dir, m, '--max-models', '2',
+            models=[f'a={DEMO}', f'b={DEMO}', f'bad={fuse.path}/bad.gguf']) as s:
+        begin, worker = time.monotonic(), s.worker()
+        status, r = s.post('/v1/completions', BAD)
+        took = time.monotonic() - begin
+        check_equal((status, r['error']['code']), (503, 'model_io_error'), 'the answer')
+        check('byte ' in r['error']['message'], f'the place: {r}')
+        check_equal(s.worker(), worker, 'the worker lives')
         return took
 
 

@@ -34,6 +34,23 @@ static void bad_pages(void)
     CHECK_INT(memory_check(map + 12 * MIB + 7, 100, &bad), -EIO);
     CHECK(bad == map + 12 * MIB + 7); /* never before what was asked for */
     CHECK_INT(memory_check(map + 7, 9 * MIB, &bad), 0);
+    struct err e = {0};
+    CHECK_INT(memory_check_file(map, 9 * MIB, &e), 0);
+    CHECK_INT(memory_check_file(map + 12 * MIB, 100, &e), ERR_MODEL_CHANGED); /* it was cut */
+    CHECK(strstr(e.detail, "byte 12582912 of ") && strstr(e.detail, path));
+}
+
+/* A page that cannot be read although the file reaches so far: the disk. */
+static void whose_fault(void)
+{
+    struct memory_file f;
+    CHECK(truncate(path, FILE_BYTES) == 0);
+    memory_file_at(map + 3 * MIB, &f);
+    CHECK_INT(memory_file_error(&f), ERR_MODEL_IO);
+    f.inode++; /* another file in its place */
+    CHECK_INT(memory_file_error(&f), ERR_MODEL_CHANGED);
+    f = (struct memory_file){.path = "/nonexistent/file"};
+    CHECK_INT(memory_file_error(&f), ERR_MODEL_CHANGED);
 }
 
 static void which_file(void)
@@ -64,6 +81,7 @@ int main(void)
     map = mmap(NULL, FILE_BYTES, PROT_READ, MAP_SHARED, fd, 0);
     CHECK(map != MAP_FAILED);
     bad_pages();
+    whose_fault();
     which_file();
     close(fd);
     unlink(path);

@@ -185,7 +185,7 @@ int gpu_engine_create(struct door *d, struct program *p, const struct gpu_engine
     err = err < 0 ? err : take_host(g, e);
     err = err < 0 ? err : upload_heads(g);
     err = err < 0 ? err
-                  : gpu_weights_upload(&g->weights, p, d, o->pool, o->progress, o->progress_arg);
+                  : gpu_weights_upload(&g->weights, p, d, o->pool, o->progress, o->progress_arg, e);
     if (err < 0) {
         gpu_engine_destroy(&g);
         return err;

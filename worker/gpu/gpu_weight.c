@@ -2,6 +2,7 @@
 #include "worker/gpu/gpu_weight.h"
 
 #include "kernels/hip/pack.h"
+#include "worker/memory.h"
 #include "worker/program_use.h"
 
 #include <errno.h>
@@ -177,11 +178,14 @@ static void pack_panels(void *arg, int64_t lo, int64_t hi, int thread)
     pack_rows(k->w->type, &k->layout, data, first, end - first, k->w->n_cols, k->buffer);
 }
 
-static int upload_matrix(const struct gpu_matrix *m, struct door *d, struct pool *pool)
+static int upload_matrix(const struct gpu_matrix *m, struct door *d, struct pool *pool,
+                         struct err *e)
 {
     for (int64_t i = 0; i < m->n; i++) {
         struct packing k = {.w = &m->w[i]};
-        int err = pack_layout(k.w->type, k.w->n_rows, k.w->n_cols, &k.layout);
+        size_t row_bytes = type_row_bytes(k.w->type, (size_t)k.w->n_cols);
+        int err = memory_check_file(k.w->data, (size_t)k.w->n_rows * row_bytes, e);
+        err = err < 0 ? err : pack_layout(k.w->type, k.w->n_rows, k.w->n_cols, &k.layout);
         k.buffer = err < 0 ? NULL : calloc(1, (size_t)k.layout.n_bytes);
         if (!k.buffer) {
             return err < 0 ? err : -ENOMEM;
@@ -195,9 +199,11 @@ static int upload_matrix(const struct gpu_matrix *m, struct door *d, struct pool
     return 0;
 }
 
+/* A page of the file that the disk does not give is an error here; read by the packing, it would be
+ * the end of the process. */
 int gpu_weights_upload(struct gpu_weights *w, struct program *p, struct door *d, struct pool *pool,
                        void (*progress)(void *arg, uint64_t done, uint64_t total),
-                       void *progress_arg)
+                       void *progress_arg, struct err *e)
 {
     uint64_t total = 0, done = 0;
     for (size_t i = 0; i < w->n_matrices; i++) {
@@ -205,10 +211,14 @@ int gpu_weights_upload(struct gpu_weights *w, struct program *p, struct door *d,
     }
     for (size_t i = 0; i < w->n_vectors; i++) {
         const struct gpu_vector *v = &w->vectors[i];
+        int err = memory_check_file(v->host, (size_t)v->n * sizeof(float), e);
+        if (err < 0) {
+            return err;
+        }
         door_upload_now(d, v->device, v->host, (size_t)v->n * sizeof(float));
     }
     for (size_t i = 0; i < w->n_matrices; i++) {
-        int err = upload_matrix(&w->matrices[i], d, pool);
+        int err = upload_matrix(&w->matrices[i], d, pool, e);
         if (err < 0) {
             return err;
         }

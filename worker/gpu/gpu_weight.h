@@ -30,11 +30,12 @@ struct gpu_weights {
 /* Finds the parameters of the GPU's ops and takes room for them. Run twice: planning, and in earnest. -ENOMEM. */
 MUST_CHECK int gpu_weights_plan(struct gpu_weights *w, const struct program *p, struct gpu_arena *a);
 void gpu_weights_finish(struct gpu_weights *w);
-/* Packs and uploads; in the program, vectors become the device's. May take long; progress may be NULL. -ENOMEM. */
+/* Packs and uploads; in the program, vectors become the device's. May take long; progress may be NULL.
+ * -ENOMEM, ERR_MODEL_IO, ERR_MODEL_CHANGED. */
 MUST_CHECK int gpu_weights_upload(struct gpu_weights *w, struct program *p, struct door *d,
                                   struct pool *pool,
                                   void (*progress)(void *arg, uint64_t done, uint64_t total),
-                                  void *progress_arg);
+                                  void *progress_arg, struct err *e);
 
 static inline const struct args_weight *gpu_weights_of(const struct gpu_weights *w,
                                                        const struct program *p, const struct op *op)
