@@ -99,9 +99,10 @@ struct op_step {
     const struct op_state *states; /* by op field `state` */
     void *scratch;                 /* at least ops_scratch_bytes() of the op that runs */
     _Atomic uint32_t *op_mark;     /* borrowed: the op that runs is told there; NULL: nowhere */
-    /* Told by embed, on any of the pool's threads, that n more rows of its table were read; NULL: nobody. */
-    void (*on_embedded)(void *arg, int64_t n);
-    void *on_embedded_arg;
+    /* Copies a row of embed's table, in the file's form, on any of the pool's threads. NULL, or false:
+     * it is read in place. */
+    bool (*read_row)(void *arg, int64_t row, void *to);
+    void *read_row_arg;
 };
 
 /* Runs one op on the CPU for n rows (of its output buffer), and the n_joined that follow it in the array:

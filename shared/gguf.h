@@ -56,6 +56,7 @@ struct gguf_tensor {
 struct gguf_part { /* one mapped file */
     char *path;         /* owned */
     const uint8_t *map; /* owned mapping */
+    int fd;             /* owned */
     size_t bytes;
     int64_t mtime_ns;
     uint64_t ino;
@@ -87,6 +88,11 @@ MUST_CHECK int gguf_check_unchanged(const struct gguf *g, struct err *e);
 /* Takes the files' pages out of this process; whoever reads them again gets them from the page cache,
  * or from disk. */
 void gguf_let_go(const struct gguf *g);
+
+/* Copies bytes of a tensor, from `offset` in it, without mapping them: around a page that is read in
+ * place the system maps up to 2 MB. False: they cannot be had, or g has no files. */
+bool gguf_read(const struct gguf *g, const struct gguf_tensor *t, uint64_t offset, size_t bytes,
+               void *to);
 
 /* NULL when absent. */
 const struct gguf_kv *gguf_find(const struct gguf *g, const char *key);

@@ -58,17 +58,19 @@ static int map_part(const char *path, struct gguf_part *ret, struct err *e)
             rc = err_set(e, -errno, "cannot map %s", path_tail(path));
         }
     }
-    close(fd);
     if (map == MAP_FAILED) {
+        close(fd);
         return rc;
     }
     char *own = strdup(path);
     if (!own) {
         munmap(map, (size_t)st.st_size);
+        close(fd);
         return err_set(e, -ENOMEM, "no memory to open %s", path_tail(path));
     }
     *ret = (struct gguf_part){.path = own,
                               .map = map,
+                              .fd = fd,
                               .bytes = (size_t)st.st_size,
                               .mtime_ns = mtime_ns(&st),
                               .ino = st.st_ino};
@@ -79,6 +81,7 @@ static void unmap_part(struct gguf_part *p)
 {
     if (p->map) {
         munmap((void *)(uintptr_t)p->map, p->bytes);
+        close(p->fd);
     }
     free(p->path);
     *p = (struct gguf_part){0};
@@ -285,6 +288,21 @@ void gguf_let_go(const struct gguf *g)
     for (size_t i = 0; i < g->n_parts; i++) { /* advice; it may fail for locked pages */
         (void)madvise((void *)(uintptr_t)g->parts[i].map, g->parts[i].bytes, MADV_DONTNEED);
     }
+}
+
+bool gguf_read(const struct gguf *g, const struct gguf_tensor *t, uint64_t offset, size_t bytes,
+               void *to)
+{
+    if (t->part >= g->n_parts) {
+        return false;
+    }
+    const struct gguf_part *p = &g->parts[t->part];
+    uint64_t at = (uint64_t)((const uint8_t *)t->data - p->map) + offset;
+    ssize_t n;
+    do {
+        n = pread(p->fd, to, bytes, (off_t)at);
+    } while (n < 0 && errno == EINTR);
+    return n == (ssize_t)bytes;
 }
 
 int gguf_check_unchanged(const struct gguf *g, struct err *e)

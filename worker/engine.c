@@ -7,6 +7,7 @@
 #include "worker/engine_state.h"
 #include "worker/memory.h"
 #include "worker/model.h"
+#include "worker/params.h"
 #include "worker/plan.h"
 #include "worker/program_use.h"
 
@@ -440,9 +441,15 @@ static int open_parts(struct engine *en, const char *path, struct err *e)
         memcpy(en->info.fingerprint, print, sizeof print);
     }
     bool is_here = !o->door, is_whole_there = o->door && place_is_whole(&en->place);
+    if (err == 0 && is_here) {
+        err = params_copy(&en->program, &en->gguf, e);
+    }
     if (err == 0 && !is_whole_there) { /* a part of the weights depends on the placement: it is not kept */
         err = weights_open(&en->weights, &en->program, o->isa, en->pool, is_here ? o->stores : NULL,
                            en->info.fingerprint, o->progress, o->progress_arg, e);
+    }
+    if (en->weights.map) { /* with a page the system maps up to 2 MB around it */
+        gguf_let_go(&en->gguf);
     }
     if (err == 0 && is_here) {
         err = program_compile(&en->program);

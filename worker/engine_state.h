@@ -31,7 +31,6 @@ struct engine {
     struct place place; /* of its layers, with a GPU */
     struct weights weights;
     const struct gguf_tensor *embedding; /* part of gguf */
-    _Atomic int64_t n_embedded;          /* rows since its pages were let go */
     struct profile profile;
     uint64_t n_steps;
     _Atomic uint32_t *op_mark; /* borrowed; see engine_mark_ops */

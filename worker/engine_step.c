@@ -1,14 +1,11 @@
 /* One step: rows of tokens through the program. The token loop's thread, which drives the pool; no
- * allocation, no system call but the pool's waking and sleeping, and now and then advice on memory. */
+ * allocation, no system call but the pool's waking and sleeping, the reading of the embedding's rows, and
+ * now and then advice on memory. */
 #include "worker/engine_state.h"
-#include "worker/memory.h"
 
 #include <string.h>
 
-enum {
-    ROWS_PER_HUGE_PAGE = 64, /* a step makes one huge page, and one more for so many rows */
-    ROWS_PER_LET_GO = 4,     /* rows of the embedding are read before its file is let go */
-};
+enum { ROWS_PER_HUGE_PAGE = 64 }; /* a step makes one huge page, and one more for so many rows */
 
 /* Gathers the rows into runs, one per sequence. */
 static int64_t find_runs(struct engine *en, const struct engine_row *rows, int64_t n)
@@ -69,16 +66,13 @@ const float *engine_logits(struct engine *en, int64_t i)
     return gpu_engine_logits(en->gpu, i);
 }
 
-/* The system maps 64 KB to 2 MB of the file around each row of the embedding that is read: a prompt of many
- * different tokens would leave the whole table in this process, beside the packed copy that a tied
- * output matrix has. Who reads there meanwhile finds the page in the file again. */
-static void let_go_embedding(void *arg, int64_t n_rows)
+/* Read in place, a prompt of many different tokens would leave the whole table in this process, beside the
+ * packed copy that a tied output matrix has. */
+static bool read_embedding(void *arg, int64_t row, void *to)
 {
-    struct engine *en = arg;
-    if (atomic_fetch_add(&en->n_embedded, n_rows) + n_rows >= ROWS_PER_LET_GO) {
-        atomic_store(&en->n_embedded, 0);
-        memory_let_go(en->embedding->data, en->embedding->n_bytes);
-    }
+    const struct engine *en = arg;
+    size_t bytes = type_row_bytes(en->embedding->type, en->embedding->ne[0]);
+    return gguf_read(&en->gguf, en->embedding, (uint64_t)row * bytes, bytes, to);
 }
 
 int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
@@ -110,9 +104,9 @@ int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
         .states = en->program.states,
         .scratch = en->scratch,
         .op_mark = en->op_mark,
-        /* where nothing is packed, the table may be read from the file in every step */
-        .on_embedded = en->embedding && en->weights.map ? let_go_embedding : NULL,
-        .on_embedded_arg = en,
+        /* where nothing is packed, a tied table is in this process anyway */
+        .read_row = en->embedding && en->weights.map ? read_embedding : NULL,
+        .read_row_arg = en,
     };
     for (int64_t i = 0; i < step.n_runs; i++) {
         const struct engine_seq *s = rows[en->runs[i].first].seq;

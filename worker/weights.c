@@ -126,17 +126,6 @@ static int pack_matrix(const struct matmul_weight *w, char *to, struct pool *poo
     return 0;
 }
 
-/* With a page the system maps up to 2 MB around it, also of what was let go before. */
-static void let_go_files(const struct program *p)
-{
-    for (size_t i = 0; i < p->n_weights; i++) {
-        for (int32_t k = 0; k < p->weights[i].n; k++) {
-            const struct matmul_weight *w = &p->weights[i].w[k];
-            memory_let_go(w->data, w->row_bytes * (size_t)w->n_rows);
-        }
-    }
-}
-
 /* Memory is made huge ahead of the packing, which so takes no page faults. */
 static int pack(struct program *p, char *map, size_t bytes, struct pool *pool,
                 void (*progress)(void *arg, uint64_t done, uint64_t total), void *progress_arg,
@@ -167,7 +156,6 @@ static int pack(struct program *p, char *map, size_t bytes, struct pool *pool,
             progress(progress_arg, done, total);
         }
     }
-    let_go_files(p);
     *ret_huge = huge;
     return 0;
 }

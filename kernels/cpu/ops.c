@@ -44,6 +44,9 @@ void ops_run(const struct op *op, const struct op_step *s, int64_t n)
 size_t ops_scratch_bytes(const struct op *op, const struct kv_layer *kv, int64_t max_rows,
                          int64_t n_ctx, int n_threads)
 {
+    if (op->code == OP_embed) {
+        return op_embed_scratch(&op->u.embed, n_threads);
+    }
     if (op->code == OP_attention) {
         const struct op_attention *a = &op->u.attention;
         return op_attention_scratch(a, &kv[a->layer], n_ctx, n_threads);

@@ -38,6 +38,7 @@ static inline struct ops_order ops_order_at(const struct op_rows *r, int64_t n_e
     return (struct ops_order){p, p + n_expert + 1, p + n_expert + 1 + n_slots};
 }
 
+size_t op_embed_scratch(const struct op_embed *o, int n_threads);
 size_t op_attention_scratch(const struct op_attention *o, const struct kv_layer *kv, int64_t n_ctx,
                             int n_threads);
 size_t op_heads_scratch(const struct op_heads *o, int64_t max_rows, int n_threads);
