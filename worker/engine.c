@@ -177,11 +177,23 @@ static int64_t n_snapshots(const struct program *p, const struct engine_options 
     return one > 0 ? (int64_t)MIN(0.25 * room / one, 4.0 * (double)o->n_seqs) : 0;
 }
 
+/* Of a file's weights, what is computed with on the CPU. */
+static uint64_t weights_here(const struct place *s)
+{
+    uint64_t n = 0;
+    for (int32_t k = 0; k < s->n; k++) {
+        const struct place_unit *u = &s->v[k];
+        n += u->rest.place == OP_ON_CPU ? u->rest.file_bytes : 0;
+        n += u->experts.place == OP_ON_CPU ? u->experts.file_bytes : 0;
+    }
+    return n;
+}
+
 /* Bytes that a KV cache may take, in all layers: where they lie in two memories, as many as either has for its own. */
 static double kv_room(const struct program *p, const struct engine_options *o, const struct place *s,
                       const struct engine_info *i)
 {
-    uint64_t avail = memory_available(), used = i->weight_bytes + i->scratch_bytes, here = 0;
+    uint64_t avail = memory_available(), used = i->weight_bytes + i->scratch_bytes;
     double given = o->kv_memory_bytes ? (double)o->kv_memory_bytes : INFINITY;
     if (!engine_is_for_gpu(o)) {
         double share = avail > used ? (double)(avail - used) * o->kv_memory_share : 0;
@@ -195,12 +207,8 @@ static double kv_room(const struct program *p, const struct engine_options *o, c
     if (s->vram_kv_block_bytes > 0) {
         n_blocks = MIN(n_blocks, free_vram / (double)s->vram_kv_block_bytes);
     }
-    for (int32_t k = 0; k < s->n; k++) {
-        const struct place_unit *u = &s->v[k];
-        here += u->rest.place == OP_ON_CPU ? u->rest.file_bytes : 0;
-        here += u->experts.place == OP_ON_CPU ? u->experts.file_bytes : 0;
-    }
     if (s->ram_kv_block_bytes > 0) {
+        uint64_t here = weights_here(s);
         double free_ram = avail > here ? (double)(avail - here) * o->kv_memory_share : 0;
         n_blocks = MIN(n_blocks, free_ram / (double)s->ram_kv_block_bytes);
     }
@@ -222,7 +230,8 @@ static void note_kv(const struct program *p, const struct engine_options *o, con
 static int64_t n_kept(const struct program *p, const struct engine_options *o,
                       const struct place *s, const struct engine_info *i)
 {
-    double share = (double)memory_available() * o->kv_memory_share;
+    double here = (double)weights_here(s) + (double)s->ram_kv_block_bytes * (double)i->n_blocks;
+    double share = MAX((double)memory_available() - here, 0) * o->kv_memory_share;
     if (!engine_is_for_gpu(o) || p->n_states > 0 || s->vram_kv_block_bytes == 0) {
         return 0;
     }
@@ -493,7 +502,8 @@ void engine_close(struct engine **at)
         return;
     }
     *at = NULL;
-    engine_settle(en);
+    while (engine_settle(en)) {
+    }
     gpu_engine_destroy(&en->gpu);
     kv_pool_finish(&en->kv);
     kv_store_close(&en->kv_store);

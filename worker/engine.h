@@ -138,9 +138,9 @@ uint64_t engine_vram_block_bytes(const struct engine *en);
  * how many it has then; on the CPU nothing changes. */
 int64_t engine_resize_kv(struct engine *en, int64_t n_blocks);
 
-/* Nothing is to be computed for a while: what is on its way from a device to memory that outlives the
- * process is waited for. */
-void engine_settle(struct engine *en);
+/* Nothing is to be computed just now: a piece of what is to go from a device to memory that outlives
+ * the process is waited for, which takes some tens of milliseconds. True: there is more. */
+bool engine_settle(struct engine *en);
 
 int64_t engine_free_blocks(const struct engine *en); /* those that only the cache holds included */
 

@@ -207,11 +207,9 @@ uint64_t engine_vram_block_bytes(const struct engine *en)
     return en->gpu ? en->place.vram_kv_block_bytes : 0;
 }
 
-void engine_settle(struct engine *en)
+bool engine_settle(struct engine *en)
 {
-    if (en->gpu) {
-        gpu_engine_settle(en->gpu);
-    }
+    return en->gpu && gpu_engine_settle(en->gpu);
 }
 
 int64_t engine_resize_kv(struct engine *en, int64_t n_blocks)
@@ -220,7 +218,7 @@ int64_t engine_resize_kv(struct engine *en, int64_t n_blocks)
     if (!en->gpu) {
         return en->kv.limit;
     }
-    gpu_engine_settle(en->gpu);
+    gpu_engine_settle(en->gpu); /* what is on its way would come to where another's copy was moved */
     if (n_blocks <= en->kv.limit) { /* the same: what could not be had back may be had now */
         n_blocks = engine_seq_limit(en, n_blocks);
         return gpu_engine_resize_kv(en->gpu, n_blocks);

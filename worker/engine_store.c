@@ -21,9 +21,11 @@ static void kv_key(const struct engine_options *o, const uint8_t fingerprint[32]
     const int64_t sizes[] = {(int64_t)o->kv_type, o->n_ctx, o->n_seqs,
                              (int64_t)o->kv_memory_bytes, o->is_unfused};
     const char *device = o->door ? door_arch(o->door) : "cpu";
+    const uint64_t kernels = o->door ? door_kernels(o->door) : 0;
     const struct stores_part parts[] = {{&layout, sizeof layout},
                                         {build, n_build},
                                         {device, strlen(device)},
+                                        {&kernels, sizeof kernels},
                                         {isa_name(o->isa), strlen(isa_name(o->isa))},
                                         {fingerprint, 32},
                                         {sizes, sizeof sizes},
@@ -85,9 +87,10 @@ int engine_open_kv(struct engine *en, struct err *e)
     if (en->options.door) { /* what the device computed may depend on what else it computed */
         shape.seed = hash64(i->profile, strlen(i->profile), shape.seed);
     }
-    struct kv_size size = {i->n_blocks, i->n_snapshots, i->n_ctx, i->n_kept_blocks};
+    struct kv_size size = {i->n_blocks, i->n_snapshots, i->n_ctx, i->n_kept_blocks, shape.seed};
     size_t bytes = kv_pool_bytes(p->kv, p->n_kv, &shape);
-    void *memory = bytes ? kv_store_pool(&en->kv_store, bytes) : NULL;
+    bool is_ours = bytes && en->kv_store.size.seed == shape.seed;
+    void *memory = is_ours ? kv_store_pool(&en->kv_store, bytes) : NULL;
     int err = bytes ? 0 : -ENOMEM;
     if (bytes && !memory) {
         uint8_t key[STORE_KEY_BYTES];

@@ -302,6 +302,10 @@ int64_t kv_limit(struct kv_pool *p, int64_t n)
         kv_record_move(p, i, to);
         kv_tree_move(p, i, to);
         p->moved[i] = to;
+        if (p->blocks[i].is_saving) { /* who saves knows it by its number */
+            p->blocks[i].is_saving = false;
+            p->device.save(p->device.arg, to);
+        }
     }
     p->limit = n;
     fill_free(p);

@@ -143,15 +143,13 @@ static bool is_committed(const struct kv_pool *p, int32_t block)
 void kv_record_move(struct kv_pool *p, int32_t from, int32_t to)
 {
     const struct kv_block *b = &p->blocks[from];
-    ASSERT(!b->is_saving); /* who saves knows it by its number */
-    if (!is_committed(p, from)) {
-        return;
+    if (is_committed(p, from)) {
+        if (p->device.copy) {
+            kv_copy_host(p, from, to);
+        }
+        rewrite(p, to, p->records[from]);
+        kv_record_void(p, from);
     }
-    if (p->device.copy) {
-        kv_copy_host(p, from, to);
-    }
-    rewrite(p, to, p->records[from]);
-    kv_record_void(p, from);
     for (int32_t i = b->child; b->n_children > 0 && i != KV_NONE; i = p->blocks[i].next_sibling) {
         if (is_committed(p, i)) {
             struct kv_record r = p->records[i];
@@ -348,9 +346,8 @@ int kv_record_restore(struct kv_pool *p)
     for (size_t i = 0; i < n; i++) {
         if (link_block(p, found[i].block)) {
             found[n_linked++] = found[i];
-        } else { /* what was behind a broken one, or an evicted one, can never be found */
+        } else { /* behind one that is broken, or had not come from the device, it is never found */
             kv_record_void(p, found[i].block);
-            p->stats.n_broken++;
         }
     }
     raise_use(p, found, n_linked, at);

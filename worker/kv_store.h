@@ -11,6 +11,7 @@
 struct kv_size { /* what was decided when the pool was made: another day's free memory changes nothing */
     int64_t n_blocks, n_snapshots, n_ctx;
     int64_t n_kept; /* of blocks on a device, those numbered below it may be copied here */
+    uint64_t seed;  /* of the pool: what stands there is of use with the same only */
 };
 
 struct kv_store {

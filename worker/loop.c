@@ -341,6 +341,7 @@ static bool compute(struct loop *l)
     struct status_page *page = l->attach->status;
     bool computed = false;
     int n_running = 0, n_waiting = 0;
+    l->is_settling = false;
     for (size_t i = 0; i < l->models->n; i++) {
         struct scheduler *s = l->fleet.schedulers[i];
         if (!s) {
@@ -350,8 +351,8 @@ static bool compute(struct loop *l)
         if (phase != STATUS_IDLE) {
             run_step(l, i, phase);
             computed = true;
-        } else {
-            engine_settle(l->models->v[i].engine);
+        } else if (engine_settle(l->models->v[i].engine)) {
+            l->is_settling = true;
         }
         n_running += scheduler_n_running(s);
         n_waiting += scheduler_n_waiting(s);
@@ -434,9 +435,10 @@ static void show_rest(struct loop *l)
 void loop_sleep(struct loop *l)
 {
     struct ring *ring = &l->attach->requests;
-    int timeout = l->n_live == 0 && !l->is_draining ? fleet_timeout_ms(&l->fleet)
-                  : has_pending(l)                  ? FULL_RING_POLL_MS
-                                                    : LIMIT_BELL_POLL_MS;
+    int timeout = l->is_settling                      ? 0
+                  : l->n_live == 0 && !l->is_draining ? fleet_timeout_ms(&l->fleet)
+                  : has_pending(l)                    ? FULL_RING_POLL_MS
+                                                      : LIMIT_BELL_POLL_MS;
     show_rest(l);
     if (l->n_live < LOOP_MAX_LIVE && !ring_sleep(ring)) {
         return;

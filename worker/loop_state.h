@@ -36,6 +36,7 @@ struct loop {
     struct loop_bulk bulks[LIMIT_QUEUE];
     size_t n_bulks;
     uint64_t busy_ns; /* of turns that computed */
+    bool is_settling; /* the next turn comes at once: engine_settle has more to do */
     bool is_draining;
     uint64_t drain_deadline_ns;
     struct channel_msg msg; /* scratch */

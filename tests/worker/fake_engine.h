@@ -23,6 +23,9 @@ extern int32_t fake_n_snapshots;
 /* Of device memory, that a block of the KV cache takes, and a fourth of a model's other memory; 0: it is on the CPU. */
 extern uint64_t fake_block_bytes;
 
+/* So many pieces wait to be copied from the device (engine_settle). */
+extern _Atomic int fake_n_unsettled;
+
 struct fake_stats {
     int64_t n_steps, n_rows;
     int64_t max_rows; /* of a step */

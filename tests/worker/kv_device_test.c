@@ -237,6 +237,29 @@ static void copies_move(void)
     }
 }
 
+/* A block moves before its copy has set out: it is saved from where it is then. */
+static void what_moves_is_saved_there(void)
+{
+    void *memory = new_memory();
+    struct device d;
+    begin(&d, memory);
+    compute(&d, 1, 4, NULL);
+    compute(&d, 2, 4, NULL);
+    arrive(&d, 2);
+    d.n_saves = 0; /* none of the others has set out */
+    CHECK_INT(kv_limit(&d.p, 4), 4);
+    CHECK_INT(d.n_saves, 4);
+    arrive(&d, 4);
+    for (int32_t i = 4; i < N_BLOCKS; i++) {
+        CHECK(!d.p.blocks[i].is_saving);
+    }
+    end(&d);
+    begin(&d, memory);
+    CHECK_INT(found(&d, 2, 4), 4);
+    end(&d);
+    free(memory);
+}
+
 /* Blocks for whose copies there is no room are computed with, moved and forgotten as others are. */
 static void some_have_no_room(void)
 {
@@ -264,6 +287,7 @@ int main(void)
     what_was_given_up_does_not_count();
     damage_is_noticed();
     copies_move();
+    what_moves_is_saved_there();
     some_have_no_room();
     return 0;
 }

@@ -8,6 +8,7 @@
 #include "tests/worker/loop_bench.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
@@ -528,6 +529,22 @@ static long n_wakeups(pid_t thread)
     return n;
 }
 
+/* A loop in a thread of its own has answered. */
+static void wait_for_answers(struct loop_bench *b)
+{
+    while (!peer_all_over(&b->peer)) {
+        usleep(1000);
+        peer_take(&b->peer, LOOP_BENCH_ALL);
+    }
+}
+
+static void drain(struct loop_bench *b, pthread_t thread)
+{
+    struct msg_drain m = {.deadline_ms = 1000};
+    CHECK_INT(channel_send(&b->supervisor, MSG_DRAIN, 7, &m, sizeof(m), NULL, 0), 0);
+    pthread_join(thread, NULL);
+}
+
 static void an_idle_loop_never_wakes(void)
 {
     struct loop_bench *b = open_bench(1, 100);
@@ -535,17 +552,30 @@ static void an_idle_loop_never_wakes(void)
     CHECK_INT(pthread_create(&thread, NULL, run_loop, b), 0);
     struct ask a = ask_text(1, "once<copy>");
     peer_send(&b->peer, &a);
-    while (!peer_all_over(&b->peer)) {
-        usleep(1000);
-        peer_take(&b->peer, LOOP_BENCH_ALL);
-    }
+    wait_for_answers(b);
     usleep(50000);
     long before = n_wakeups(loop_thread);
     usleep(300000);
     CHECK_INT(n_wakeups(loop_thread), before);
-    struct msg_drain m = {.deadline_ms = 1000};
-    CHECK_INT(channel_send(&b->supervisor, MSG_DRAIN, 7, &m, sizeof(m), NULL, 0), 0);
-    pthread_join(thread, NULL);
+    drain(b, thread);
+    loop_bench_close(b);
+}
+
+/* However much there is to copy from a device: it is done between requests, unasked. */
+static void copies_keep_nobody_waiting(void)
+{
+    struct loop_bench *b = open_bench(1, 100);
+    pthread_t thread;
+    fake_n_unsettled = INT_MAX;
+    CHECK_INT(pthread_create(&thread, NULL, run_loop, b), 0);
+    struct ask a = ask_text(1, "once<copy>");
+    peer_send(&b->peer, &a);
+    wait_for_answers(b);
+    fake_n_unsettled = 3;
+    while (fake_n_unsettled > 0) {
+        usleep(1000);
+    }
+    drain(b, thread);
     loop_bench_close(b);
 }
 
@@ -565,5 +595,6 @@ int main(void)
     a_memfd_that_lies_is_a_protocol_death();
     scribbles_never_crash();
     an_idle_loop_never_wakes();
+    copies_keep_nobody_waiting();
     return 0;
 }

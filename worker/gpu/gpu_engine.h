@@ -41,8 +41,8 @@ int64_t gpu_engine_resize_kv(struct gpu_engine *g, int64_t n_blocks);
 MUST_CHECK int gpu_engine_hold(struct gpu_engine *g, struct kv_pool *pool, int32_t n_kept);
 /* After a step of so many rows, when what it completed was published. */
 void gpu_engine_mirror(struct gpu_engine *g, int64_t n_rows);
-/* All copies stand: waits for the device. */
-void gpu_engine_settle(struct gpu_engine *g);
+/* Waits until no copy is on its way: some tens of MB at most. True: others still wait to set out. */
+bool gpu_engine_settle(struct gpu_engine *g);
 void gpu_engine_destroy(struct gpu_engine **g);
 /* What it holds on the device, by label. */
 struct gpu_arena gpu_engine_memory(const struct gpu_engine *g);

@@ -151,7 +151,7 @@ void gpu_engine_mirror(struct gpu_engine *g, int64_t n_rows)
     gpu_mirror_send(&g->mirror, n_rows);
 }
 
-void gpu_engine_settle(struct gpu_engine *g)
+bool gpu_engine_settle(struct gpu_engine *g)
 {
-    gpu_mirror_settle(&g->mirror);
+    return gpu_mirror_settle(&g->mirror);
 }

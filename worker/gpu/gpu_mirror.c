@@ -127,13 +127,14 @@ void gpu_mirror_take(struct gpu_mirror *m, bool is_waited)
     m->n_batch = 0;
 }
 
-void gpu_mirror_settle(struct gpu_mirror *m)
+bool gpu_mirror_settle(struct gpu_mirror *m)
 {
-    while (m->n_batch > 0 || m->n_queued > 0) {
+    gpu_mirror_send(m, (int64_t)m->n_slots * KV_BLOCK);
+    if (m->n_batch > 0) {
         door_wait(m->door, 0);
         gpu_mirror_take(m, true);
-        gpu_mirror_send(m, (int64_t)m->n_slots * KV_BLOCK);
     }
+    return m->n_queued > 0;
 }
 
 /* --- to the device ------------------------------------------------------------------------------*/

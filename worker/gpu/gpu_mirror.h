@@ -41,7 +41,7 @@ void gpu_mirror_load(struct gpu_mirror *m, int32_t block);
 void gpu_mirror_send(struct gpu_mirror *m, int64_t n_rows);
 /* Takes those that have come. is_waited: the stream is empty. */
 void gpu_mirror_take(struct gpu_mirror *m, bool is_waited);
-/* All that wait are taken: waits for the device. */
-void gpu_mirror_settle(struct gpu_mirror *m);
+/* Waits until none is on its way. True: others still wait to set out. */
+bool gpu_mirror_settle(struct gpu_mirror *m);
 
 #endif
