@@ -12,7 +12,14 @@
 #include <immintrin.h>
 #endif
 
-enum { READ_BYTES = 256 << 20, READ_ROUNDS = 7, DOT_STEPS = 1 << 22, DOT_ROUNDS = 5, GLANCE_STEPS = 1 << 14, CHAINS = 12 };
+enum {
+    READ_BYTES = 256 << 20,
+    READ_ROUNDS = 7,
+    DOT_STEPS = 1 << 22,
+    GLANCE_STEPS = 1 << 14,
+    DOT_ROUNDS = 5,
+    CHAINS = 12,
+};
 
 static void read_slice(void *arg, int64_t lo, int64_t hi, int thread)
 {

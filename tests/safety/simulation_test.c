@@ -215,7 +215,8 @@ int main(int argc, char **argv)
            (unsigned long long)counts.submitted, (unsigned long long)counts.answered,
            (unsigned long long)counts.failed, (unsigned long long)counts.convicted,
            (unsigned long long)counts.refused, (unsigned long long)counts.cancelled,
-           (unsigned long long)counts.left, (unsigned long long)counts.with_gateway, (unsigned long long)counts.resumed);
+           (unsigned long long)counts.left, (unsigned long long)counts.with_gateway,
+           (unsigned long long)counts.resumed);
     uint64_t n_ended = counts.answered + counts.failed + counts.convicted + counts.refused +
                        counts.cancelled + counts.with_gateway;
     if (n_ended != counts.submitted) {
