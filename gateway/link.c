@@ -252,6 +252,7 @@ void link_status(const struct link *l, struct link_status *ret)
         ret->kv_evicted = atomic_load_explicit(&s->kv_evicted, memory_order_relaxed);
         ret->kv_restored = atomic_load_explicit(&s->kv_restored, memory_order_relaxed);
         ret->kv_broken = atomic_load_explicit(&s->kv_broken, memory_order_relaxed);
+        ret->n_ways_off = atomic_load_explicit(&s->n_ways_off, memory_order_relaxed);
         ret->weights_bytes = atomic_load_explicit(&s->weights_bytes, memory_order_relaxed);
         ret->cache_bytes = atomic_load_explicit(&s->cache_bytes, memory_order_relaxed);
         ret->n_preempted = atomic_load_explicit(&s->n_preempted, memory_order_relaxed);

@@ -59,6 +59,7 @@ struct link_status {
     uint64_t load_done_bytes, load_total_bytes;
     uint64_t kv_blocks, kv_used, kv_cached, kv_evicted, n_preempted, busy_ns, compute_ns;
     uint64_t kv_restored, kv_broken, weights_bytes, cache_bytes;
+    uint32_t n_ways_off;
     bool is_expected;        /* READY is expected without anybody's help */
     uint32_t retry_after_ms; /* best guess until READY; 0 unknown */
     int err;                 /* DOWN: why (ERR_*) */

@@ -282,6 +282,7 @@ void misc_metrics(struct exchange *x)
     metrics_set(METRIC_KV_EVICTED, st.kv_evicted);
     metrics_set(METRIC_KV_RESTORED, st.kv_restored);
     metrics_set(METRIC_KV_BROKEN, st.kv_broken);
+    metrics_set(METRIC_GPU_WAYS_OFF, st.n_ways_off);
     metrics_set(METRIC_STORE_WEIGHTS, st.weights_bytes);
     metrics_set(METRIC_STORE_KV, st.cache_bytes);
     metrics_set(METRIC_PREEMPTED, st.n_preempted);

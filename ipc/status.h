@@ -51,6 +51,7 @@ struct status_page {
     _Atomic uint64_t requests[STATUS_REQUESTS];
     _Atomic uint32_t n_requests;
     _Atomic uint32_t expect_ms; /* what the longest op of the step may be expected to take */
+    _Atomic uint32_t n_ways_off; /* fast ways on the GPU that failed, of all models */
     /* What the worker measured (worker/pace.h): on which device, a digest, 0 nothing yet; bytes of
      * weights and operations a second. The page of the next epoch begins with it. */
     _Atomic uint64_t pace_device, pace_bytes, pace_ops;

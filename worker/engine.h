@@ -37,7 +37,7 @@ struct engine_options {
     bool is_gpu_halved;    /* half of what would be there, where layers can be parted at all */
     bool is_gpu_required;  /* the GPU is used even where the CPU is faster */
     struct rates rates;    /* of the GPU; the CPU's are measured when they are wanted */
-    bool is_safe;          /* no fast paths that can be done without; every kernel is waited for */
+    bool is_safe;          /* no fast ways on the GPU (gpu_route.def); every kernel is waited for */
     bool is_unfused;       /* on the GPU every op is a launch of its own */
     int64_t profile_every;  /* every so many steps one is timed op by op; 0: none */
     /* Called during load with bytes done of total; may be NULL. */
@@ -160,6 +160,14 @@ enum { ENGINE_TOP = 64 };
  * Errors: ERR_NUMERIC (logits not finite; e says which row), ERR_BAD_TOKEN. */
 MUST_CHECK int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
                            const float **ret_logits, struct err *e);
+
+/* How the last step was computed: "cpu", or the fast ways that the model's part on the GPU took
+ * (gpu_route.h): "plain", "replay, inner, top". Lives as long as the process. */
+const char *engine_way(const struct engine *en);
+/* Fast ways that failed and are off until the model is unloaded. */
+uint32_t engine_n_ways_off(const struct engine *en);
+/* All of them as JSON: which may be taken, else why not; [] on the CPU. */
+void engine_put_ways(const struct engine *en, struct buf *b);
 
 /* Logits that a row with n_top left on a device, for which engine_step wrote NULL; i: its place among the rows with
  * want_logits. Until the next step. engine_top: the n_top largest of them or more, or all there are, in order, lower

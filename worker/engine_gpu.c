@@ -1,4 +1,6 @@
 /* The engine on the GPU, or on both: what opening a model does there. The thread that loads. */
+#include "shared/clock.h"
+#include "shared/json.h"
 #include "shared/log.h"
 #include "worker/engine_state.h"
 #include "worker/gpu/gpu_pass.h"
@@ -205,6 +207,39 @@ uint64_t engine_vram_bytes(const struct engine *en)
 uint64_t engine_vram_block_bytes(const struct engine *en)
 {
     return en->gpu ? en->place.vram_kv_block_bytes : 0;
+}
+
+const char *engine_way(const struct engine *en)
+{
+    return en->gpu ? gpu_route_words(gpu_engine_route(en->gpu)) : "cpu";
+}
+
+uint32_t engine_n_ways_off(const struct engine *en)
+{
+    return en->gpu ? gpu_engine_route(en->gpu)->n_fallen : 0;
+}
+
+void engine_put_ways(const struct engine *en, struct buf *b)
+{
+    buf_char(b, '[');
+    for (int i = 0; i < GPU_WAYS && en->gpu; i++) {
+        const struct gpu_route *r = gpu_engine_route(en->gpu);
+        const struct gpu_latch *l = &r->latches[i];
+        bool is_on = gpu_route_may(r, (enum gpu_way)i);
+        buf_printf(b, "%s{\"name\":\"%s\",\"is_on\":%s", i > 0 ? "," : "",
+                   gpu_route_name((enum gpu_way)i), is_on ? "true" : "false");
+        if (l->has_fallen) {
+            buf_printf(b, ",\"step\":%llu,\"seconds_ago\":%llu", (unsigned long long)l->step,
+                       (unsigned long long)((clock_ns() - l->fell_ns) / 1000000000));
+        }
+        if (!is_on) {
+            const char *why = l->has_fallen ? l->why : "safe mode";
+            buf_str(b, ",\"why\":");
+            json_put_string(b, why, strlen(why));
+        }
+        buf_char(b, '}');
+    }
+    buf_char(b, ']');
 }
 
 bool engine_settle(struct engine *en)

@@ -75,6 +75,21 @@ static bool read_embedding(void *arg, int64_t row, void *to)
     return gguf_read(&en->gguf, en->embedding, (uint64_t)row * bytes, bytes, to);
 }
 
+/* Where the logits of the rows stand; ERR_NUMERIC, if any of them is no number. */
+static int take_logits(const struct engine *en, const float *logits, int64_t stride, int64_t n_out,
+                       const float **ret_logits, struct err *e)
+{
+    for (int64_t i = 0; i < n_out; i++) {
+        ret_logits[i] = en->travels[i] ? logits + i * stride : NULL;
+        bool is_sound = en->travels[i] ? is_finite(ret_logits[i], en->info.n_vocab)
+                                       : gpu_engine_is_finite(en->gpu, i);
+        if (!is_sound) {
+            return err_set(e, ERR_NUMERIC, "row %d of the step", en->out_rows[i]);
+        }
+    }
+    return 0;
+}
+
 int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
                 const float **ret_logits, struct err *e)
 {
@@ -128,13 +143,11 @@ int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
     if (!en->gpu) {
         kv_make_huge(&en->kv, 1 + n / ROWS_PER_HUGE_PAGE); /* between steps nobody reads the pool */
     }
-    int err = 0;
-    for (int64_t i = 0; i < n_out && err == 0; i++) {
-        ret_logits[i] = en->travels[i] ? logits + i * stride : NULL;
-        bool is_sound = en->travels[i] ? is_finite(ret_logits[i], en->info.n_vocab)
-                                       : gpu_engine_is_finite(en->gpu, i);
-        if (!is_sound) {
-            err = err_set(e, ERR_NUMERIC, "row %d of the step", en->out_rows[i]);
+    int err = take_logits(en, logits, stride, n_out, ret_logits, e);
+    if (err < 0 && en->gpu && gpu_engine_step_again(en->gpu, &step, n_out, en->travels)) {
+        err = take_logits(en, logits, stride, n_out, ret_logits, e);
+        if (err == 0) {
+            gpu_engine_blame(en->gpu);
         }
     }
     for (int64_t i = 0; i < step.n_runs; i++) {

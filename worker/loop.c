@@ -235,6 +235,7 @@ static void tell_caches(const struct loop *l)
     struct status_page *page = l->attach->status;
     struct engine_cache sum = {0};
     uint64_t n_preempted = 0, vram_bytes = 0;
+    uint32_t n_ways_off = 0;
     for (size_t i = 0; i < l->models->n; i++) {
         if (!l->models->v[i].engine) {
             continue;
@@ -247,6 +248,7 @@ static void tell_caches(const struct loop *l)
         sum.n_restored += c.n_restored;
         sum.n_broken += c.n_broken;
         vram_bytes += engine_vram_bytes(l->models->v[i].engine);
+        n_ways_off += engine_n_ways_off(l->models->v[i].engine);
         n_preempted += scheduler_stats(l->fleet.schedulers[i]).n_preempted;
     }
     set(&page->kv_blocks, (uint64_t)sum.n_blocks);
@@ -257,6 +259,7 @@ static void tell_caches(const struct loop *l)
     set(&page->kv_broken, sum.n_broken);
     set(&page->n_preempted, n_preempted);
     set(&page->vram_bytes, vram_bytes);
+    atomic_store_explicit(&page->n_ways_off, n_ways_off, memory_order_relaxed);
 }
 
 /* For the crash report. */

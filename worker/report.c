@@ -107,6 +107,8 @@ void report_props(const struct model *m, int64_t n_seqs, struct buf *b)
         put_text(b, "device", info->device, strlen(info->device));
         buf_str(b, ",\"placement\":");
         engine_put_placement(m->engine, b);
+        buf_str(b, ",\"gpu_ways\":");
+        engine_put_ways(m->engine, b);
         buf_str(b, ",\"op_profile\":");
         engine_put_profile(m->engine, b);
     }

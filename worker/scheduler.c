@@ -163,15 +163,16 @@ static void step_failed(struct scheduler *s, const struct err *e)
 static void trace_step(struct scheduler *s, uint64_t start_ns)
 {
     uint64_t end_ns = s->events->now_ns;
+    const char *way = engine_way(s->engine);
     s->n_steps++;
     for (int i = 0; i < s->n_slices; i++) {
         if (s->slices[i].n > 1) {
-            trace_add(s->events->trace, TRACE_PREFILL, s->slices[i].choice->request->id, start_ns,
-                      end_ns, s->slices[i].n);
+            trace_add_step(s->events->trace, TRACE_PREFILL, s->slices[i].choice->request->id,
+                           start_ns, end_ns, s->slices[i].n, way);
         }
     }
     if (s->n_rows == s->n_slices && s->n_steps % DECODE_TRACED == 0) {
-        trace_add(s->events->trace, TRACE_DECODE, 0, start_ns, end_ns, s->n_slices);
+        trace_add_step(s->events->trace, TRACE_DECODE, 0, start_ns, end_ns, s->n_slices, way);
     }
 }
 

@@ -27,12 +27,19 @@ void trace_init(struct trace *t)
 void trace_add(struct trace *t, enum trace_kind kind, uint64_t request, uint64_t start_ns,
                uint64_t end_ns, int64_t value)
 {
+    trace_add_step(t, kind, request, start_ns, end_ns, value, NULL);
+}
+
+void trace_add_step(struct trace *t, enum trace_kind kind, uint64_t request, uint64_t start_ns,
+                    uint64_t end_ns, int64_t value, const char *way)
+{
     if (t) {
         t->spans[t->n++ % TRACE_SPANS] = (struct trace_span){.kind = kind,
                                                              .request = request,
                                                              .start_ns = start_ns,
                                                              .end_ns = end_ns,
-                                                             .value = value};
+                                                             .value = value,
+                                                             .way = way};
     }
 }
 
@@ -56,10 +63,14 @@ static void put_span(const struct trace *t, uint64_t at, uint64_t unix_ns, struc
     }
     buf_printf(b,
                "\"name\":\"%s\",\"kind\":1,\"startTimeUnixNano\":\"%llu\",\"endTimeUnixNano\":"
-               "\"%llu\",\"attributes\":[{\"key\":\"%s\",\"value\":{\"intValue\":\"%lld\"}}]}",
+               "\"%llu\",\"attributes\":[{\"key\":\"%s\",\"value\":{\"intValue\":\"%lld\"}}",
                kinds[s->kind].name, (unsigned long long)(unix_ns + s->start_ns),
                (unsigned long long)(unix_ns + s->end_ns), kinds[s->kind].value,
                (long long)s->value);
+    if (s->way) {
+        buf_printf(b, ",{\"key\":\"way\",\"value\":{\"stringValue\":\"%s\"}}", s->way);
+    }
+    buf_str(b, "]}");
 }
 
 void trace_print(const struct trace *t, const char *devices, struct buf *b)

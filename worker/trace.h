@@ -21,6 +21,7 @@ struct trace_span {
     uint64_t request; /* 0: of no single one */
     uint64_t start_ns, end_ns; /* monotonic */
     int64_t value;
+    const char *way; /* how it was computed (engine_way); NULL: nothing was */
 };
 
 struct trace {
@@ -33,6 +34,9 @@ void trace_init(struct trace *t);
 /* t may be NULL. */
 void trace_add(struct trace *t, enum trace_kind kind, uint64_t request, uint64_t start_ns,
                uint64_t end_ns, int64_t value);
+/* The same of a step; way outlives the trace. */
+void trace_add_step(struct trace *t, enum trace_kind kind, uint64_t request, uint64_t start_ns,
+                    uint64_t end_ns, int64_t value, const char *way);
 /* All of it as OTLP/JSON (opentelemetry-proto, ExportTraceServiceRequest): a trace a request. devices: a resource
  * attribute, where the models are computed. */
 void trace_print(const struct trace *t, const char *devices, struct buf *b);

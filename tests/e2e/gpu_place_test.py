@@ -71,7 +71,7 @@ with Server(BIN, '--device', 'gpu', *SMALL, env=machine.env) as server:
     alone = stream_text(server.stream('/v1/chat/completions', STORY))
     check_equal(alone, story, 'the story')
     check(machine.calls('graph') > 10, 'the part on the GPU is replayed')
-    check('graphs are off' not in server.log_text(), 'replays are those of the plain path')
+    check('is off from here on' not in server.log_text(), 'replays are those of the plain path')
     check(where in server.get('/traces')[1].decode(), 'traces name the devices')
     together = [None, None]
 

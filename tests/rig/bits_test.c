@@ -160,6 +160,23 @@ static void run(int n_seqs, int64_t chunk, enum way way)
     printf(way == REUSED ? " %lld tokens: equal\n" : ": equal\n", (long long)n_reused);
 }
 
+/* In safe mode too, without any of the fast ways (worker/gpu/gpu_route.def): what was seen with them is known. */
+static void run_plainly(const char *path, const struct engine_options *o)
+{
+    struct engine_options plain = *o;
+    struct err e = {0};
+    plain.is_safe = true;
+    if (engine_open(path, &plain, &t.engine, &e) != 0) {
+        TEST_FAIL("%s: %s", t.model, e.detail);
+    }
+    printf("%s: in safe mode\n", t.model);
+    for (int n = t.is_all ? 1 : 3; n <= 3; n += 2) {
+        run(n, 25, ALONE);
+        CHECK_STR(engine_way(t.engine), "plain");
+    }
+    engine_close(&t.engine);
+}
+
 static void run_model(struct door *door, const char *path, enum type kv_type)
 {
     struct engine_options o = {.n_threads = 1,
@@ -204,8 +221,9 @@ static void run_model(struct door *door, const char *path, enum type kv_type)
         printf("%s: sequence %d %016" PRIx64 "\n", t.model, s,
                hash64(t.logits[s], sizeof t.logits[s], 1));
     }
-    fflush(stdout);
     engine_close(&t.engine);
+    run_plainly(path, &o);
+    fflush(stdout);
 }
 
 /* Models that are made on the spot. */

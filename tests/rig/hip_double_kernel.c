@@ -64,6 +64,7 @@ static float *output_of(const struct gpu_host_kernel *kernel, const void *args)
                : strcmp(name, "conv") == 0         ? ((const struct conv_args *)args)->y
                : strcmp(name, "ssm") == 0          ? ((const struct ssm_args *)args)->y
                : strcmp(name, "delta") == 0        ? ((const struct delta_args *)args)->y
+               : strcmp(name, "top_fold") == 0     ? ((const struct top_args *)args)->values
                : strcmp(name, "combine") == 0      ? ((const struct combine_args *)args)->y
                : strncmp(name, "kv_write", 8) == 0 ? ((const struct kv_write_args *)args)->q
                : strcmp(name, "route") == 0        ? ((const struct route_args *)args)->y +

@@ -313,6 +313,24 @@ uint64_t engine_vram_block_bytes(const struct engine *en)
     return fake_block_bytes;
 }
 
+const char *engine_way(const struct engine *en)
+{
+    (void)en;
+    return "fake";
+}
+
+uint32_t engine_n_ways_off(const struct engine *en)
+{
+    (void)en;
+    return 0;
+}
+
+void engine_put_ways(const struct engine *en, struct buf *b)
+{
+    (void)en;
+    buf_str(b, "[]");
+}
+
 bool engine_settle(struct engine *en)
 {
     (void)en;

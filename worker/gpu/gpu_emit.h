@@ -38,6 +38,8 @@ struct gpu_emit {
     const int32_t *rope_of;         /* by buffer: number of the rope_table op that makes it; -1 */
     struct gpu_inputs in;
     int64_t n_rows, n_out;
+    bool is_batch; /* products of many rows go to matrix units */
+    bool is_inner; /* ops go into the kernels of others, where these can */
     int32_t tile_rows[GPU_EMIT_MAX_TABLES]; /* sizes of tiles that the attention ops want */
     int32_t n_tile_rows;
     struct gpu_piece pieces[GPU_EMIT_MAX_PIECES]; /* rows that are in no tile */

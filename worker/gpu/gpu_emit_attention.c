@@ -96,7 +96,7 @@ static bool may_write(const struct gpu_emit *t, const struct op_attention *o)
 {
     const struct kv_layer *l = &t->p->kv[o->layer];
     size_t bytes = (size_t)t->n_rows * part_of_row(o->n_head, l->dim_v, t->n_splits);
-    return t->in.n_runs == t->n_rows && bytes <= t->part_bytes &&
+    return t->is_inner && t->in.n_runs == t->n_rows && bytes <= t->part_bytes &&
            l->dim_k <= ATTENTION_TILE_DIM && l->dim_v <= ATTENTION_TILE_DIM &&
            table_kv_write(l->type) == TABLE_kv_write;
 }

@@ -26,9 +26,9 @@ void gpu_emit_route(const struct gpu_emit *t, const struct op_route *o)
     door_launch(t->door, TABLE_route, &a);
 }
 
-static bool is_many(int64_t n_slots)
+static bool is_many(const struct gpu_emit *t, int64_t n_slots)
 {
-    return n_slots > GPU_EMIT_EXPERT_SLOTS;
+    return t->is_batch && n_slots > GPU_EMIT_EXPERT_SLOTS;
 }
 
 /* Only products of many slots go by the order. */
@@ -43,7 +43,7 @@ void gpu_emit_order(const struct gpu_emit *t, const struct op_order *o)
         .n_expert = o->n_expert,
         .n_used = o->n_used,
     };
-    if (is_many(n_rows * o->n_used)) {
+    if (is_many(t, n_rows * o->n_used)) {
         door_launch(t->door, TABLE_order, &a);
     }
 }
@@ -68,7 +68,7 @@ static void emit_one(const struct gpu_emit *t, const struct op *op)
     const struct op_rows *route = &order->route;
     int64_t n_slots = gpu_emit_rows(t, &o->y);
     enum table_id gemm = table_gemm(o->w->type);
-    bool by_order = is_many(n_slots);
+    bool by_order = is_many(t, n_slots);
     struct matmul_args a = {
         .w = {*gpu_weights_of(t->weights, t->p, op)},
         .y = {o->y.data},
@@ -169,7 +169,7 @@ void gpu_emit_heads(const struct gpu_emit *t, const struct op *op)
         door_launch(t->door, TABLE_quantize, &q);
     }
     enum table_id gemm = table_gemm(w->type);
-    bool by_order = n_rows > GPU_EMIT_GEMV_ROWS;
+    bool by_order = t->is_batch && n_rows > GPU_EMIT_GEMV_ROWS;
     if (by_order) {
         struct order_args a = {
             .ids = t->heads,

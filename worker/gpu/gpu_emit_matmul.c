@@ -32,7 +32,7 @@ static void add_product(const struct gpu_emit *t, const struct op *op, struct ma
 static void launch_product(const struct gpu_emit *t, const struct matmul_args *a)
 {
     enum table_id gemm = table_gemm((enum type)a->type);
-    bool is_many = a->n_tokens > GPU_EMIT_GEMV_ROWS && a->glu == MATMUL_NO_GLU;
+    bool is_many = t->is_batch && a->n_tokens > GPU_EMIT_GEMV_ROWS && a->glu == MATMUL_NO_GLU;
     enum table_id gemv =
         a->n_tokens == 1 ? table_gemv_one((enum type)a->type) : table_gemv((enum type)a->type);
     door_launch(t->door, is_many ? gemm : gemv, a);
@@ -117,7 +117,7 @@ static bool may_norm(const struct matmul_weight *w)
 bool gpu_emit_normed_matmul(const struct gpu_emit *t, const struct op *ops, size_t n)
 {
     const struct op_norm *norm = &ops[0].u.norm;
-    bool is_possible = gpu_emit_rows(t, &norm->y) == 1 && norm->n <= GEMV_ONE_NORM &&
+    bool is_possible = t->is_inner && gpu_emit_rows(t, &norm->y) == 1 && norm->n <= GEMV_ONE_NORM &&
                        (uintptr_t)norm->x.data % 16 == 0 && (uintptr_t)norm->weight % 16 == 0;
     for (size_t i = 2; i < n && ops[i].code == OP_matmul; i++) {
         is_possible = is_possible && may_norm(ops[i].u.matmul.w);

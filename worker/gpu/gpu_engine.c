@@ -124,6 +124,9 @@ static int look_at_buffers(struct gpu_engine *g)
         if (p->ops[i].code == OP_attention && p->ops[i].place == OP_ON_GPU) {
             note_tile_rows(g, gpu_emit_tile_rows(p, &p->ops[i].u.attention));
         }
+        if (p->ops[i].code == OP_order) {
+            g->n_used = MAX(g->n_used, p->ops[i].u.order.n_used);
+        }
         if (p->ops[i].code == OP_rope_table) {
             if (g->n_ropes == GPU_EMIT_MAX_TABLES) {
                 return -ENOTSUP;
@@ -203,7 +206,8 @@ int gpu_engine_create(struct door *d, struct program *p, const struct gpu_engine
     g->emit.state_floats = state_floats(p);
     g->emit.heads = g->heads;
     g->emit.heads_scratch = g->heads_scratch;
-    gpu_graphs_init(&g->graphs, d);
+    gpu_route_init(&g->route, o->is_safe);
+    gpu_graphs_init(&g->graphs, d, &g->route);
     *ret = g;
     return 0;
 }

@@ -8,6 +8,7 @@
 #include "worker/engine.h"
 #include "worker/gpu/door.h"
 #include "worker/gpu/gpu_arena.h"
+#include "worker/gpu/gpu_route.h"
 #include "worker/kv.h"
 #include "worker/program.h"
 
@@ -17,7 +18,7 @@ struct gpu_engine_options {
     int64_t max_rows, max_logits, n_seqs, n_ctx;
     int64_t n_blocks;    /* of the KV cache */
     int64_t n_snapshots; /* of recurrent states */
-    bool is_safe;        /* no graphs, every launch marked: slow, and last words are exact */
+    bool is_safe;        /* no fast ways, every launch marked: slow, and last words are exact */
     struct pool *pool;   /* for packing */
     void (*progress)(void *arg, uint64_t done, uint64_t total); /* may be NULL */
     void *progress_arg;
@@ -57,6 +58,14 @@ const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int6
                              int32_t n_top, const bool *travels);
 struct engine_top gpu_engine_top(const struct gpu_engine *g, int64_t i);
 bool gpu_engine_is_finite(const struct gpu_engine *g, int64_t i);
+/* The step that was done last once more, with none of the fast ways that it took but `top`; the
+ * arguments are those of gpu_engine_step. NULL: it took none, or cannot be done twice. */
+const float *gpu_engine_step_again(struct gpu_engine *g, const struct op_step *s, int64_t n_out,
+                                   const bool *travels);
+/* Those ways gave what is no number, and the plain way did not: they are off from here on. */
+void gpu_engine_blame(struct gpu_engine *g);
+/* Which ways steps take, and which they took last (gpu_route_words). */
+const struct gpu_route *gpu_engine_route(const struct gpu_engine *g);
 /* n_top for a wish of so many; 0: none are picked out. */
 int32_t gpu_engine_top_size(const struct gpu_engine *g, int32_t n_wanted);
 /* Fetches what did not travel. */

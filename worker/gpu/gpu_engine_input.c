@@ -67,19 +67,17 @@ static const float *place_rope(struct filling *f, const struct op_rope_table *o,
 
 /* Sequences with many rows are attended to in tiles; the others row by row, as many as stand
  * together at once. */
-static void cut_rows(struct gpu_engine *g, const struct op_step *s, bool *ret_has_tiles)
+static void cut_rows(struct gpu_engine *g, const struct op_step *s)
 {
     struct gpu_emit *t = &g->emit;
     t->n_pieces = 0;
-    *ret_has_tiles = false;
     for (int64_t i = 0; i < s->n_runs; i++) {
         const struct op_run *run = &s->runs[i];
         struct gpu_piece *last = t->n_pieces > 0 ? &t->pieces[t->n_pieces - 1] : NULL;
-        if (run->n >= GPU_EMIT_TILE_ROWS || t->n_pieces == GPU_EMIT_MAX_PIECES) {
-            *ret_has_tiles = true;
-        } else if (last && last->first + last->n == run->first) {
+        bool is_tiled = run->n >= GPU_EMIT_TILE_ROWS || t->n_pieces == GPU_EMIT_MAX_PIECES;
+        if (!is_tiled && last && last->first + last->n == run->first) {
             last->n += (int32_t)run->n;
-        } else {
+        } else if (!is_tiled) {
             t->pieces[t->n_pieces++] = (struct gpu_piece){(int32_t)run->first, (int32_t)run->n};
         }
     }
@@ -138,15 +136,14 @@ static void upload_rows(struct gpu_engine *g, const struct op_step *s, int64_t n
     for (int32_t i = 0; i < g->n_ropes; i++) {
         g->emit.in.rope[i] = place_rope(&f, g->ropes[i], s);
     }
-    bool has_tiles;
-    cut_rows(g, s, &has_tiles);
+    bool has_tiles = gpu_route_takes(&g->route, GPU_WAY_TILES);
+    cut_rows(g, s);
     for (int32_t i = 0; i < g->emit.n_tile_rows; i++) {
         g->emit.in.n_tiles[i] = 0;
         if (has_tiles) {
             place_tiles(&f, s, i);
         }
     }
-    g->has_tiles = has_tiles;
     door_upload(g->door, g->inputs_device, g->inputs, f.used);
 }
 

@@ -8,6 +8,7 @@
 #include "worker/gpu/gpu_graph.h"
 #include "worker/gpu/gpu_mirror.h"
 #include "worker/gpu/gpu_part.h"
+#include "worker/gpu/gpu_route.h"
 #include "worker/gpu/gpu_top.h"
 
 enum {
@@ -49,9 +50,13 @@ struct gpu_engine {
     float *logits; /* owned */
     struct gpu_top top;
     int32_t n_top; /* in the running step */
+    struct gpu_route route;
+    uint32_t n_fallen; /* of its latches, when the graphs were recorded */
+    uint32_t suspects; /* ways of a step that was done again */
+    bool has_replayed; /* in the running step */
+    int32_t n_used;    /* experts of a row, at most */
     struct gpu_graphs graphs;
     struct gpu_mirror mirror;
-    bool has_tiles;       /* in the running step */
     bool is_result_there; /* the logits come from the device */
     uint64_t n_steps;
     int64_t decode_rows; /* of the steps that the parts' decode_ns are of */

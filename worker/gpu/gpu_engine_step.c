@@ -8,11 +8,6 @@
 
 #include <string.h>
 
-enum {
-    GRAPH_ROWS = 32, /* steps of so few rows are replayed */
-    GRAPH_PARTS = 4, /* of models of so few parts on the GPU: each takes a graph for every key */
-};
-
 static float *slot_at(const struct gpu_engine *g, int64_t slot)
 {
     return g->states + slot * g->emit.state_floats;
@@ -71,7 +66,8 @@ const float *gpu_engine_logits(struct gpu_engine *g, int64_t i)
 
 int32_t gpu_engine_top_size(const struct gpu_engine *g, int32_t n_wanted)
 {
-    return g->is_result_there ? gpu_top_round(&g->top, n_wanted) : 0;
+    bool may_top = g->is_result_there && gpu_route_may(&g->route, GPU_WAY_TOP);
+    return may_top ? gpu_top_round(&g->top, n_wanted) : 0;
 }
 
 struct engine_top gpu_engine_top(const struct gpu_engine *g, int64_t i)
@@ -105,7 +101,8 @@ static int64_t last_position(const struct op_step *s)
     return last;
 }
 
-static void compute(struct gpu_engine *g, const struct gpu_part *part, const struct op_step *s,
+/* Replays it, or else launches it and returns false. */
+static bool compute(struct gpu_engine *g, const struct gpu_part *part, const struct op_step *s,
                     int64_t n_out)
 {
     bool is_decode = s->n_rows == s->n_runs; /* attention writes K and V itself */
@@ -115,19 +112,20 @@ static void compute(struct gpu_engine *g, const struct gpu_part *part, const str
                                 has_result(g, part) ? g->n_top : 0,
                                 (int32_t)(part - g->parts.v),
                                 g->p->n_states > 0 || is_decode ? (int32_t)s->n_runs : 0};
-    bool may_replay =
-        s->n_rows <= GRAPH_ROWS && !g->has_tiles && !g->o.is_safe && g->parts.n_gpu <= GRAPH_PARTS;
-    enum gpu_graph_way way = may_replay ? gpu_graphs_way(&g->graphs, &key) : GPU_GRAPH_PLAIN;
+    enum gpu_graph_way way = gpu_route_takes(&g->route, GPU_WAY_REPLAY)
+                                 ? gpu_graphs_way(&g->graphs, &key)
+                                 : GPU_GRAPH_PLAIN;
     if (way == GPU_GRAPH_REPLAY && gpu_graphs_replay(&g->graphs, &key) == 0) {
-        return;
+        return true;
     }
     if (way == GPU_GRAPH_RECORD && gpu_graphs_begin(&g->graphs) == 0) {
         emit_part(g, part);
         if (gpu_graphs_end(&g->graphs, &key) == 0 && gpu_graphs_replay(&g->graphs, &key) == 0) {
-            return;
+            return true;
         }
     }
     emit_part(g, part);
+    return false;
 }
 
 /* What the part gives to the host; travels: see gpu_engine_step. */
@@ -175,6 +173,9 @@ static void check_replay(struct gpu_engine *g, const struct gpu_part *part, cons
     download(g, part, s->n_rows, n_out, NULL);
     door_wait(g->door, 0);
     gpu_graphs_checked(&g->graphs, replayed == sum_of(g, part, s->n_rows, n_out));
+    if (g->n_top > 0 && has_result(g, part) && !gpu_top_redo(&g->top, g->logits)) {
+        gpu_route_turn_off(&g->route, GPU_WAY_TOP, "others are the largest");
+    }
 }
 
 static void run_here(struct gpu_engine *g, const struct gpu_part *part, const struct op_step *s,
@@ -199,8 +200,8 @@ static void run_there(struct gpu_engine *g, struct gpu_part *part, const struct 
     if (has_states && may_check && gpu_graphs_checks_on(&g->graphs)) {
         copy_slot(g, slot_at(g, s->runs[0].state), g->spare);
     }
-    compute(g, part, s, n_out);
-    bool is_checked = gpu_graphs_wants_check(&g->graphs) && may_check;
+    bool is_replayed = compute(g, part, s, n_out);
+    bool is_checked = is_replayed && gpu_graphs_wants_check(&g->graphs) && may_check;
     download(g, part, s->n_rows, n_out, g->n_top > 0 && !is_checked ? travels : NULL);
     gpu_mirror_take(&g->mirror, false); /* while the device computes */
     /* Submitting takes time as well, which must not be slept through again: the sum would be what the next one takes. */
@@ -216,6 +217,7 @@ static void run_there(struct gpu_engine *g, struct gpu_part *part, const struct 
     if (is_checked) {
         check_replay(g, part, s, n_out);
     }
+    g->has_replayed = g->has_replayed || is_replayed;
 }
 
 /* Of ops on the CPU, whose logits are beside those of a device. */
@@ -225,6 +227,48 @@ static void take_logits(struct gpu_engine *g, int64_t n_out)
     for (int64_t i = 0; i < n_out; i++) {
         memcpy(g->logits + i * y->n, y->data + i * y->stride, (size_t)y->n * sizeof(float));
     }
+}
+
+/* In the ways that were chosen. */
+static void run_step(struct gpu_engine *g, const struct op_step *s, int64_t n_out,
+                     const bool *travels)
+{
+    g->emit.is_batch = gpu_route_takes(&g->route, GPU_WAY_BATCH);
+    g->emit.is_inner = gpu_route_takes(&g->route, GPU_WAY_INNER);
+    g->has_replayed = false;
+    gpu_engine_upload_inputs(g, s, n_out);
+    for (int32_t i = 0; i < g->parts.n; i++) {
+        struct gpu_part *part = &g->parts.v[i];
+        if (part->place == OP_ON_GPU) {
+            run_there(g, part, s, n_out, travels);
+        } else {
+            run_here(g, part, s, n_out);
+        }
+    }
+    if (!g->has_replayed) {
+        gpu_route_leave(&g->route, GPU_WAY_REPLAY);
+    }
+    if (!g->is_result_there) {
+        door_wait(g->door, 0); /* the inputs are written again by the next step */
+        take_logits(g, n_out);
+    }
+    gpu_mirror_take(&g->mirror, true);
+}
+
+static void choose_ways(struct gpu_engine *g, const struct op_step *s, int32_t n_top)
+{
+    struct gpu_route_step step = {.n_rows = s->n_rows,
+                                  .n_slots = s->n_rows * g->n_used,
+                                  .n_parts = g->parts.n_gpu,
+                                  .n_top = n_top};
+    for (int64_t i = 0; i < s->n_runs; i++) {
+        step.longest_run = MAX(step.longest_run, s->runs[i].n);
+    }
+    if (g->n_fallen != g->route.n_fallen) { /* what was recorded takes ways that are off */
+        g->n_fallen = g->route.n_fallen;
+        gpu_graphs_forget(&g->graphs);
+    }
+    gpu_route_choose(&g->route, g->n_steps, &step);
 }
 
 const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int64_t n_out,
@@ -238,7 +282,7 @@ const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int6
     g->emit.n_out = n_out;
     g->emit.n_splits = round_splits(gpu_engine_splits_of(last_position(s)));
     g->n_top = n_top;
-    gpu_engine_upload_inputs(g, s, n_out);
+    choose_ways(g, s, n_top);
     if (is_decode && s->n_rows != g->decode_rows) {
         /* Slept through, a step of fewer rows would seem to take as long as one of more. */
         g->decode_rows = s->n_rows;
@@ -246,21 +290,37 @@ const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int6
             g->parts.v[i].decode_ns = 0;
         }
     }
-    for (int32_t i = 0; i < g->parts.n; i++) {
-        struct gpu_part *part = &g->parts.v[i];
-        if (part->place == OP_ON_GPU) {
-            run_there(g, part, s, n_out, travels);
-        } else {
-            run_here(g, part, s, n_out);
+    run_step(g, s, n_out, travels);
+    g->n_steps++;
+    return g->logits;
+}
+
+const float *gpu_engine_step_again(struct gpu_engine *g, const struct op_step *s, int64_t n_out,
+                                   const bool *travels)
+{
+    uint32_t top = g->route.taken & 1u << GPU_WAY_TOP;
+    g->suspects = g->route.taken & ~top;
+    if (g->suspects == 0 || g->p->n_states > 0) { /* states have gone on */
+        return NULL;
+    }
+    g->route.taken = top;
+    run_step(g, s, n_out, travels);
+    return g->logits;
+}
+
+void gpu_engine_blame(struct gpu_engine *g)
+{
+    for (int i = 0; i < GPU_WAYS; i++) {
+        if (g->suspects >> i & 1) {
+            gpu_route_turn_off(&g->route, (enum gpu_way)i,
+                               "it gave NaN or infinity, and the plain way did not");
         }
     }
-    g->n_steps++;
-    if (!g->is_result_there) {
-        door_wait(g->door, 0); /* the inputs are written again by the next step */
-        take_logits(g, n_out);
-    }
-    gpu_mirror_take(&g->mirror, true);
-    return g->logits;
+}
+
+const struct gpu_route *gpu_engine_route(const struct gpu_engine *g)
+{
+    return &g->route;
 }
 
 /* --- states ----------------------------------------------------------------------------------- */

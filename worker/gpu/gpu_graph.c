@@ -1,16 +1,14 @@
 /* Recorded steps (see gpu_graph.h). The token loop's thread. */
 #include "worker/gpu/gpu_graph.h"
 
-#include "shared/log.h"
-
 #include <errno.h>
 #include <string.h>
 
 enum { N_CHECKS = 4 };
 
-void gpu_graphs_init(struct gpu_graphs *g, struct door *d)
+void gpu_graphs_init(struct gpu_graphs *g, struct door *d, struct gpu_route *r)
 {
-    *g = (struct gpu_graphs){.door = d, .n_checks = N_CHECKS};
+    *g = (struct gpu_graphs){.door = d, .route = r, .n_checks = N_CHECKS};
 }
 
 void gpu_graphs_finish(struct gpu_graphs *g)
@@ -22,16 +20,8 @@ void gpu_graphs_finish(struct gpu_graphs *g)
 
 void gpu_graphs_forget(struct gpu_graphs *g)
 {
-    bool is_off = g->is_off;
     gpu_graphs_finish(g);
-    gpu_graphs_init(g, g->door);
-    g->is_off = is_off;
-}
-
-static void latch_off(struct gpu_graphs *g, const char *why)
-{
-    log_warn("GPU graphs are off from here on: %s", why);
-    g->is_off = true;
+    gpu_graphs_init(g, g->door, g->route);
 }
 
 static int find(const struct gpu_graphs *g, const struct gpu_graph_key *key)
@@ -63,9 +53,6 @@ static int place_of(struct gpu_graphs *g, const struct gpu_graph_key *key)
 enum gpu_graph_way gpu_graphs_way(struct gpu_graphs *g, const struct gpu_graph_key *key)
 {
     g->wants_check = false;
-    if (g->is_off) {
-        return GPU_GRAPH_PLAIN;
-    }
     int at = place_of(g, key);
     g->v[at].used_at = ++g->tick;
     g->v[at].n_seen++;
@@ -79,7 +66,7 @@ int gpu_graphs_begin(struct gpu_graphs *g)
     struct err e = {0};
     int err = door_graph_begin(g->door, &e);
     if (err < 0) {
-        latch_off(g, e.detail);
+        gpu_route_turn_off(g->route, GPU_WAY_REPLAY, e.detail);
     }
     return err;
 }
@@ -89,7 +76,7 @@ int gpu_graphs_end(struct gpu_graphs *g, const struct gpu_graph_key *key)
     struct err e = {0};
     int at = find(g, key), err = door_graph_end(g->door, &g->v[at].graph, &e);
     if (err < 0) {
-        latch_off(g, e.detail);
+        gpu_route_turn_off(g->route, GPU_WAY_REPLAY, e.detail);
     }
     return err;
 }
@@ -99,7 +86,7 @@ int gpu_graphs_replay(struct gpu_graphs *g, const struct gpu_graph_key *key)
     struct err e = {0};
     int at = find(g, key), err = door_graph_launch(g->door, g->v[at].graph, &e);
     if (err < 0) {
-        latch_off(g, e.detail);
+        gpu_route_turn_off(g->route, GPU_WAY_REPLAY, e.detail);
     }
     g->wants_check = err == 0 && g->n_checks > 0;
     return err;
@@ -107,7 +94,7 @@ int gpu_graphs_replay(struct gpu_graphs *g, const struct gpu_graph_key *key)
 
 bool gpu_graphs_checks_on(const struct gpu_graphs *g)
 {
-    return !g->is_off && g->n_checks > 0;
+    return gpu_route_may(g->route, GPU_WAY_REPLAY) && g->n_checks > 0;
 }
 
 bool gpu_graphs_wants_check(const struct gpu_graphs *g)
@@ -120,6 +107,6 @@ void gpu_graphs_checked(struct gpu_graphs *g, bool is_same)
     g->wants_check = false;
     g->n_checks--;
     if (!is_same) {
-        latch_off(g, "a replayed step gave other numbers than the plain one");
+        gpu_route_turn_off(g->route, GPU_WAY_REPLAY, "it gave other numbers than the plain way");
     }
 }

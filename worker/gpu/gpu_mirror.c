@@ -46,7 +46,7 @@ void gpu_mirror_close(struct gpu_mirror *m)
     *m = (struct gpu_mirror){0};
 }
 
-/* --- from the device ----------------------------------------------------------------------------*/
+/* --- from the device ------------------------------------------------------------------------- */
 
 void gpu_mirror_save(struct gpu_mirror *m, int32_t block)
 {
@@ -137,7 +137,7 @@ bool gpu_mirror_settle(struct gpu_mirror *m)
     return m->n_queued > 0;
 }
 
-/* --- to the device ------------------------------------------------------------------------------*/
+/* --- to the device --------------------------------------------------------------------------- */
 
 void gpu_mirror_load(struct gpu_mirror *m, int32_t block)
 {

@@ -93,3 +93,43 @@ bool gpu_top_is_finite(const struct gpu_top *t, int64_t row)
 {
     return ((const int32_t *)(void *)t->host)[2 * t->last_rows * t->k + row] == 0;
 }
+
+/* The k largest in order, lower ids first among equals; -1 behind the last. */
+static void pick(const float *x, int64_t n, int32_t k, int32_t *ids)
+{
+    int32_t n_ids = 0;
+    for (int32_t i = 0; i < n; i++) {
+        if (n_ids == k && !(x[i] > x[ids[k - 1]])) {
+            continue;
+        }
+        int32_t at = n_ids < k ? n_ids++ : k - 1;
+        for (; at > 0 && x[i] > x[ids[at - 1]]; at--) {
+            ids[at] = ids[at - 1];
+        }
+        ids[at] = i;
+    }
+    for (; n_ids < k; n_ids++) {
+        ids[n_ids] = -1;
+    }
+}
+
+bool gpu_top_redo(struct gpu_top *t, const float *logits)
+{
+    float *values = (float *)(void *)t->host;
+    int32_t *ids = (int32_t *)(void *)t->host + t->last_rows * t->k, right[TOP_MAX];
+    bool is_same = true;
+    for (int64_t r = 0; r < t->last_rows; r++, logits += t->n_vocab) {
+        if (!gpu_top_is_finite(t, r)) {
+            continue;
+        }
+        pick(logits, t->n_vocab, t->k, right);
+        for (int64_t i = 0; i < t->k; i++) {
+            float *value = &values[r * t->k + i];
+            int32_t *id = &ids[r * t->k + i];
+            is_same = is_same && *id == right[i] && (right[i] < 0 || *value == logits[right[i]]);
+            *id = right[i];
+            *value = right[i] < 0 ? *value : logits[right[i]];
+        }
+    }
+    return is_same;
+}
