@@ -264,7 +264,7 @@ def main():
         begin = time.monotonic()
         expected = run_alone(s.port, works)
         # The emulator's time for an answer is anything; kills are as often as answers are.
-        pace = 20 * (time.monotonic() - begin) / len(works) if is_gpu else 1
+        pace = 8 * (time.monotonic() - begin) / len(works) if is_gpu else 1
         selector = selectors.DefaultSelector()
         clients = [Client(s.port, works, rng) for _ in range(args.clients)]
         pids = {'gateway': s.child('rocmforge-gateway'), 'supervisor': s.process.pid}
