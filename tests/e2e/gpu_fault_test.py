@@ -121,8 +121,11 @@ def main():
                 for fault, at in faults:
                     jobs.append(threads.submit(fails, run, machines, kernel, fault, at))
                     ways[fault] += 1
-        for job in jobs:
-            job.result()
+        try:
+            for job in concurrent.futures.as_completed(jobs):
+                job.result()
+        finally:  # of the others nobody wants to know
+            threads.shutdown(wait=False, cancel_futures=True)
     missed = [k for k in table() if k not in seen and k not in OF_PREFLIGHT]
     print(f'{len(seen)} kernels: {dict(ways)}; not run: {missed}')
     check(len(seen) > 10, 'the demo model runs more kernels than that')

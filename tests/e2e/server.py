@@ -62,7 +62,7 @@ class Server:
         with open(self.log.name, 'rb') as f:
             return f.read().decode(errors='replace')
 
-    def wait_ready(self, seconds=60):
+    def wait_ready(self, seconds=180):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if self.process.poll() is not None:

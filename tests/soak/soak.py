@@ -6,7 +6,7 @@ a kill to the next token.
     soak.py BIN [--kills N] [--seed N] [--clients N] [--model NAME=PATH] [--tokens N] [--device gpu]
 
 With --device gpu on a made-up card whose kernels the emulator computes (tests/e2e/machine.py): slower, so prompts
-are short and kills further apart.
+are short and kills come by tokens, not by the clock.
 
 With --context N instead: one stream behind a prompt of N tokens, killed again and again; for a model
 whose answer nobody can foretell the text is compared with that of the same request undisturbed.
@@ -16,6 +16,7 @@ whose answer nobody can foretell the text is compared with that of the same requ
 import argparse
 import bisect
 import json
+import math
 import os
 import random
 import re
@@ -261,23 +262,22 @@ def main():
                 models=[args.model] if args.model else None) as s:
         if args.context:
             return one_stream(s, args.context, args.kills, rng)
-        begin = time.monotonic()
         expected = run_alone(s.port, works)
-        # The emulator's time for an answer is anything; kills are as often as answers are.
-        pace = 8 * (time.monotonic() - begin) / len(works) if is_gpu else 1
         selector = selectors.DefaultSelector()
         clients = [Client(s.port, works, rng) for _ in range(args.clients)]
         pids = {'gateway': s.child('rocmforge-gateway'), 'supervisor': s.process.pid}
         before = memory(pids)
         kills, done, wrong = [], [0] * len(works), []
-        next_kill = time.monotonic() + 0.5
+        next_kill, next_token = time.monotonic() + 0.5, math.inf
+        if is_gpu:  # the emulator's time for a token is anything
+            next_kill, next_token = math.inf, 8
         warm_up, settled = min(20, args.kills // 2), None
         for c in clients:
             c.start(selector, rng.randrange(len(works)))
         while any(c.sock for c in clients):
-            timeout = max(0, next_kill - time.monotonic()) if len(kills) < args.kills else 300
-            ready = selector.select(timeout)
-            check(ready or len(kills) < args.kills, 'an answer does not end')
+            due = next_kill if len(kills) < args.kills else math.inf
+            ready = selector.select(min(max(0, due - time.monotonic()), 300))
+            check(ready or time.monotonic() >= due, 'an answer does not end')
             for key, _ in ready:
                 c = key.data
                 if not c.read(selector):
@@ -289,7 +289,8 @@ def main():
                 if len(kills) < args.kills:
                     c.start(selector, rng.randrange(len(works)))
             now = time.monotonic()
-            if len(kills) < args.kills and now >= next_kill:
+            n_tokens = sum(len(c.times) for c in clients)
+            if len(kills) < args.kills and (now >= next_kill or n_tokens >= next_token):
                 worker = worker_of(s.process.pid)
                 if worker:
                     try:
@@ -299,7 +300,10 @@ def main():
                         pass
                 # Mostly when answers run, now and then while it loads or replays.
                 quick = rng.random() < 0.1
-                next_kill = now + (rng.uniform(0, 0.03) if quick else pace * rng.uniform(0.05, 0.4))
+                next_kill = now + rng.uniform(0, 0.03) if quick else math.inf
+                next_token = n_tokens + rng.randrange(2, 16)
+                if not quick and not is_gpu:
+                    next_kill, next_token = now + rng.uniform(0.05, 0.4), math.inf
                 if len(kills) == warm_up:
                     settled = memory(pids)
         merged = sorted(t for c in clients for t in c.times)
