@@ -38,15 +38,16 @@ struct matmul_weight { /* a matrix ready to multiply */
 /* Counts the forms that packed weights had: one that was packed by another form is packed anew. */
 enum { MATMUL_LAYOUT = 2 };
 
-/* Describes a weight for the ISA: all but packed. With a vector ISA packed_bytes is above 0: so much
- * memory, aligned to 64, is filled by matmul_pack once and is then given as packed. Errors: -ENOTSUP
- * (no such type). */
-MUST_CHECK int matmul_describe(struct matmul_weight *w, enum type type, enum isa isa, int64_t n_rows,
-                               int64_t n_cols, const void *data);
-/* Puts rows [lo, hi) of the file's form in the order that the vector kernels read; afterwards those are
- * needed for matmul_row only. `to` is the whole packed matrix; lo is a multiple of MATMUL_GRAIN; hi too,
- * or n_rows. */
-void matmul_pack(const struct matmul_weight *w, int64_t lo, int64_t hi, void *to, struct pool *pool);
+/* Describes a weight for the ISA: all but packed. With a vector ISA packed_bytes is above 0: so
+ * much memory, aligned to 64, is filled by matmul_pack once and is then given as packed. Errors:
+ * -ENOTSUP (no such type). */
+MUST_CHECK int matmul_describe(struct matmul_weight *w, enum type type, enum isa isa,
+                               int64_t n_rows, int64_t n_cols, const void *data);
+/* Puts rows [lo, hi) of the file's form in the order that the vector kernels read; afterwards those
+ * are needed for matmul_row only. `to` is the whole packed matrix; lo is a multiple of
+ * MATMUL_GRAIN; hi too, or n_rows. */
+void matmul_pack(const struct matmul_weight *w, int64_t lo, int64_t hi, void *to,
+                 struct pool *pool);
 
 /* Describes and packs a weight into memory of its own. Errors: -ENOMEM, -ENOTSUP. */
 MUST_CHECK int matmul_prepare(struct matmul_weight *w, enum type type, enum isa isa, int64_t n_rows,
@@ -78,8 +79,8 @@ void matmul_run(const struct matmul *m, struct pool *pool);
  * MATMUL_GRAIN; hi too, or n_rows. The same results as matmul_run. */
 enum { MATMUL_GRAIN = 16 };
 void matmul_slice(const struct matmul *m, int64_t lo, int64_t hi);
-/* Outputs that are worth a slice of their own, a multiple of MATMUL_GRAIN, in a job of job_rows outputs
- * (of all its matrices). */
+/* Outputs that are worth a slice of their own, a multiple of MATMUL_GRAIN, in a job of job_rows
+ * outputs (of all its matrices). */
 int64_t matmul_slice_rows(const struct matmul_weight *w, int64_t job_rows, int64_t n_tokens,
                           int n_threads);
 

@@ -30,10 +30,10 @@ struct engine_options {
     uint64_t kv_memory_bytes; /* of the KV cache; 0: kv_memory_share decides */
     double kv_memory_share;   /* of free memory */
     struct stores *stores; /* borrowed; NULL: nothing outlives the process */
-    struct door *door;     /* the GPU (worker/gpu/door.h), borrowed, lives longer; NULL: the CPU computes */
-    uint64_t vram_bytes;   /* of its memory, that the model may take, KV cache included; without a door: of a GPU that
-                            * engine_plan is to plan for */
-    int64_t gpu_layers;    /* at most so many on the GPU, the output counted as one; below 0: what fits */
+    struct door *door;   /* the GPU (worker/gpu/door.h), borrowed, lives longer; NULL: the CPU */
+    uint64_t vram_bytes; /* of its memory, that the model may take, KV cache included; without a
+                          * door: of a GPU that engine_plan is to plan for */
+    int64_t gpu_layers;  /* at most so many there, the output counted as one; below 0: what fits */
     bool is_gpu_halved;    /* half of what would be there, where layers can be parted at all */
     bool is_gpu_required;  /* the GPU is used even where the CPU is faster */
     struct rates rates;    /* of the GPU; the CPU's are measured when they are wanted */
@@ -61,7 +61,7 @@ struct engine_info {
     uint8_t fingerprint[32]; /* of metadata and tensor table: keys caches */
     char memory[96];         /* what kind of memory it got, for the log */
     char place[96];          /* "12 of 28 layers on the GPU"; "": all of it is where device says */
-    uint64_t vram_bytes, vram_kv_bytes; /* of the device's memory: all, and of that the KV cache; 0: none */
+    uint64_t vram_bytes, vram_kv_bytes; /* of the device: all, and of that the KV cache; 0: none */
     char warn[160];          /* a sentence for the log, such as tensors that nothing uses; or "" */
 };
 
@@ -72,11 +72,12 @@ MUST_CHECK int engine_open(const char *path, const struct engine_options *o, str
                            struct err *e);
 void engine_close(struct engine **en);
 const struct engine_info *engine_info(const struct engine *en);
-/* Steps on the CPU tell here which op runs (from 1), so that a long step shows that it gets on. The mark
- * is borrowed until another takes its place; NULL: none. False: this engine's ops run elsewhere. */
+/* Steps on the CPU tell here which op runs (from 1), so that a long step shows that it gets on. The
+ * mark is borrowed until another takes its place; NULL: none. False: this engine's ops run
+ * elsewhere. */
 bool engine_mark_ops(struct engine *en, _Atomic uint32_t *mark);
-/* How fast its device may be at a first look: on the CPU measured, in less than a millisecond, by the
- * thread that steps; on the GPU as published of its kind. */
+/* How fast its device may be at a first look: on the CPU measured, in less than a millisecond, by
+ * the thread that steps; on the GPU as published of its kind. */
 struct pace_rates engine_glance(struct engine *en);
 const struct gguf *engine_gguf(const struct engine *en);
 
@@ -98,7 +99,8 @@ void engine_put_profile(struct engine *en, struct buf *b);
 MUST_CHECK int engine_estimate(const struct gguf *g, const struct engine_options *o,
                                struct engine_info *ret, struct err *e);
 
-/* The same, with the placement of its layers (worker/place.h), which the caller finishes; empty without a GPU. */
+/* The same, with the placement of its layers (worker/place.h), which the caller finishes; empty
+ * without a GPU. */
 struct place;
 MUST_CHECK int engine_plan(const struct gguf *g, const struct engine_options *o,
                            struct engine_info *ret, struct place *ret_place, struct err *e);
@@ -126,26 +128,27 @@ MUST_CHECK int engine_seq_reserve(struct engine *en, struct engine_seq *s, int64
 struct engine_cache { /* blocks of the KV cache */
     int64_t n_blocks, n_used, n_cached; /* held by sequences; findable and held by nobody */
     uint64_t n_evicted;                 /* cached ones whose memory was wanted, since the start */
-    uint64_t n_restored, n_broken;      /* that an earlier worker left; of those, not as it left them */
+    uint64_t n_restored, n_broken; /* that an earlier worker left; of those, not as it left them */
 };
 struct engine_cache engine_cache(const struct engine *en);
 
 /* Device memory that the model holds, and of that a block of the KV cache; 0 on the CPU. */
 uint64_t engine_vram_bytes(const struct engine *en);
 uint64_t engine_vram_block_bytes(const struct engine *en);
-/* The KV cache on the device takes memory for n_blocks from now on, as near as can be: cached blocks are given up,
- * those of sequences stay, and info's n_blocks are the most. Between steps; the device copies what stays. Returns
- * how many it has then; on the CPU nothing changes. */
+/* The KV cache on the device takes memory for n_blocks from now on, as near as can be: cached
+ * blocks are given up, those of sequences stay, and info's n_blocks are the most. Between steps;
+ * the device copies what stays. Returns how many it has then; on the CPU nothing changes. */
 int64_t engine_resize_kv(struct engine *en, int64_t n_blocks);
 
-/* Nothing is to be computed just now: a piece of what is to go from a device to memory that outlives
- * the process is waited for, which takes some tens of milliseconds. True: there is more. */
+/* Nothing is to be computed just now: a piece of what is to go from a device to memory that
+ * outlives the process is waited for, which takes some tens of milliseconds. True: more is
+ * left. */
 bool engine_settle(struct engine *en);
 
 int64_t engine_free_blocks(const struct engine *en); /* those that only the cache holds included */
 
-/* One row of a step: a token to append to a sequence. Rows of one sequence stand together, in order.
- * Room for them was reserved. */
+/* One row of a step: a token to append to a sequence. Rows of one sequence stand together, in
+ * order. Room for them was reserved. */
 struct engine_row {
     struct engine_seq *seq;
     int32_t token;
@@ -169,9 +172,9 @@ uint32_t engine_n_ways_off(const struct engine *en);
 /* All of them as JSON: which may be taken, else why not; [] on the CPU. */
 void engine_put_ways(const struct engine *en, struct buf *b);
 
-/* Logits that a row with n_top left on a device, for which engine_step wrote NULL; i: its place among the rows with
- * want_logits. Until the next step. engine_top: the n_top largest of them or more, or all there are, in order, lower
- * ids first among equals. engine_logits fetches them all. */
+/* Logits that a row with n_top left on a device, for which engine_step wrote NULL; i: its place
+ * among the rows with want_logits. Until the next step. engine_top: the n_top largest of them or
+ * more, or all there are, in order, lower ids first among equals. engine_logits fetches all. */
 struct engine_top {
     const float *values;
     const int32_t *ids;

@@ -2,9 +2,9 @@
  * architecture. See worker/arch/README.md for how to add one.
  *
  * Values are rows of buffers (struct op_rows). Every helper appends ops and returns the value they
- * compute. The first error sticks in the model: helpers then do nothing, so a description reads straight
- * down, and the caller looks at model.status once. Numbers that come from the file are checked when
- * they are read, shapes when a tensor is used. */
+ * compute. The first error sticks in the model: helpers then do nothing, so a description reads
+ * straight down, and the caller looks at model.status once. Numbers that come from the file are
+ * checked when they are read, shapes when a tensor is used. */
 #ifndef WORKER_MODEL_H
 #define WORKER_MODEL_H
 
@@ -31,16 +31,17 @@ struct model {
 /* An architecture: appends the ops from tokens to logits. */
 typedef void model_arch_fn(struct model *m);
 
-/* Compiles g into p (initialised by the caller, finished by it also on failure). n_ctx decides between RoPE
- * factors for short and long contexts. warn: a sentence for the log about tensors that nothing uses,
- * else empty. Errors: ERR_MODEL_ARCH, ERR_MODEL_TENSOR, ERR_GGUF_KEY, ERR_GGUF_TYPE, -ENOMEM. */
+/* Compiles g into p (initialised by the caller, finished by it also on failure). n_ctx decides
+ * between RoPE factors for short and long contexts. warn: a sentence for the log about tensors that
+ * nothing uses, else empty. Errors: ERR_MODEL_ARCH, ERR_MODEL_TENSOR, ERR_GGUF_KEY, ERR_GGUF_TYPE,
+ * -ENOMEM. */
 MUST_CHECK int model_build(const struct gguf *g, int64_t n_ctx, enum type kv_type,
                            struct program *p, char warn[160], struct err *e);
 
 /* What can be said of a file before it is built. */
 MUST_CHECK int model_context_train(const struct gguf *g, int64_t *ret, struct err *e);
 
-/* --- metadata: keys without "<arch>." -------------------------------------------------------------*/
+/* --- metadata: keys without "<arch>." ----------------------------------------------------------*/
 
 #define MODEL_REQUIRED INT64_MIN /* as default: the key must be there */
 /* A number; of an array (one value per layer) that of m->layer. On error: min. */
@@ -53,7 +54,7 @@ bool model_key_is(struct model *m, const char *key, const char *text);
 /* Notes an error (the first stays) about the metadata or the tensors. */
 void model_fail(struct model *m, int code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
-/* --- tensors: names without "blk.N." where m->layer >= 0 -------------------------------------------*/
+/* --- tensors: names without "blk.N." where m->layer >= 0 ---------------------------------------*/
 
 bool model_has(struct model *m, const char *name);
 /* A dimension of a tensor that must be there; 1 on error. */
@@ -65,7 +66,7 @@ const float *model_vec_maybe(struct model *m, const char *name, int64_t n);
 /* Memory that lives as long as the program; NULL on error. */
 void *model_alloc(struct model *m, size_t bytes);
 
-/* --- values ----------------------------------------------------------------------------------------*/
+/* --- values ------------------------------------------------------------------------------------*/
 
 struct op_rows model_none(void);                /* no value */
 bool model_is_none(struct op_rows x);
@@ -97,7 +98,8 @@ struct op_rows model_concat(struct model *m, int64_t n_groups, struct op_rows a,
 /* A matrix for each group: "<name>.weight" [n_in, n_out, n_groups]. */
 struct op_rows model_heads(struct model *m, struct op_rows x, const char *name, int64_t n_groups,
                            int64_t x_group, int64_t n_in, int64_t n_out);
-/* Short causal convolution with "<name>.weight" [width, x.n] and, where there is one, "<name>.bias". */
+/* Short causal convolution with "<name>.weight" [width, x.n] and, where there is one,
+ * "<name>.bias". */
 struct op_rows model_conv(struct model *m, struct op_rows x, const char *name, int64_t width,
                           bool silu);
 /* State of a recurrent op, floats for each sequence. */
@@ -106,7 +108,7 @@ int model_state(struct model *m, int64_t floats);
 struct op_rows model_glu(struct model *m, enum op_glu_kind kind, struct op_rows gate,
                          struct op_rows up);
 
-/* --- attention -------------------------------------------------------------------------------------*/
+/* --- attention ---------------------------------------------------------------------------------*/
 
 struct model_rope {
     struct op_rows table;
@@ -119,8 +121,8 @@ struct model_rope_spec {
     double base;
     bool is_plain;    /* without the file's scaling (linear, YaRN, LongRoPE, factors in tensors) */
     double magnitude; /* of the rotated values; 0: as the file's scaling has it */
-    /* Pairs are dealt to sections (key rope.dimension_sections); those of the fourth do not turn, as
-     * its position is 0 in text. */
+    /* Pairs are dealt to sections (key rope.dimension_sections); those of the fourth do not turn,
+     * as its position is 0 in text. */
     enum { MODEL_ROPE_ONE, MODEL_ROPE_SECTIONS, MODEL_ROPE_INTERLEAVED } sections;
 };
 /* Makes the table. Once for the model, outside the layers. */
@@ -154,10 +156,10 @@ struct op_rows model_attend(struct model *m, struct op_rows q, struct op_rows k,
 struct op_rows model_self_attention(struct model *m, struct op_rows x,
                                     const struct model_attention *a);
 
-/* --- feed-forward ----------------------------------------------------------------------------------*/
+/* --- feed-forward ------------------------------------------------------------------------------*/
 
-/* down(f(gate) * up): tensors <prefix>_gate<suffix>, _up, _down. Without a gate tensor, an up twice as
- * wide holds gate and up in one; else f(up) alone. prefix is "ffn", suffix "" or "_shexp". */
+/* down(f(gate) * up): tensors <prefix>_gate<suffix>, _up, _down. Without a gate tensor, an up twice
+ * as wide holds gate and up in one; else f(up) alone. prefix is "ffn", suffix "" or "_shexp". */
 struct op_rows model_ffn(struct model *m, struct op_rows x, enum op_glu_kind kind,
                          const char *suffix);
 
@@ -177,7 +179,7 @@ struct op_rows model_experts(struct model *m, struct op_rows x, const struct mod
 /* Shared expert ffn_*_shexp, times sigmoid of ffn_gate_inp_shexp where the file has it. */
 struct op_rows model_shared_expert(struct model *m, struct op_rows x, enum op_glu_kind kind);
 
-/* --- the end ---------------------------------------------------------------------------------------*/
+/* --- the end -----------------------------------------------------------------------------------*/
 
 /* Keeps the rows that want logits, norms them with output_norm, multiplies with output (or
  * token_embd), scales, caps. */

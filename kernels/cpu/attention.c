@@ -10,11 +10,12 @@
  * (decode), the splits of an item are computed side by side, and whoever finishes an item's last
  * split folds it, in the same order.
  *
- * For a query head and a position: 2 dim_k + 2 dim_v operations and one exponential. Bytes: a position
- * of a KV head is (dim_k + dim_v) elements, read once for an item; decode waits for them, so each
- * tile is asked for while the ones before it are used. Prefill waits for multiply-adds: where there
- * are more rows than vec.few_rows, tiles are widened to floats, WIDE_TILES at a time, which stay in
- * the first cache while all rows of the item meet them. */
+ * For a query head and a position: 2 dim_k + 2 dim_v operations and one exponential. Bytes: a
+ * position of a KV head is (dim_k + dim_v) elements, read once for an item; decode waits for them,
+ * so each tile is asked for while the ones before it are used (seven or eight query heads to a KV
+ * head: for multiply-adds, too). Prefill waits for multiply-adds: where there are more rows than
+ * vec.few_rows, tiles are widened to floats, WIDE_TILES at a time, which stay in the first cache
+ * while all rows of the item meet them. */
 #include "kernels/cpu/ops_job.h"
 #include "kernels/cpu/vec.h"
 #include "shared/num.h"
@@ -35,8 +36,7 @@ enum {
 /* Below any score; a softmax over nothing has this maximum and the sum 0. */
 #define NO_SCORE (-1e30f)
 
-/* --- geometry
- * --------------------------------------------------------------------------------------*/
+/* --- geometry ----------------------------------------------------------------------------------*/
 
 struct shape {
     int64_t group;      /* query heads of a KV head */
@@ -159,8 +159,7 @@ static struct item item_at(const struct job *j, int64_t index)
     return it;
 }
 
-/* --- one split
- * -------------------------------------------------------------------------------------*/
+/* --- one split ---------------------------------------------------------------------------------*/
 
 static void pack_queries(const struct job *j, const struct item *it, float *q)
 {
@@ -330,12 +329,11 @@ static void compute_split(const struct job *j, const struct item *it, int64_t sp
                w->scores + i * STRIDE, &ret->max[i], &ret->sum[i]);
     }
     memset(ret->acc, 0, (size_t)(n * j->g.pad_v) * sizeof *ret->acc);
-    split_values(j, &tiles, w, n, scores, MIN(end * KV_BLOCK, last_pos + 1 - base) - first * KV_BLOCK,
-                 ret->acc);
+    split_values(j, &tiles, w, n, scores,
+                 MIN(end * KV_BLOCK, last_pos + 1 - base) - first * KV_BLOCK, ret->acc);
 }
 
-/* --- folding
- * ---------------------------------------------------------------------------------------*/
+/* --- folding -----------------------------------------------------------------------------------*/
 
 static void part_clear(const struct job *j, const struct part *p, int64_t n)
 {
@@ -377,8 +375,7 @@ static void write_item(const struct job *j, const struct item *it, const struct 
     }
 }
 
-/* --- jobs
- * ------------------------------------------------------------------------------------------*/
+/* --- jobs --------------------------------------------------------------------------------------*/
 
 static struct work thread_work(const struct job *j, int thread)
 {
