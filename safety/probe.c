@@ -35,7 +35,7 @@ static const struct stage {
     {"lock", probe_machine_lock, 1000, true},
     {"nodes", probe_machine_nodes, 62 * 1000, false}, /* sits out a reset of the GPU */
     {"quiet", probe_machine_quiet, 7000, false},
-    {"smi", probe_smi, 5000, true},
+    {"smi", probe_smi, 13 * 1000, true}, /* gives up by itself, and long before */
     {"runtime", probe_hip_runtime, 10 * 1000, false},
     {"see", probe_hip_see, 5000, false},
     {"copy", probe_hip_copy, 2000, false},
