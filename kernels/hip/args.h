@@ -162,7 +162,7 @@ enum {
     GEMV_ROWS = 32,
     GEMV_TOKENS = 8,
     GEMV_ONE_THREADS = NORM_THREADS,
-    GEMV_ONE_NORM = 8192,
+    GEMV_ONE_NORM = 1024,
     GEMV_ONE_NORM_WORK = 1 << 19, /* columns times blocks: beyond, a norm once costs less */
     GEMM_THREADS = 256,
     GEMM_ROWS = 128,
@@ -215,6 +215,7 @@ struct kv_write_args {
  * ATTENTION_TILE_DIM, part and n_splits unused.
  * K and V lie in blocks of 16 positions as kernels/kv.h says, and dim_k and dim_v are multiples of 8. The kernels so named read
  * F16; those with _q8 Q8_0, those with _wide F32 and BF16.
+ * attention_split_one does one query head a block: where blocks are few, each has less to do.
  * With n_splits = 1 attention_split gives what attention_fold would. With write.n_rows it does what
  * kernel kv_write would before it, but leaves queries as they are: rows are of a sequence each,
  * dim_k and dim_v at most ATTENTION_TILE_DIM, the cache is not of Q8_0. */

@@ -19,6 +19,9 @@
 #define attention_tile_q8_args attention_args
 #define attention_split_wide_args attention_args
 #define attention_tile_wide_args attention_args
+#define attention_split_one_args attention_args
+#define attention_split_one_q8_args attention_args
+#define attention_split_one_wide_args attention_args
 
 enum {
     ATTENTION_KV_BLOCK = CACHE_BLOCK,
@@ -119,15 +122,23 @@ GPU_FN float attention_score(const struct attention_args *a, float s, int head, 
 /* A wave turns a split's scores into weights; all lanes get maximum and sum. */
 GPU_FN void attention_softmax(float *scores, float *ret_largest, float *ret_sum)
 {
-    float largest = ATTENTION_NO_SCORE, sum = 0;
-    for (int i = gpu_lane(); i < ATTENTION_SPLIT; i += GPU_WAVE) {
-        largest = gpu_max2(scores[i], largest);
+    enum { OF_LANE = ATTENTION_SPLIT / GPU_WAVE };
+    float s[OF_LANE], largest = ATTENTION_NO_SCORE, sum = 0;
+    GPU_UNROLL
+    for (int i = 0; i < OF_LANE; i++) {
+        s[i] = scores[gpu_lane() + i * GPU_WAVE];
+        largest = gpu_max2(s[i], largest);
     }
     largest = gpu_max(largest);
-    for (int i = gpu_lane(); i < ATTENTION_SPLIT; i += GPU_WAVE) {
-        float w = scores[i] == ATTENTION_NO_SCORE ? 0.0f : gpu_exp(scores[i] - largest);
-        scores[i] = w;
-        sum += w;
+    GPU_UNROLL
+    for (int i = 0; i < OF_LANE; i++) {
+        float w = gpu_exp(s[i] - largest);
+        s[i] = s[i] == ATTENTION_NO_SCORE ? 0.0f : w;
+    }
+    GPU_UNROLL
+    for (int i = 0; i < OF_LANE; i++) {
+        scores[gpu_lane() + i * GPU_WAVE] = s[i];
+        sum += s[i];
     }
     *ret_largest = largest;
     *ret_sum = gpu_sum(sum);
@@ -273,10 +284,10 @@ GPU_FN void attention_ask(const struct attention_args *a, int type, const uint8_
     }
 }
 
-/* Lane l does positions 8 l to 8 l + 7, a wave a quarter of the dimensions. What comes from
- * memory is asked for as early as may be: with few positions, waiting is all that takes time
+/* Lane l does positions 8 l to 8 l + 7, a wave a quarter of the dimensions, of `heads` (a constant)
+ * query heads at most: ATTENTION_HEADS, or 1. What comes from memory is asked for as early as may be: with few positions, waiting is all that takes time
  * here. */
-GPU_FN void attention_split_run(const struct attention_args a, int type)
+GPU_FN void attention_split_run(const struct attention_args a, int type, int heads)
 {
     /* Scores of four strands, then the queries. */
     enum { STRAND = ATTENTION_HEADS * ATTENTION_SPLIT, SCORES = ATTENTION_STRANDS * STRAND };
@@ -292,10 +303,10 @@ GPU_FN void attention_split_run(const struct attention_args a, int type)
     int position = a.positions[row], first = split * ATTENTION_SPLIT;
     const int32_t *table = a.tables + a.row_table[row] * a.table_stride;
     table += first / ATTENTION_KV_BLOCK;
-    int group = a.n_head / a.n_kv_head, chunks = (group + ATTENTION_HEADS - 1) / ATTENTION_HEADS;
-    int kv_head = gpu_block_y() / chunks, chunk = gpu_block_y() % chunks * ATTENTION_HEADS;
+    int group = a.n_head / a.n_kv_head, chunks = (group + heads - 1) / heads;
+    int kv_head = gpu_block_y() / chunks, chunk = gpu_block_y() % chunks * heads;
     int first_head = kv_head * group + chunk;
-    int n_heads = group - chunk < ATTENTION_HEADS ? group - chunk : ATTENTION_HEADS;
+    int n_heads = group - chunk < heads ? group - chunk : heads;
     int64_t head_bytes = attention_head_bytes(&a, type), block_bytes = head_bytes * a.n_kv_head;
     const uint8_t *kv = a.kv + kv_head * head_bytes;
 
@@ -307,12 +318,12 @@ GPU_FN void attention_split_run(const struct attention_args a, int type)
     for (int d = thread; d < a.dim_k; d += ATTENTION_THREADS) {
         float of_head[ATTENTION_HEADS];
         GPU_UNROLL
-        for (int h = 0; h < ATTENTION_HEADS; h++) { /* of heads that are missing, the last again */
+        for (int h = 0; h < heads; h++) { /* of heads that are missing, the last again */
             const float *x = of_first + (h < n_heads ? h : n_heads - 1) * a.dim_k;
             of_head[h] = attention_rotated(&a.write, x, row, d);
         }
         GPU_UNROLL
-        for (int h = 0; h < ATTENTION_HEADS; h++) {
+        for (int h = 0; h < heads; h++) {
             q[h * ATTENTION_MAX_DIM + d] = h < n_heads ? a.scale * of_head[h] : 0;
         }
     }
@@ -344,11 +355,11 @@ GPU_FN void attention_split_run(const struct attention_args a, int type)
     gpu_barrier();
     float strand[ATTENTION_HEADS][8] = {{0}};
     if (is_seen) {
-        attention_strand(&a, type, k, lane % 2 * 8, q, ATTENTION_MAX_DIM, ATTENTION_HEADS,
+        attention_strand(&a, type, k, lane % 2 * 8, q, ATTENTION_MAX_DIM, heads,
                          attention_ahead(type), wave, strand);
     }
     GPU_UNROLL
-    for (int h = 0; h < ATTENTION_HEADS; h++) {
+    for (int h = 0; h < heads; h++) {
         GPU_UNROLL
         for (int i = 0; i < 8; i++) {
             scores[(wave * ATTENTION_HEADS + h) * ATTENTION_SPLIT + lane * 8 + i] = strand[h][i];
@@ -362,7 +373,7 @@ GPU_FN void attention_split_run(const struct attention_args a, int type)
     }
     if (is_own) { /* what was read of the row's own position was no key yet */
         gpu_wave_sync();
-        if (lane < ATTENTION_HEADS) {
+        if (lane < heads) {
             int quarter = a.dim_k / ATTENTION_STRANDS;
             float sum = 0;
             for (int d = wave * quarter; d < (wave + 1) * quarter; d++) {
@@ -409,7 +420,7 @@ GPU_FN void attention_split_run(const struct attention_args a, int type)
                     continue;
                 }
                 GPU_UNROLL
-                for (int h = 0; h < ATTENTION_HEADS; h++) {
+                for (int h = 0; h < heads; h++) {
                     float w = h < n_heads ? scores[h * ATTENTION_SPLIT + at + j] : 0;
                     GPU_UNROLL
                     for (int i = 0; i < 8; i++) {
@@ -425,13 +436,13 @@ GPU_FN void attention_split_run(const struct attention_args a, int type)
         for (int i = 0; i < 8 && has_own && is_there; i++) {
             float x = own_value[left + column + i];
             GPU_UNROLL
-            for (int h = 0; h < ATTENTION_HEADS; h++) {
+            for (int h = 0; h < heads; h++) {
                 float w = h < n_heads ? scores[h * ATTENTION_SPLIT + to] : 0;
                 sum[h][i] = gpu_fma(w, x, sum[h][i]);
             }
         }
         GPU_UNROLL
-        for (int h = 0; h < ATTENTION_HEADS; h++) {
+        for (int h = 0; h < heads; h++) {
             GPU_UNROLL
             for (int i = 0; i < 8; i++) {
                 sums[(h * ATTENTION_LISTS + list) * ATTENTION_COLUMNS + column + i] = sum[h][i];
@@ -459,15 +470,27 @@ GPU_FN void attention_split_run(const struct attention_args a, int type)
 
 GPU_KERNEL(attention_split, ATTENTION_THREADS)
 {
-    attention_split_run(a, TYPE_F16);
+    attention_split_run(a, TYPE_F16, ATTENTION_HEADS);
 }
 GPU_KERNEL(attention_split_q8, ATTENTION_THREADS)
 {
-    attention_split_run(a, TYPE_Q8_0);
+    attention_split_run(a, TYPE_Q8_0, ATTENTION_HEADS);
 }
 GPU_KERNEL(attention_split_wide, ATTENTION_THREADS)
 {
-    attention_split_run(a, cache_wide_type(a.type));
+    attention_split_run(a, cache_wide_type(a.type), ATTENTION_HEADS);
+}
+GPU_KERNEL(attention_split_one, ATTENTION_THREADS)
+{
+    attention_split_run(a, TYPE_F16, 1);
+}
+GPU_KERNEL(attention_split_one_q8, ATTENTION_THREADS)
+{
+    attention_split_run(a, TYPE_Q8_0, 1);
+}
+GPU_KERNEL(attention_split_one_wide, ATTENTION_THREADS)
+{
+    attention_split_run(a, cache_wide_type(a.type), 1);
 }
 
 GPU_KERNEL(attention_fold, ATTENTION_FOLD_THREADS)

@@ -1,7 +1,8 @@
 /* The product of packed weights with one token, or with a slot of experts: gemv's sums in gemv's order, so gemv's bits. A block does
  * a panel of 32 rows, of both matrices where gate and up go together. A lane does a row, a wave every 16th segment of 256
  * columns. x stands in shared memory: read from the caches between the weights that stream past, it would wait for each group.
- * The first weights are asked for before x, and each piece before the one ahead of it is used.
+ * x is asked for first (behind the weights it would come last), the first weights before x is there, and each piece before
+ * the one ahead of it is used.
  *
  * For a group of 32 weights of Q4_0: 18 bytes of memory, 40 of shared memory for the whole wave, some 30 operations. */
 #include "kernels/hip/act.h"
@@ -18,6 +19,10 @@ enum {
     GEMV_ONE_WAVES = GEMV_ONE_THREADS / GPU_WAVE,
     GEMV_ONE_UNITS = 80, /* whose sums, and GEMV_ONE_COLS whose x, are in shared memory at a time */
     GEMV_ONE_COLS = GEMV_ONE_UNITS * ARGS_SEGMENT,
+    GEMV_ONE_STEP = 16 * GEMV_ONE_THREADS, /* columns that are staged at a time */
+    GEMV_ONE_STEPS = GEMV_ONE_COLS / GEMV_ONE_STEP,
+    GEMV_ONE_NORM_STEPS = GEMV_ONE_NORM / NORM_STEP,
+    GEMV_ONE_ADD = 8,   /* sums that are on their way before the first is added */
     GEMV_ONE_PIECE = 4, /* words of 16 bytes, at most, of a piece */
     GEMV_ONE_AHEAD = 2  /* pieces that are asked for before the first is needed */
 };
@@ -42,30 +47,58 @@ GPU_FN struct group_chunk gemv_one_load(const struct gemv_one_round *r, int type
     return group_load(&w, type, r->n_chunks, r->row, chunk, n_pieces == 2 ? GROUP_WHOLE : p % 2);
 }
 
-/* Columns [from, from + n) of the row x of n_cols, and scales, to shared memory; 0 beyond the row. n: a multiple of
- * ARGS_SEGMENT. */
-GPU_FN void gemv_one_stage(const int8_t *x, int n_cols, int from, int n, int8_t *q,
-                           struct args_act *scales)
+/* What a thread brings of x to shared memory at a time: 16 columns of GEMV_ONE_STEP, and scales; 0 beyond the row. */
+struct gemv_one_x {
+    struct gpu_16 q;
+    struct args_act scales;
+};
+GPU_FN struct gemv_one_x gemv_one_ask(const int8_t *x, int n_cols, int from)
 {
-    for (int i = 16 * gpu_thread(); i < n; i += 16 * GEMV_ONE_THREADS) {
-        struct gpu_16 v = {{0, 0, 0, 0}};
-        if (from + i < n_cols) {
-            v = gpu_load16(x + from + i);
-        }
-        gpu_store16(q + i, v);
-    }
+    struct gemv_one_x v = {{{0, 0, 0, 0}}, {0, {0, 0}}};
     const struct args_act *of_x = (const struct args_act *)(const void *)(x + n_cols);
-    for (int i = gpu_thread(); i < n / ARGS_GROUP; i += GEMV_ONE_THREADS) {
-        struct args_act v = {0, {0, 0}};
-        if (from + ARGS_GROUP * i < n_cols) {
-            v = of_x[from / ARGS_GROUP + i];
+    int at = from + 16 * gpu_thread(), group = from / ARGS_GROUP + gpu_thread();
+    if (at < n_cols) {
+        v.q = gpu_load16(x + at);
+    }
+    if (gpu_thread() < GEMV_ONE_STEP / ARGS_GROUP && group < n_cols / ARGS_GROUP) {
+        v.scales = of_x[group];
+    }
+    return v;
+}
+/* n columns are wanted, a multiple of ARGS_SEGMENT. */
+GPU_FN void gemv_one_put(const struct gemv_one_x *x, int n, int8_t *q, struct args_act *scales)
+{
+    if (16 * gpu_thread() < n) {
+        gpu_store16(q + 16 * gpu_thread(), x->q);
+    }
+    if (gpu_thread() < GEMV_ONE_STEP / ARGS_GROUP && gpu_thread() < n / ARGS_GROUP) {
+        scales[gpu_thread()] = x->scales;
+    }
+}
+/* Columns [from, from + n); `first` are the first GEMV_ONE_STEP of them. */
+GPU_FN void gemv_one_stage(const int8_t *x, int n_cols, int from, int n,
+                           const struct gemv_one_x *first, int8_t *q, struct args_act *scales)
+{
+    struct gemv_one_x more[GEMV_ONE_STEPS - 1];
+    GPU_UNROLL
+    for (int i = 1; i < GEMV_ONE_STEPS; i++) {
+        if (GEMV_ONE_STEP * i < n) {
+            more[i - 1] = gemv_one_ask(x, n_cols, from + GEMV_ONE_STEP * i);
         }
-        scales[i] = v;
+    }
+    gemv_one_put(first, n, q, scales);
+    GPU_UNROLL
+    for (int i = 1; i < GEMV_ONE_STEPS; i++) {
+        int at = GEMV_ONE_STEP * i;
+        if (at < n) {
+            gemv_one_put(&more[i - 1], n - at, q + at, scales + at / ARGS_GROUP);
+        }
     }
 }
 
 /* The same of a row that is normalised here; all of it. */
-GPU_FN void gemv_one_norm(const struct norm_args *norm, int n, int8_t *q, struct args_act *scales)
+GPU_FN void gemv_one_norm(const struct norm_args *norm, struct norm_held *held, int n, int8_t *q,
+                          struct args_act *scales)
 {
     for (int i = norm->n + 4 * gpu_thread(); i < n; i += 4 * GEMV_ONE_THREADS) {
         *(uint32_t *)(void *)(q + i) = 0;
@@ -73,7 +106,7 @@ GPU_FN void gemv_one_norm(const struct norm_args *norm, int n, int8_t *q, struct
             scales[i / ARGS_GROUP] = (struct args_act){0, {0, 0}};
         }
     }
-    norm_group(norm, norm->x, 0, true, NULL, q, scales);
+    norm_group(norm, norm->x, 0, true, GEMV_ONE_NORM_STEPS, held, NULL, q, scales);
 }
 
 /* Adds the products of n groups with theirs of x. */
@@ -93,6 +126,24 @@ GPU_FN float gemv_one_piece(const struct group_chunk *piece, int type, int n, co
         sum = group_add(sum, &g, type, dot, scales[i]);
     }
     return sum;
+}
+
+/* total + the lane's sums of n segments, in order. */
+GPU_FN float gemv_one_total(const float *sums, int n, float total)
+{
+    GPU_LOOP
+    for (int first = 0; first < n; first += GEMV_ONE_ADD) {
+        float v[GEMV_ONE_ADD];
+        GPU_UNROLL
+        for (int i = 0; i < GEMV_ONE_ADD; i++) {
+            v[i] = sums[(first + i < n ? first + i : n - 1) * GPU_WAVE];
+        }
+        GPU_UNROLL
+        for (int i = 0; i < GEMV_ONE_ADD; i++) {
+            total = first + i < n ? total + v[i] : total;
+        }
+    }
+    return total;
 }
 
 /* What is added to a row's sums. */
@@ -153,15 +204,24 @@ GPU_FN void gemv_one_run(const struct matmul_args a, int type)
     for (; r.first < n_segments; r.first += most) {
         r.n = n_segments - r.first < most ? n_segments - r.first : most;
         int n_units = r.n * r.n_matrices;
+        struct gemv_one_x of_x;
+        struct norm_held held;
+        if (a.norm.x) {
+            norm_ask(&a.norm, a.norm.x, 0, true, GEMV_ONE_NORM_STEPS, &held);
+        } else {
+            of_x = gemv_one_ask(x, a.n_cols, r.first * ARGS_SEGMENT);
+        }
+        gpu_keep_order();
         struct group_chunk next[GEMV_ONE_AHEAD];
         GPU_UNROLL
         for (int p = 0; p < GEMV_ONE_AHEAD; p++) {
             next[p] = gemv_one_load(&r, type, wave < n_units ? wave : 0, p, n_pieces);
         }
         if (a.norm.x) {
-            gemv_one_norm(&a.norm, r.n * ARGS_SEGMENT, q, scales);
+            gemv_one_norm(&a.norm, &held, r.n * ARGS_SEGMENT, q, scales);
         } else {
-            gemv_one_stage(x, a.n_cols, r.first * ARGS_SEGMENT, r.n * ARGS_SEGMENT, q, scales);
+            gemv_one_stage(x, a.n_cols, r.first * ARGS_SEGMENT, r.n * ARGS_SEGMENT, &of_x, q,
+                           scales);
         }
         gpu_barrier();
         for (int u = wave; u < n_units; u += GEMV_ONE_WAVES) {
@@ -182,11 +242,9 @@ GPU_FN void gemv_one_run(const struct matmul_args a, int type)
             sums[u * GPU_WAVE + lane] = sum;
         }
         gpu_barrier();
-        for (int u = 0; u < r.n && wave == 0; u++) {
-            total[0] += sums[u * GPU_WAVE + lane];
-        }
-        for (int u = r.n; u < n_units && wave == 0; u++) {
-            total[1] += sums[u * GPU_WAVE + lane];
+        if (wave == 0) {
+            total[0] = gemv_one_total(sums + lane, r.n, total[0]);
+            total[1] = gemv_one_total(sums + r.n * GPU_WAVE + lane, n_units - r.n, total[1]);
         }
     }
     if (wave > 0) {

@@ -26,6 +26,7 @@
  *   gpu_f16_f32(h) gpu_f32_f16(f)        binary16 bits and float, round to nearest even
  *   gpu_exp2 gpu_log2 gpu_rcp gpu_rsq    1 ulp or so; denormals count as 0. Of AMD's instructions;
  *                               elsewhere of gpu_rig.h: the CUDA rig gives the emulator's bits
+ *                               (with GPU_CUDA_NATIVE it takes its card's, where time is measured)
  *   gpu_fma(a, b, c)            the only contraction there is: compile with -ffp-contract=off
  *   gpu_dot4(a, b, c)           c + the products of four signed bytes
  *   gpu_dot2(a, b, c)           c + the products of two binary16, in float
@@ -124,7 +125,7 @@ GPU_FN float gpu_round(float a)
 {
     return (a + GPU_ROUNDER) - GPU_ROUNDER;
 }
-#if !defined(__AMDGCN__)
+#if !defined(__AMDGCN__) && !defined(GPU_CUDA_NATIVE)
 #include "kernels/hip/gpu_rig.h"
 #endif
 /* The product with log2(e) in two floats: large exponents lose no digits. NaN stays NaN. */

@@ -84,6 +84,19 @@ GPU_FN uint16_t gpu_f32_f16(float f)
     asm("mov.b32 %0, %1;" : "=r"(bits) : "f"(f));
     return f == f ? h : (uint16_t)((bits >> 16 & 0x8000) | 0x7e00 | (bits >> 13 & 0x3ff));
 }
+#ifdef GPU_CUDA_NATIVE /* as AMD cards take theirs; else gpu_rig.h */
+#define GPU_CUDA_UNARY(name, op)                                                                   \
+    GPU_FN float name(float a)                                                                     \
+    {                                                                                              \
+        float y;                                                                                   \
+        asm(op " %0, %1;" : "=f"(y) : "f"(a));                                                     \
+        return y;                                                                                  \
+    }
+GPU_CUDA_UNARY(gpu_exp2, "ex2.approx.ftz.f32")
+GPU_CUDA_UNARY(gpu_log2, "lg2.approx.ftz.f32")
+GPU_CUDA_UNARY(gpu_rcp, "rcp.approx.ftz.f32")
+GPU_CUDA_UNARY(gpu_rsq, "rsqrt.approx.ftz.f32")
+#endif
 GPU_FN float gpu_sqrt(float a)
 {
     float y;

@@ -14,5 +14,8 @@ GPU_KERNEL(norm, NORM_THREADS)
     int8_t *act = a.act + (a.act ? row * a.act_stride : 0), *q = act + (a.act ? base : 0);
     struct args_act *scales = (struct args_act *)(void *)(act + (a.act ? a.n * a.n_groups : 0));
     scales += a.act ? base / ARGS_GROUP : 0;
-    norm_group(&a, x, a.per_group ? base : 0, false, y, q, scales);
+    int64_t param = a.per_group ? base : 0;
+    struct norm_held held;
+    norm_ask(&a, x, param, false, NORM_STEPS, &held);
+    norm_group(&a, x, param, false, NORM_STEPS, &held, y, q, scales);
 }

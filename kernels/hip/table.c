@@ -92,6 +92,13 @@ enum table_id table_attention_split(enum type type)
                                : TABLE_attention_split_wide;
 }
 
+enum table_id table_attention_split_one(enum type type)
+{
+    return type == TYPE_F16    ? TABLE_attention_split_one
+           : type == TYPE_Q8_0 ? TABLE_attention_split_one_q8
+                               : TABLE_attention_split_one_wide;
+}
+
 enum table_id table_attention_tile(enum type type)
 {
     return type == TYPE_F16    ? TABLE_attention_tile

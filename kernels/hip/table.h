@@ -24,9 +24,9 @@
     KERNEL(name, matmul_args, GEMM_THREADS, matmul, table_row_blocks(a, GEMM_ROWS),                \
            table_gemm_tiles(a), 1)
 
-#define TABLE_SPLIT(KERNEL, name)                                                                  \
+#define TABLE_SPLIT(KERNEL, name, heads)                                                           \
     KERNEL(name, attention_args, ATTENTION_THREADS, attention, a->n_splits,                        \
-           table_attention_chunks(a, ATTENTION_HEADS), a->n_rows)
+           table_attention_chunks(a, heads), a->n_rows)
 #define TABLE_TILE(KERNEL, name)                                                                   \
     KERNEL(name, attention_args, ATTENTION_TILE_THREADS, attention, a->n_tiles,                    \
            table_attention_chunks(a, ATTENTION_PAIRS), 1)
@@ -119,9 +119,12 @@ enum { OP_none = OP_COUNT };
            a->n_head_v *TABLE_CEIL(a->dim_v, DELTA_THREADS / 32 * DELTA_COLUMNS), a->n_runs, 1)    \
     KERNEL(top_part, top_args, TOP_THREADS, none, a->n_parts, a->n_rows, 1)                        \
     KERNEL(top_fold, top_args, TOP_THREADS, none, a->n_rows, 1, 1)                                 \
-    TABLE_SPLIT(KERNEL, attention_split)                                                           \
-    TABLE_SPLIT(KERNEL, attention_split_q8)                                                        \
-    TABLE_SPLIT(KERNEL, attention_split_wide)                                                      \
+    TABLE_SPLIT(KERNEL, attention_split, ATTENTION_HEADS)                                          \
+    TABLE_SPLIT(KERNEL, attention_split_q8, ATTENTION_HEADS)                                       \
+    TABLE_SPLIT(KERNEL, attention_split_wide, ATTENTION_HEADS)                                     \
+    TABLE_SPLIT(KERNEL, attention_split_one, 1)                                                    \
+    TABLE_SPLIT(KERNEL, attention_split_one_q8, 1)                                                 \
+    TABLE_SPLIT(KERNEL, attention_split_one_wide, 1)                                               \
     KERNEL(attention_fold, attention_args, ATTENTION_FOLD_THREADS, attention, a->n_head,           \
            a->n_rows, 1)                                                                           \
     TABLE_TILE(KERNEL, attention_tile)                                                             \
@@ -147,6 +150,7 @@ extern const struct table_kernel table_kernels[TABLE_COUNT]; /* by enum table_id
 /* Which kernel serves a KV cache of this type. */
 enum table_id table_kv_write(enum type type);
 enum table_id table_attention_split(enum type type);
+enum table_id table_attention_split_one(enum type type); /* the same of one query head a block */
 enum table_id table_attention_tile(enum type type);
 
 /* Which gemv, which gemm serves matrices of this type. */

@@ -29,7 +29,7 @@ with Server(BIN, '--device', 'gpu', *SMALL, env=machine.env) as server:
 
 with Server(BIN, '--device', 'gpu', *SMALL, '--safe-mode', 'on', env=machine.env) as server:
     for fault, kernel in (('sticky@gemv_one_q8_0:40', 'gemv_one_q8_0'),
-                          ('abort@attention_split_q8:20', 'attention_split_q8')):
+                          ('abort@attention_split_one_q8:20', 'attention_split_one_q8')):
         events = server.stream('/v1/chat/completions', STORY)
         seen = [next(events) for _ in range(3)]
         machine.fault(fault)

@@ -80,8 +80,8 @@ def hung(bin_dir):
 
 @row('11a', 'the GPU never finishes another kernel', 'attention hangs, in a step that is replayed', 13, slow=True)
 def hung_attention(bin_dir):
-    took, log = faulty(bin_dir, 'hang@attention_split:20')
-    names_kernel(log, 'attention_split')
+    took, log = faulty(bin_dir, 'hang@attention_split_one:20')
+    names_kernel(log, 'attention_split_one')
     return took
 
 

@@ -2,6 +2,10 @@
  * never waits. */
 #include "worker/gpu/gpu_emit_op.h"
 
+/* So many blocks leave most of a card idle: rather four times as many, each with a quarter of the
+ * work, though the cache is then read by each head. */
+enum { FEW_BLOCKS = 64 };
+
 static struct kv_write_args kv_write_of(const struct gpu_emit *t, const struct op *ops, size_t n)
 {
     const struct op_kv_write *o = &ops[n - 1].u.kv_write;
@@ -83,7 +87,9 @@ static void attend_split(const struct gpu_emit *t, const struct op_attention *o,
         a.act = act ? act + row * a.act_stride : NULL;
         a.positions = t->in.positions + row;
         a.row_table = t->in.row_table + row;
-        door_launch(t->door, table_attention_split(l->type), &a);
+        int32_t n_blocks = a.n_rows * a.n_splits * table_attention_chunks(&a, ATTENTION_HEADS);
+        door_launch(t->door, n_blocks <= FEW_BLOCKS ? table_attention_split_one(l->type)
+                                                    : table_attention_split(l->type), &a);
         if (a.n_splits > 1) {
             door_launch(t->door, TABLE_attention_fold, &a);
         }

@@ -6,7 +6,8 @@
 #include "tests/kernels/hip/device.h"
 
 extern const struct gpu_host_kernel attention_split_kernel, attention_split_q8_kernel,
-    attention_split_wide_kernel, attention_fold_kernel, attention_tile_kernel,
+    attention_split_wide_kernel, attention_split_one_kernel, attention_split_one_q8_kernel,
+    attention_split_one_wide_kernel, attention_fold_kernel, attention_tile_kernel,
     attention_tile_q8_kernel, attention_tile_wide_kernel;
 
 enum { MAX_ROWS = 19, BLOCK = 16 };
@@ -97,12 +98,18 @@ static void exact_head(const struct shape *s, const double *kv, const int32_t *t
     free(w);
 }
 
-static void launch(const struct attention_args *a)
+static void launch(const struct attention_args *a, bool is_one)
 {
-    if (a->type == TYPE_F16) {
+    if (a->type == TYPE_F16 && is_one) {
+        DEVICE_RUN(attention_split_one, a);
+    } else if (a->type == TYPE_F16) {
         DEVICE_RUN(attention_split, a);
+    } else if (a->type == TYPE_Q8_0 && is_one) {
+        DEVICE_RUN(attention_split_one_q8, a);
     } else if (a->type == TYPE_Q8_0) {
         DEVICE_RUN(attention_split_q8, a);
+    } else if (is_one) {
+        DEVICE_RUN(attention_split_one_wide, a);
     } else {
         DEVICE_RUN(attention_split_wide, a);
     }
@@ -234,7 +241,7 @@ static void test(const struct shape *given)
     a.sinks = s->has_sinks ? dsinks : NULL;
     a.alibi = s->has_alibi ? dalibi : NULL;
     a.y = dy;
-    launch(&a);
+    launch(&a, false);
     float *y = malloc((size_t)(s->n_rows * y_n) * 4), *alone = malloc((size_t)y_n * 4);
     double *exact = malloc((size_t)y_n * sizeof *exact);
     emulator_download(y, dy, (size_t)(s->n_rows * y_n) * 4);
@@ -248,14 +255,14 @@ static void test(const struct shape *given)
     if (is_run) {
         check_tiles(a, y);
     }
-    /* The last row alone, with fewer splits where its position allows. */
+    /* The last row alone, a head a block, with fewer splits where its position allows. */
     int last = s->n_rows - 1;
     a.q = (float *)dq + last * q_n;
     a.row_table = (int32_t *)dr + last;
     a.positions = (int32_t *)dp + last;
     a.n_splits = s->positions[last] / ATTENTION_SPLIT + 1;
     a.n_rows = 1;
-    launch(&a);
+    launch(&a, true);
     emulator_download(alone, dy, (size_t)y_n * 4);
     CHECK(memcmp(alone, y + last * y_n, (size_t)y_n * 4) == 0);
 
@@ -280,7 +287,7 @@ static void test_types(const struct shape *s, const enum type *types, size_t n)
 
 /* Keys and values written, and all rotated, by attention itself: the bits of kv_write and
  * attention, in the cache too. */
-static void test_write(enum type type, int n_head, int n_kv_head, bool v_in_k)
+static void test_write(enum type type, int n_head, int n_kv_head, bool v_in_k, bool is_one)
 {
     enum { ROWS = 2, DIM_K = 64, DIM_V = 48, N_ROT = 24, BLOCKS = 40 };
     extern const struct gpu_host_kernel kv_write_kernel;
@@ -330,7 +337,7 @@ static void test_write(enum type type, int n_head, int n_kv_head, bool v_in_k)
         } else {
             DEVICE_RUN(kv_write, &w);
         }
-        launch(&a);
+        launch(&a, is_one);
         emulator_download(y[is_joined], dy, n_y);
         emulator_download(got[is_joined], dcache, n_cache);
         emulator_free(dq);
@@ -441,11 +448,12 @@ int main(int argc, char **argv)
         test_types(&far[i], types, COUNT_OF(types));
     }
     for (size_t i = 2; i < COUNT_OF(types) && !is_long; i++) {
-        test_write(types[i], 5, 1, false);
+        test_write(types[i], 5, 1, false, false);
+        test_write(types[i], 5, 1, false, true);
     }
     if (!is_long) {
-        test_write(TYPE_F16, 7, 1, false);
-        test_write(TYPE_F16, 4, 2, true);
+        test_write(TYPE_F16, 7, 1, false, false);
+        test_write(TYPE_F16, 4, 2, true, true);
     }
     return 0;
 }

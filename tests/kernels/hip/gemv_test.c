@@ -229,7 +229,7 @@ int main(void)
         matmul_check_not_finite(blocks_types[i], matmul_gemv);
     }
     test_norm(TYPE_Q4_0, 352, false);
-    test_norm(TYPE_Q8_0, 4128, true);
+    test_norm(TYPE_Q8_0, GEMV_ONE_NORM, true);
     test_norm(TYPE_Q6_K, 256, true);
     return 0;
 }
