@@ -49,7 +49,7 @@ static float *output_of(const struct gpu_host_kernel *kernel, const void *args)
         const struct attention_args *a = args;
         n = (int64_t)a->n_head * a->dim_v;
         act = a->act;
-        if (strncmp(name, "attention_split", 15) == 0) {
+        if (strncmp(name, "attention_split", 15) == 0 && a->n_splits > 1) {
             return a->part + 2; /* the first weighted value */
         }
         if (a->y) {
