@@ -48,6 +48,8 @@ def models(folder):
         return
     yield DEMO, 'logits', '--kv-type', 'q8_0'
     yield DEMO, 'logits', '--kv-type', 'f32'
+    # Positions of more than one split.
+    yield DEMO, 'logits', '--ctx-size', '512', '--tokens', ','.join(str(i) for i in range(3, 263))
 
 
 def paths(folder):
