@@ -56,6 +56,8 @@ struct world {
     bool is_calm, is_ending, has_gpu;
     bool is_innocent; /* workers die by their own fault of poison only */
     uint64_t danger;  /* of a hundred steps of a worker, those above this are its last */
+    int n_front_deaths;
+    uint64_t front_died_ms;
     int dead_signal;   /* how the last worker ended */
     bool dead_outside; /* by somebody else */
     bool dead_healthy; /* nobody had signalled it */

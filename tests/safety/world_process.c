@@ -102,8 +102,10 @@ void process_signal(int pidfd, int sig)
     }
     bool is_idle = p->role == WORKER && p->stage >= 4;
     p->gives_cause = p->gives_cause || (w.wedged_ms > 0 && p->has_gpu);
+    /* A server whose gateway has died so often, and may never have been ready, ends. */
+    bool gives_up = w.n_front_deaths >= POLICY_INTENSITY && w.front_died_ms == w.now_ms;
     if (p->role == WORKER && !p->is_hung && !p->was_signalled && !w.is_ending && !p->gives_cause &&
-        !is_idle) {
+        !is_idle && !gives_up) {
         WRONG("a healthy worker is ended (signal %d, stage %d)", sig, p->stage);
     }
     p->was_signalled = true;
@@ -129,6 +131,10 @@ bool process_reap(int pidfd, pid_t pid, bool kills_group, int *ret_exit_code, in
     *ret_signal = p->signal;
     p->exists = false;
     counts.deaths++;
+    if (p->role == GATEWAY) {
+        w.n_front_deaths++;
+        w.front_died_ms = w.now_ms;
+    }
     if (p->role == WORKER) {
         w.dead_signal = p->signal;
         w.dead_outside = p->is_external;
