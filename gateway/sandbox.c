@@ -1,6 +1,6 @@
-/* The gateway's sandbox. Once per process, before any foreign byte. Uses the kernel's Landlock
- * through raw system calls, because libc has none and headers may be older than the kernel. */
+/* The gateway's sandbox. Once per process, before any foreign byte. */
 #include "gateway/sandbox.h"
+#include "shared/landlock.h"
 #include "shared/log.h"
 
 #include <errno.h>
@@ -15,7 +15,6 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -46,29 +45,17 @@ size_t sandbox_prepare(bool is_traceable)
     return (size_t)files.rlim_cur;
 }
 
-/* Landlock, ABI 1 to 6 (linux/landlock.h): everything handled and nothing allowed. */
 static void enter_landlock(void)
 {
-    struct {
-        uint64_t fs, net, scoped;
-    } attr = {0};
-    enum { CREATE_RULESET = 444, RESTRICT_SELF = 446, GET_VERSION = 1 };
-    long abi = syscall(CREATE_RULESET, NULL, 0, GET_VERSION);
-    if (abi < 1) {
-        log_info("the kernel has no Landlock; seccomp alone keeps the file system away");
+    struct landlock l;
+    int rc = landlock_open(LANDLOCK_ALL, &l);
+    if (rc < 0) {
+        log_info("no Landlock (%s); seccomp alone keeps the file system away", strerror(-rc));
         return;
     }
-    int n_rights = abi >= 5 ? 16 : abi >= 3 ? 15 : abi >= 2 ? 14 : 13;
-    attr.fs = (1u << n_rights) - 1;
-    attr.net = abi >= 4 ? 3 : 0;    /* bind, connect */
-    attr.scoped = abi >= 6 ? 3 : 0; /* abstract Unix sockets, signals */
-    size_t bytes = abi >= 6 ? 24 : abi >= 4 ? 16 : 8;
-    int fd = (int)syscall(CREATE_RULESET, &attr, bytes, 0);
-    if (fd < 0 || syscall(RESTRICT_SELF, fd, 0) < 0) {
-        log_warn("Landlock cannot be used: %s", strerror(errno));
-    }
-    if (fd >= 0) {
-        close(fd);
+    rc = landlock_enter(&l);
+    if (rc < 0) {
+        log_warn("Landlock cannot be used: %s", strerror(-rc));
     }
 }
 

@@ -34,11 +34,22 @@ static int choose(struct gpu *ret, int *ret_index, struct err *e)
     return 0;
 }
 
+static bool is_cpu_chosen(const struct config *c)
+{
+    return strcmp(c->v[CONFIG_device].str, "cpu") == 0;
+}
+
+bool device_lock_dir(const struct config *c, char ret[DEVICE_PATH_BYTES])
+{
+    snprintf(ret, DEVICE_PATH_BYTES, "%s" LOCK_DIR, topology_root());
+    return !is_cpu_chosen(c);
+}
+
 static int take_lock(struct device *d, const struct config *c, const char *pci, const char *purpose,
                      struct err *e)
 {
-    char dir[TOPOLOGY_PATH_BYTES];
-    snprintf(dir, sizeof(dir), "%s" LOCK_DIR, topology_root());
+    char dir[DEVICE_PATH_BYTES];
+    (void)device_lock_dir(c, dir);
     uint64_t timeout_ms = (uint64_t)(c->v[CONFIG_gpu_lock_timeout].num * 1000);
     return lock_take(&d->lock, dir, pci, purpose, timeout_ms, e);
 }
@@ -87,9 +98,8 @@ int device_open(struct device *d, const struct config *c, const char *purpose,
                 struct status_page *status, device_preflight_fn *preflight, void *arg,
                 struct err *e)
 {
-    const char *choice = c->v[CONFIG_device].str;
-    d->is_required = strcmp(choice, "gpu") == 0;
-    if (strcmp(choice, "cpu") == 0) {
+    d->is_required = strcmp(c->v[CONFIG_device].str, "gpu") == 0;
+    if (is_cpu_chosen(c)) {
         return 0;
     }
     int err = open_gpu(d, c, purpose, status, preflight, arg, e);

@@ -19,6 +19,10 @@ struct device {
 /* Asks for the preflight of the GPU with this index, with the lock held. 0, or why not: ERR_*, -errno. */
 typedef int device_preflight_fn(void *arg, uint32_t index, struct err *e);
 
+enum { DEVICE_PATH_BYTES = 512 };
+/* The folder of the GPU's lock. False: the settings leave the GPU alone, and nobody needs it. */
+bool device_lock_dir(const struct config *c, char ret[DEVICE_PATH_BYTES]);
+
 void device_init(struct device *d);
 /* By --device. auto: where the GPU cannot be used, a line in the log says why and the CPU computes. purpose: for the
  * lock, "worker, epoch 3". status, preflight may be NULL. Errors: ERR_LOCK_BUSY, ERR_LOCK_PATH, ERR_NO_GPU, and the

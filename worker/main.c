@@ -189,7 +189,8 @@ static int serve(struct server *s, struct err *e)
     if (err != 0) {
         return err; /* 1: drained */
     }
-    err = sandbox_enter(e);
+    char lock_dir[DEVICE_PATH_BYTES];
+    err = sandbox_enter(device_lock_dir(&s->config, lock_dir) ? lock_dir : NULL, e);
     if (err < 0) {
         return err;
     }

@@ -1,13 +1,20 @@
-/* The worker's system call filter. Once per process, before the models are opened. The program is
- * written here and not by libseccomp, so that the worker builds on machines that have none. */
+/* The worker's system call filter, and what it may write. Once per process, in its only thread,
+ * before the models are opened. The filter's program is written here and not by libseccomp, so that
+ * the worker builds on machines that have none. */
 #include "worker/sandbox.h"
+#include "shared/landlock.h"
+#include "shared/log.h"
 
 #include <errno.h>
+#include <glob.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -135,12 +142,95 @@ static int filter_calls(void)
 }
 #endif
 
-int sandbox_enter(struct err *e)
+/* ---- files ---- */
+
+enum {
+    /* Reading is nowhere denied: a driver's libraries may lie in any folder, and a model's link may
+     * be turned to another disk while the worker runs. */
+    DENIED = LANDLOCK_ALL & ~(LANDLOCK_READ_FILE | LANDLOCK_READ_DIR),
+    DEVICE = LANDLOCK_WRITE_FILE | LANDLOCK_IOCTL_DEV,
+    LOCK = LANDLOCK_WRITE_FILE | LANDLOCK_TRUNCATE | LANDLOCK_MAKE_REG,
+    FOLDER = LOCK | LANDLOCK_REMOVE_FILE | LANDLOCK_REMOVE_DIR | LANDLOCK_MAKE_DIR |
+             LANDLOCK_MAKE_SYM | LANDLOCK_REFER,
+};
+
+/* What is not on this machine needs no rule. */
+static void allow(struct landlock *l, const char *path, unsigned rights)
+{
+    int rc = path && *path ? landlock_allow(l, path, rights) : 0;
+    if (rc < 0 && rc != -ENOENT) {
+        log_debug("Landlock: no rule for %s: %s", path, strerror(-rc));
+    }
+}
+
+/* The driver's nodes: ROCm's; WSL's; HIP's where the card is another maker's. */
+static void allow_nodes(struct landlock *l)
+{
+    static const char *const patterns[] = {"/dev/kfd", "/dev/dri", "/dev/dxg", "/dev/nvidia*"};
+    for (size_t i = 0; i < COUNT_OF(patterns); i++) {
+        glob_t g;
+        if (glob(patterns[i], 0, NULL, &g) == 0) {
+            for (size_t k = 0; k < g.gl_pathc; k++) {
+                allow(l, g.gl_pathv[k], DEVICE);
+            }
+            globfree(&g);
+        }
+    }
+}
+
+/* ROCm's own: locks and counters that processes share, what its compiler makes of kernels built in
+ * source form (comgr: in the folder that LLVM takes for temporary files), and the cache of that. A
+ * cache that is not there yet is the probe's to make; without one comgr compiles again. */
+static void allow_rocm(struct landlock *l)
+{
+    allow(l, "/dev/shm", FOLDER);
+    allow(l, "/tmp", FOLDER);
+    static const char *const variables[] = {"TMPDIR", "TMP", "TEMP", "TEMPDIR",
+                                            "AMD_COMGR_CACHE_DIR"};
+    for (size_t i = 0; i < COUNT_OF(variables); i++) {
+        allow(l, getenv(variables[i]), FOLDER);
+    }
+    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    bool is_xdg = xdg && *xdg;
+    char cache[4096];
+    int n = snprintf(cache, sizeof(cache), "%s%s/comgr_cache", is_xdg ? xdg : home ? home : "",
+                     is_xdg ? "" : "/.cache");
+    if (n > 0 && (size_t)n < sizeof(cache) && (is_xdg || home)) {
+        allow(l, cache, FOLDER);
+    }
+}
+
+static void guard_files(const char *lock_dir)
+{
+    struct landlock l;
+    int rc = landlock_open(DENIED, &l);
+    if (rc < 0) {
+        log_info("no Landlock (%s): files are guarded by their owners' rights alone",
+                 strerror(-rc));
+        return;
+    }
+    allow(&l, "/dev/null", DEVICE);
+    if (lock_dir) {
+        allow(&l, lock_dir, LOCK);
+        allow_nodes(&l);
+        allow_rocm(&l);
+    }
+    rc = landlock_enter(&l);
+    if (rc < 0) {
+        log_warn("Landlock cannot be used: %s", strerror(-rc));
+    } else {
+        log_info("Landlock (ABI %d): files can be read, %s", l.abi,
+                 lock_dir ? "written only where the GPU's driver must" : "none written");
+    }
+}
+
+int sandbox_enter(const char *lock_dir, struct err *e)
 {
     (void)setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
         return err_set(e, -errno, "PR_SET_NO_NEW_PRIVS");
     }
+    guard_files(lock_dir);
     int rc = 0;
 #if HAS_FILTER
     rc = filter_calls();

@@ -1,11 +1,14 @@
-/* The worker's sandbox: what an intruder would do fails with EPERM, what engine and HIP do goes on.
- * Each in a child, because a filter is for ever. */
+/* The worker's sandbox: what an intruder would do fails with EPERM, with files EACCES; what engine
+ * and HIP do goes on. Each in a child, because a sandbox is for ever. */
 #include "worker/sandbox.h"
 #include "tests/test.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/fs.h>
 #include <linux/io_uring.h>
+#include <linux/seccomp.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
@@ -19,6 +22,7 @@
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -55,7 +59,7 @@ static const struct crime {
 static void enter(void)
 {
     struct err e;
-    if (sandbox_enter(&e) != 0) {
+    if (sandbox_enter(NULL, &e) != 0) {
         TEST_FAIL("%s", e.detail);
     }
 }
@@ -141,8 +145,183 @@ static void test_own_end(void)
     CHECK_INT(wait_for(pid), 128 + SIGABRT);
 }
 
+/* ---- files ---- */
+
+static char top[] = "/var/tmp/rocmforge-sandbox-XXXXXX", lock_dir[64], model[64], scratch[64];
+
+/* Opens to write. 0 or an errno. */
+static int try_write(const char *path, int flags)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC | flags, 0600);
+    int err = fd < 0 ? errno : 0;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return err;
+}
+
+static int of(int rc)
+{
+    return rc < 0 ? errno : 0;
+}
+
+static const char *in(const char *dir, const char *name)
+{
+    static char path[2][128];
+    static int turn;
+    turn = !turn;
+    snprintf(path[turn], sizeof(path[turn]), "%s/%s", dir, name);
+    return path[turn];
+}
+
+/* What holds with and without a GPU. abi: older kernels know less. */
+static void check_outside(long abi)
+{
+    char byte = 0;
+    int fd = open(model, O_RDONLY | O_CLOEXEC);
+    CHECK(fd >= 0 && read(fd, &byte, 1) == 1 && byte == 'G');
+    CHECK(mmap(NULL, 1, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0) != MAP_FAILED);
+    CHECK((fd = open(top, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0); /* parts of a split model */
+    CHECK_INT(try_write(model, 0), EACCES);
+    CHECK_INT(try_write(model, O_TRUNC), EACCES);
+    CHECK_INT(try_write(in(top, "new"), O_CREAT), EACCES);
+    CHECK_INT(of(openat(fd, "new", O_CREAT | O_RDWR | O_CLOEXEC, 0600)), EACCES);
+    CHECK_INT(of(mkdir(in(top, "folder"), 0700)), EACCES);
+    CHECK_INT(of(rmdir(in(top, "empty"))), EACCES);
+    CHECK_INT(of(unlink(model)), EACCES);
+    CHECK_INT(of(rename(model, in(top, "other"))), EACCES);
+    CHECK_INT(of(symlink(model, in(top, "link"))), EACCES);
+    CHECK_INT(of(mkfifo(in(top, "pipe"), 0600)), EACCES);
+    CHECK(of(link(model, in(lock_dir, "model"))) != 0);
+    CHECK_INT(try_write("/dev/zero", 0), EACCES); /* a device that is none of ours */
+    if (abi >= 3) {
+        CHECK_INT(of(truncate(model, 0)), EACCES);
+    }
+    if (abi >= 5) {
+        int zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+        CHECK(zero >= 0 && of(ioctl(zero, BLKGETSIZE64, &byte)) == EACCES);
+    }
+    CHECK_INT(try_write("/dev/null", 0), 0);
+}
+
+static void *check_in_thread(void *abi)
+{
+    check_outside(*(long *)abi);
+    return NULL;
+}
+
+static void enter_with(const char *dir, long abi)
+{
+    int open_before = open(in(top, "log"), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    struct err e;
+    if (sandbox_enter(dir, &e) != 0) {
+        TEST_FAIL("%s", e.detail);
+    }
+    check_outside(abi);
+    pthread_t t;
+    CHECK(pthread_create(&t, NULL, check_in_thread, &abi) == 0 && pthread_join(t, NULL) == 0);
+    CHECK(write(open_before, "x", 1) == 1 && ftruncate(open_before, 0) == 0);
+}
+
+static void use_cpu(long abi)
+{
+    enter_with(NULL, abi);
+    CHECK_INT(try_write(in(lock_dir, "rocmforge.lock"), O_CREAT), EACCES);
+    CHECK_INT(try_write(in(scratch, "x"), O_CREAT), EACCES);
+    CHECK_INT(try_write("/dev/shm/rocmforge-sandbox-test", O_CREAT), EACCES);
+}
+
+static void use_gpu(long abi)
+{
+    setenv("TMPDIR", scratch, 1);
+    unsetenv("TMP");
+    unsetenv("TEMP");
+    unsetenv("TEMPDIR");
+    static const char *const nodes[] = {"/dev/kfd", "/dev/dri/renderD128", "/dev/nvidiactl"};
+    int before[COUNT_OF(nodes)];
+    for (size_t i = 0; i < COUNT_OF(nodes); i++) {
+        before[i] = try_write(nodes[i], 0);
+    }
+    enter_with(lock_dir, abi);
+    for (size_t i = 0; i < COUNT_OF(nodes); i++) {
+        CHECK_INT(try_write(nodes[i], 0), before[i]);
+    }
+    CHECK_INT(try_write(in(lock_dir, "rocmforge.lock"), O_CREAT | O_TRUNC), 0);
+    CHECK_INT(of(unlink(in(lock_dir, "rocmforge.lock"))), EACCES);
+    static const char shared[] = "/dev/shm/rocmforge-sandbox-test";
+    CHECK_INT(try_write(shared, O_CREAT), 0);
+    CHECK_INT(of(unlink(shared)), 0);
+    /* what a compiler does in a folder for temporary files */
+    CHECK_INT(of(mkdir(in(scratch, "a"), 0700)), 0);
+    CHECK_INT(of(mkdir(in(scratch, "b"), 0700)), 0);
+    CHECK_INT(try_write(in(scratch, "a/x"), O_CREAT), 0);
+    if (abi >= 2) {
+        CHECK_INT(of(rename(in(scratch, "a/x"), in(scratch, "b/x"))), 0);
+        CHECK_INT(of(unlink(in(scratch, "b/x"))), 0);
+    }
+}
+
+enum { LANDLOCK_CREATE = 444, VERSION = 1 };
+
+/* A kernel that has none, or a container that forbids it: the worker starts all the same. */
+static void test_no_landlock(int as_error)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct sock_filter code[] = {
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, LANDLOCK_CREATE, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)as_error),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        };
+        struct sock_fprog f = {.len = COUNT_OF(code), .filter = code};
+        CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+        CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &f) == 0);
+        enter();
+        CHECK_INT(try_write("/dev/zero", 0), 0);
+        _exit(0);
+    }
+    CHECK_INT(wait_for(pid), 0);
+}
+
+static void test_files(void)
+{
+    long abi = syscall(LANDLOCK_CREATE, NULL, 0, VERSION);
+    if (abi < 1) {
+        printf("skipped: files; the kernel has no Landlock\n");
+        return;
+    }
+    CHECK(mkdtemp(top) != NULL);
+    snprintf(lock_dir, sizeof(lock_dir), "%s/lock", top);
+    snprintf(scratch, sizeof(scratch), "%s/scratch", top);
+    snprintf(model, sizeof(model), "%s/model.gguf", top);
+    CHECK(mkdir(lock_dir, 0700) == 0 && mkdir(scratch, 0700) == 0);
+    CHECK(mkdir(in(top, "empty"), 0700) == 0);
+    FILE *f = fopen(model, "we");
+    CHECK(f && fputs("GGUF", f) >= 0 && fclose(f) == 0);
+    static void (*const uses[])(long) = {use_cpu, use_gpu};
+    for (size_t i = 0; i < COUNT_OF(uses); i++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            uses[i](abi);
+            _exit(0);
+        }
+        CHECK_INT(wait_for(pid), 0);
+    }
+    static const char *const made[] = {"lock/rocmforge.lock", "log", "model.gguf", "lock", "empty",
+                                       "scratch/a", "scratch/b", "scratch", ""};
+    for (size_t i = 0; i < COUNT_OF(made); i++) {
+        (void)remove(in(top, made[i]));
+    }
+    CHECK(access(top, F_OK) < 0);
+}
+
 int main(void)
 {
+    test_no_landlock(ENOSYS);
+    test_no_landlock(EOPNOTSUPP);
+    test_no_landlock(EPERM);
+    test_files();
 #ifdef __SANITIZE_ADDRESS__
     TEST_SKIP("under AddressSanitizer the worker has no system call filter");
 #endif
