@@ -7,15 +7,15 @@
 #include <strings.h>
 #include <unistd.h>
 
-enum { FILE_BYTES = 64 * 1024 };
-
 static bool is_space(char c)
 {
     return c == ' ' || c == '\t' || c == '\r';
 }
 
-static int add_line(struct auth *a, const char *s, size_t n, struct err *e)
+size_t auth_line(const char *s, size_t n, const char **ret_key, bool *ret_is_admin)
 {
+    static const char word[] = "admin";
+    size_t n_word = strlen(word);
     while (n && is_space(s[n - 1])) {
         n--;
     }
@@ -23,31 +23,41 @@ static int add_line(struct auth *a, const char *s, size_t n, struct err *e)
         s++;
         n--;
     }
+    *ret_is_admin =
+        n >= n_word && memcmp(s, word, n_word) == 0 && (n == n_word || is_space(s[n_word]));
     if (n == 0 || *s == '#') {
+        return 0;
+    }
+    size_t skip = *ret_is_admin ? n_word : 0;
+    while (skip < n && is_space(s[skip])) {
+        skip++;
+    }
+    *ret_key = s + skip;
+    return n - skip;
+}
+
+static int add_line(struct auth *a, const char *s, size_t n, struct err *e)
+{
+    const char *key;
+    bool is_admin;
+    size_t n_key = auth_line(s, n, &key, &is_admin);
+    if (n_key == 0 && !is_admin) {
         return 0;
     }
     if (a->n == LIMIT_API_KEYS) {
         return err_set(e, ERR_CONFIG, "the API key file holds more than %d keys", LIMIT_API_KEYS);
     }
-    static const char word[] = "admin";
-    size_t n_word = strlen(word), skip = 0;
-    if (n >= n_word && memcmp(s, word, n_word) == 0 && (n == n_word || is_space(s[n_word]))) {
-        skip = n_word;
-        while (skip < n && is_space(s[skip])) {
-            skip++;
-        }
-        if (skip == n) { /* a key "admin" for everybody is not what its writer meant */
-            return err_set(e, ERR_CONFIG, "the API key file has a line 'admin' without a key");
-        }
+    if (n_key == 0) { /* a key "admin" for everybody is not what its writer meant */
+        return err_set(e, ERR_CONFIG, "the API key file has a line 'admin' without a key");
     }
-    a->is_admin[a->n] = skip > 0;
-    hash_sha256(s + skip, n - skip, a->digests[a->n++]);
+    a->is_admin[a->n] = is_admin;
+    hash_sha256(key, n_key, a->digests[a->n++]);
     return 0;
 }
 
 int auth_read(int fd, struct auth *ret, struct err *e)
 {
-    static char text[FILE_BYTES + 1];
+    static char text[AUTH_FILE_BYTES + 1];
     size_t n = 0;
     ssize_t got;
     while ((got = pread(fd, text + n, sizeof(text) - n, (off_t)n)) > 0) {
@@ -56,8 +66,8 @@ int auth_read(int fd, struct auth *ret, struct err *e)
     if (got < 0) {
         return err_set(e, -errno, "reading the API key file");
     }
-    if (n > FILE_BYTES) {
-        return err_set(e, ERR_CONFIG, "the API key file is larger than %d bytes", FILE_BYTES);
+    if (n > AUTH_FILE_BYTES) {
+        return err_set(e, ERR_CONFIG, "the API key file is larger than %d bytes", AUTH_FILE_BYTES);
     }
     static struct auth a;
     a = (struct auth){.is_on = true};

@@ -14,6 +14,8 @@ struct auth {
     bool is_admin[LIMIT_API_KEYS];
 };
 
+enum { AUTH_FILE_BYTES = 64 * 1024 }; /* a key file has no more */
+
 /* Reads "one key a line" from an open file (empty lines and lines that begin with '#' are skipped;
  * "admin KEY" is a key that may administer as well), from its beginning. *ret is untouched on
  * failure. Errors: ERR_CONFIG (no key, too many, too long), -errno. */
@@ -24,5 +26,9 @@ enum auth_verdict auth_check(const struct auth *a, const char *key, size_t n);
 
 /* The key in "Bearer KEY"; NULL when the header says something else. */
 const char *auth_bearer(const char *header, size_t n, size_t *ret_n);
+
+/* The key in one line of a key file (n bytes, without its end), within s; returns its length, 0:
+ * none (of an empty line, a comment, or 'admin' alone, with which *ret_is_admin is true). */
+size_t auth_line(const char *s, size_t n, const char **ret_key, bool *ret_is_admin);
 
 #endif

@@ -2,6 +2,7 @@
  * out. Prompts are token ids, so that lengths are exact and no client pays for tokenizing. */
 #include "gateway/load.h"
 #include "gateway/load_report.h"
+#include "gateway/peer.h"
 #include "shared/num.h"
 #include "shared/options.h"
 #include "shared/philox.h"
@@ -9,7 +10,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <llhttp.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,8 +68,7 @@ static uv_timer_t clock_timer;
 static llhttp_settings_t parser_settings;
 static struct client *clients;
 static uint32_t n_draws;
-static struct sockaddr_storage address;
-static char host_header[256];
+static struct peer server;
 
 static uint64_t now_ns(void)
 {
@@ -135,7 +134,7 @@ static char *make_request(void)
     snprintf(request, cap + 1024,
              "POST /v1/completions HTTP/1.1\r\nHost: %s\r\nContent-Type: "
              "application/json\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s",
-             host_header, n, body);
+             server.host, n, body);
     free(body);
     return request;
 }
@@ -304,7 +303,8 @@ static void start_request(struct client *c)
     uv_tcp_init(loop, &c->tcp);
     uv_tcp_nodelay(&c->tcp, 1);
     c->tcp.data = c->connect.data = c;
-    int err = uv_tcp_connect(&c->connect, &c->tcp, (const struct sockaddr *)&address, on_connect);
+    int err = uv_tcp_connect(&c->connect, &c->tcp, (const struct sockaddr *)&server.address,
+                             on_connect);
     if (err < 0) {
         finish(c, uv_strerror(err));
     }
@@ -367,32 +367,6 @@ static bool parse_range(const char *text, struct range *ret)
            ret->lo >= 1 && ret->lo <= ret->hi && ret->hi <= INT32_MAX;
 }
 
-/* "http://HOST:PORT" or without the scheme, the port or a path. */
-static int parse_url(const char *url, struct err *e)
-{
-    const char *host = strncmp(url, "http://", 7) == 0 ? url + 7 : url;
-    char name[200], port[8] = "80";
-    size_t n = strcspn(host, "/");
-    bool is_v6 = host[0] == '[';
-    size_t n_name = is_v6 ? strcspn(host, "]") + 1 : strcspn(host, ":/");
-    if (strstr(url, "https://") == url || n == 0 || n >= sizeof(name) || n_name > n) {
-        return err_set(e, ERR_USAGE, "--server: '%s' is not http://HOST:PORT", url);
-    }
-    if (n_name < n) {
-        snprintf(port, sizeof(port), "%.*s", (int)(n - n_name - 1), host + n_name + 1);
-    }
-    snprintf(host_header, sizeof(host_header), "%.*s", (int)n, host);
-    snprintf(name, sizeof(name), "%.*s", (int)n_name - 2 * is_v6, host + is_v6);
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *found;
-    int rc = getaddrinfo(name, port, &hints, &found);
-    if (rc != 0) {
-        return err_set(e, ERR_USAGE, "--server: '%s': %s", url, gai_strerror(rc));
-    }
-    memcpy(&address, found->ai_addr, found->ai_addrlen);
-    freeaddrinfo(found);
-    return 0;
-}
-
 static int parse(int argc, char **argv, struct err *e)
 {
     const char *prompt = "64", *output = "64", *prefix = NULL, *ids = "300-1900";
@@ -441,7 +415,10 @@ static int parse(int argc, char **argv, struct err *e)
                           ranges[i].text);
         }
     }
-    return err == 1 && parse_url(set.url ? set.url : "http://127.0.0.1:8080", e) < 0 ? e->code : err;
+    if (err == 1 && peer_parse(set.url ? set.url : "http://127.0.0.1:8080", &server, e) < 0) {
+        return e->code;
+    }
+    return err;
 }
 
 int load_main(int argc, char **argv)

@@ -1,6 +1,7 @@
 /* rocmforge-gateway: the process that talks to strangers. Started by `rocmforge` with a channel at
  * descriptor 3; has no GPU, no model and, once its sockets are there, no file system.
  * One thread does everything but read large bodies (ask.c). */
+#include "gateway/admin.h"
 #include "gateway/control.h"
 #include "gateway/load.h"
 #include "gateway/sandbox.h"
@@ -55,6 +56,8 @@ int main(int argc, char **argv)
             break;
         } else if (strcmp(argv[i], "--load") == 0 && i + 1 < argc) {
             return load_main(argc - i - 1, argv + i + 1);
+        } else if (strcmp(argv[i], "--admin") == 0 && i + 1 < argc) {
+            return admin_main(argc - i - 1, argv + i + 1);
         } else if (strcmp(argv[i], "--version") == 0) {
             printf("rocmforge-gateway %s\n", ROCMFORGE_VERSION);
             return EXIT_OK;

@@ -26,6 +26,7 @@ static int run_tool(const struct command *cmd, int argc, char **argv);
 static int run_bench(const struct command *cmd, int argc, char **argv);
 static int run_doctor(const struct command *cmd, int argc, char **argv);
 static int run_report(const struct command *cmd, int argc, char **argv);
+static int run_admin(const struct command *cmd, int argc, char **argv);
 static int run_config(const struct command *cmd, int argc, char **argv);
 
 static const struct command commands[] = {
@@ -42,6 +43,7 @@ static const struct command commands[] = {
     {"quantize", "IN OUT TYPE", "write a model in another type", run_tool},
     {"doctor", "", "check this machine: CPU, GPU, driver, permissions", run_doctor},
     {"report", "[NAME|last] [--out FILE]", "list crash reports, or pack one", run_report},
+    {"poison", "[--clear]", "list requests refused as deadly to workers", run_admin},
     {"config", "", "show every setting, its value and where it comes from", run_config},
 };
 
@@ -282,6 +284,19 @@ static int run_tool(const struct command *cmd, int argc, char **argv)
     return code;
 }
 
+/* What talks to a server is done by the program that speaks HTTP; argv[-1] as above. */
+static int run_client(char *mode, int argc, char **argv)
+{
+    char name[] = "rocmforge-gateway";
+    char **gateway_argv = base_alloc(((size_t)argc + 4) * sizeof(*gateway_argv));
+    gateway_argv[0] = name;
+    gateway_argv[1] = mode;
+    memcpy(gateway_argv + 2, argv - 1, ((size_t)argc + 1) * sizeof(*gateway_argv));
+    int code = hand_over("gateway", gateway_argv);
+    free(gateway_argv);
+    return code;
+}
+
 /* An engine is measured by the worker's program, a server by that which speaks HTTP. */
 static int run_bench(const struct command *cmd, int argc, char **argv)
 {
@@ -297,14 +312,16 @@ static int run_bench(const struct command *cmd, int argc, char **argv)
     if (!is_server) {
         return run_tool(cmd, argc, argv);
     }
-    char name[] = "rocmforge-gateway", mode[] = "--load";
-    char **gateway_argv = base_alloc(((size_t)argc + 4) * sizeof(*gateway_argv));
-    gateway_argv[0] = name;
-    gateway_argv[1] = mode;
-    memcpy(gateway_argv + 2, argv - 1, ((size_t)argc + 1) * sizeof(*gateway_argv));
-    int code = hand_over("gateway", gateway_argv);
-    free(gateway_argv);
-    return code;
+    char mode[] = "--load";
+    return run_client(mode, argc, argv);
+}
+
+/* A command that asks a running server. */
+static int run_admin(const struct command *cmd, int argc, char **argv)
+{
+    (void)cmd;
+    char mode[] = "--admin";
+    return run_client(mode, argc, argv);
 }
 
 static int run_doctor(const struct command *cmd, int argc, char **argv)

@@ -10,7 +10,7 @@ from server import DEMO, check, check_equal
 
 BIN = os.path.join(sys.argv[1], 'rocmforge')
 COMMANDS = ['serve', 'run', 'chat', 'inspect', 'logits', 'tokenize', 'detokenize', 'bench',
-            'perplexity', 'quantize', 'doctor', 'report', 'config']
+            'perplexity', 'quantize', 'doctor', 'report', 'poison', 'config']
 
 
 def command(*args):

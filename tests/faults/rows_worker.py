@@ -1,10 +1,14 @@
 """Rows about the worker: killed, crashed, hung, slow, poisoned, out of memory."""
+import functools
 import json
 import os
 import random
+import re
 import signal
 import socket
 import statistics
+import subprocess
+import tempfile
 import threading
 import time
 
@@ -228,7 +232,9 @@ def crash_loop(bin_dir):
 @row('30', 'a request kills every worker it meets', 'SIGSEGV in its prefill, twice', 2,
      promise='a request brings the worker down, and alone brings the next one down at the same place')
 def poison(bin_dir):
-    with Rig(bin_dir, '--chunk-size', '16') as s:
+    with tempfile.TemporaryDirectory() as folder, \
+            Rig(bin_dir, '--chunk-size', '16', '--unix', folder + '/socket') as s:
+        ask = functools.partial(poison_command, bin_dir, '--unix', folder + '/socket')
         for _ in range(10):  # one whose token came just before is rightly acquitted
             bad, at, worker = long_prompt(s), time.monotonic(), True
             stream = Stream(s, bad, '/v1/completions')
@@ -246,7 +252,22 @@ def poison(bin_dir):
         status, r = s.post('/v1/completions', {**bad, 'stream': True})
         check_equal((status, r['error']['code']), (500, 'poison_request'), 'sent again')
         check('42' in s.ask('What is 17 + 25?'), 'others')
+        told, table = json.loads(ask('--json')), ask().splitlines()
+        check_equal((len(told['poison']), told['poison'][0]['refused']), (1, 1), 'the list')
+        check_equal(table[0], f'1 refused, {told["suspects"]} suspected', 'the table')
+        check_equal(len(table), 3, 'one row')
+        date = r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d'
+        check(re.fullmatch(f'{told["poison"][0]["sha256"]}  {date}  {date}  1', table[2]), table[2])
+        check_equal(len(ask('--clear').splitlines()), 1, 'cleared')
+        check_equal(json.loads(ask('--json'))['poison'], [], 'the list is empty')
+        check_equal(s.post('/v1/completions', {**bad, 'max_tokens': 1})[0], 200, 'served again')
         return took
+
+
+def poison_command(bin_dir, *args):
+    """What `rocmforge poison` prints."""
+    return subprocess.run([os.path.join(bin_dir, 'rocmforge'), 'poison', *args], check=True,
+                          stdout=subprocess.PIPE, text=True, timeout=30).stdout
 
 
 def die(stopped):

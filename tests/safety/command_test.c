@@ -109,6 +109,8 @@ static void test_tools(void)
     /* The front tells what it takes. */
     CHECK_INT(COMMAND("--libexec", rig_dir(), "run", "--help"), 31);
     check_says("@gateway arg --terminal\n@gateway arg run\n@gateway arg --help\n");
+    CHECK_INT(COMMAND("--libexec", rig_dir(), "poison", "--clear"), 31);
+    check_says("@gateway arg --admin\n@gateway arg poison\n@gateway arg --clear\n");
     CHECK_INT(COMMAND("--libexec", "/nonexistent", "inspect", "x"), 1);
     check_says("cannot start /nonexistent/rocmforge-worker: No such file");
 }
