@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -125,6 +126,30 @@ static long find_opener(int fd, long not_pid)
     return found;
 }
 
+/* Who took the lock on this file, if it still runs, as the kernel lists locks: also where nobody's
+ * descriptors may be looked at (another user's, or anybody's from within Landlock). */
+static long find_taker(int fd, long not_pid)
+{
+    struct stat want;
+    FILE *f = fstat(fd, &want) == 0 ? fopen("/proc/locks", "re") : NULL;
+    long found = 0, pid;
+    unsigned dev_major, dev_minor;
+    unsigned long inode;
+    char line[256];
+    while (!found && f && fgets(line, sizeof(line), f)) {
+        bool is_same = sscanf(line, "%*u: FLOCK %*s %*s %ld %x:%x:%lu", &pid, &dev_major, &dev_minor,
+                              &inode) == 4 &&
+                       inode == want.st_ino && makedev(dev_major, dev_minor) == want.st_dev;
+        if (is_same && pid > 0 && pid != not_pid && (kill((pid_t)pid, 0) == 0 || errno == EPERM)) {
+            found = pid;
+        }
+    }
+    if (f) {
+        fclose(f);
+    }
+    return found;
+}
+
 static int fail_busy(int fd, const char *path, uint64_t timeout_ms, struct err *e)
 {
     char purpose[LOCK_TEXT_BYTES], opener_name[32] = "a process of another user";
@@ -135,6 +160,7 @@ static int fail_busy(int fd, const char *path, uint64_t timeout_ms, struct err *
                        purpose, waited_s);
     }
     long opener = find_opener(fd, pid);
+    opener = opener != 0 ? opener : find_taker(fd, pid);
     if (opener != 0) {
         snprintf(opener_name, sizeof(opener_name), "pid %ld", opener);
     }
