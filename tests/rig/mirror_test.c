@@ -174,9 +174,12 @@ int main(void)
     struct door_options o = {.pci = "0000:03:00.0", .kernel_dir = getenv("ROCMFORGE_KERNEL_DIR")};
     struct err e = {0};
     uint64_t logits[N_SEQS];
+    unsetenv("GPU_MAX_HW_QUEUES");
     if (door_open(&o, &t.door, &e) != 0) {
         TEST_FAIL("%s", e.detail);
     }
+    const char *queues = getenv("GPU_MAX_HW_QUEUES"); /* as the runtime saw it */
+    CHECK(queues && strcmp(queues, "1") == 0);
     t.model = tiny_model_file(tiny_model_find("llama"), TYPE_Q8_0);
     open_engine(ALL_LAYERS, NULL);
     CHECK_INT(run(ENGINE_BLOCK_TOKENS + 1, logits), 0);

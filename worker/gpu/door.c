@@ -203,8 +203,10 @@ int door_open(const struct door_options *o, struct door **ret, struct err *e)
     if (!d) {
         return -ENOMEM;
     }
-    /* Read once, when the library is loaded. Every further queue is one more that the desktop's waits for. */
-    setenv("GPU_MAX_HW_QUEUES", "2", 0);
+    /* Read once, when the library is loaded. A second hardware queue keeps some cards (gfx11) at
+     * 100 W while nothing runs, and is one more that the desktop's waits for; our two streams share
+     * the one. What the user set stays. */
+    setenv("GPU_MAX_HW_QUEUES", "1", 0);
     d->stepper = pthread_self();
     pthread_mutex_init(&d->load_lock, NULL);
     d->status = o->status;
