@@ -31,6 +31,7 @@ static const struct stage {
 } stages[] = {
     {"cpu", probe_machine_cpu, 2000, true},
     {"environment", probe_machine_environment, 1000, false},
+    {"sandbox", probe_machine_sandbox, 1000, true},
     {"card", probe_machine_card, 2000, false},
     {"lock", probe_machine_lock, 1000, true},
     {"nodes", probe_machine_nodes, 62 * 1000, false}, /* sits out a reset of the GPU */

@@ -8,7 +8,8 @@
  * In other roles the same program reads and writes crash reports (reporter.h).
  *
  *   probe.c          runner; `rocmforge doctor` table; dialog with the supervisor
- *   probe_machine.c  stages that read files: cpu, environment, card, lock, nodes, quiet
+ *   probe_machine.c  stages that ask the kernel: cpu, environment, sandbox, card, lock, nodes,
+ *                    quiet
  *   probe_smi.c      stage that asks rocm-smi, in a child of its own: smi
  *   probe_hip.c      stages that load and call HIP: runtime, see, copy, kernel */
 #ifndef SAFETY_PROBE_H
@@ -38,8 +39,8 @@ enum { PROBE_OK = 0, PROBE_SKIPPED = 1 };
  */
 typedef int probe_stage_fn(struct probe *p, struct msg_stage *out);
 
-probe_stage_fn probe_machine_cpu, probe_machine_environment, probe_machine_card, probe_machine_lock,
-    probe_machine_nodes, probe_machine_quiet;
+probe_stage_fn probe_machine_cpu, probe_machine_environment, probe_machine_sandbox,
+    probe_machine_card, probe_machine_lock, probe_machine_nodes, probe_machine_quiet;
 probe_stage_fn probe_hip_runtime, probe_hip_see, probe_hip_copy, probe_hip_kernel;
 
 /* out->detail or out->remedy. */

@@ -1,8 +1,9 @@
-/* Stages that read files and open device nodes; run in the probe's child. May block in the kernel;
- * the runner keeps the time. */
+/* Stages that read files, open device nodes and ask the kernel what it can; run in the probe's
+ * child. May block in the kernel; the runner keeps the time. */
 #include "safety/firmware.h"
 #include "safety/probe.h"
 #include "shared/clock.h"
+#include "shared/landlock.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -121,6 +122,43 @@ int probe_machine_environment(struct probe *p, struct msg_stage *out)
             probe_say(out->detail, "%s=%.32s is set: everything will be slow", slow[i], value);
         }
     }
+    return PROBE_OK;
+}
+
+/* ---- sandbox ---- */
+
+static const char *why_no_landlock(int err)
+{
+    return err == -ENOSYS       ? "this kernel was built without it, or is older than 5.13"
+           : err == -EOPNOTSUPP ? "it is switched off"
+           : err == -EPERM      ? "what this runs in, a container perhaps, forbids it"
+                                : strerror(-err);
+}
+
+/* What the worker will be kept from; it starts without, too. */
+int probe_machine_sandbox(struct probe *p, struct msg_stage *out)
+{
+    (void)p;
+    struct landlock l;
+    int err = landlock_open(LANDLOCK_ALL, &l);
+    if (err < 0) {
+        probe_say(out->detail,
+                  "no Landlock (%s): the worker may write whatever files this user may",
+                  why_no_landlock(err));
+        probe_say(out->remedy, "%s",
+                  err == -EOPNOTSUPP ? "add landlock to the kernel's parameter lsm=" : "");
+        return PROBE_OK;
+    }
+    close(l.fd);
+    probe_say(out->detail,
+              "Landlock (ABI %d): the worker can read files, and write only where a GPU's driver "
+              "must%s",
+              l.abi,
+              !(l.denied & LANDLOCK_TRUNCATE) ? "; Linux 6.2 would also keep it from cutting files "
+                                                "short by their path, 6.10 from commanding devices"
+              : !(l.denied & LANDLOCK_IOCTL_DEV)
+                  ? "; Linux 6.10 would also keep it from commanding devices"
+                  : "");
     return PROBE_OK;
 }
 

@@ -3,7 +3,7 @@
 #include "safety/lock.h"
 #include "shared/clock.h"
 #include "tests/safety/tree.h"
-#include "tests/test.h"
+#include "tests/shared/no_landlock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,12 +12,14 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 static const char *program;
 static char kernel_dir[256], smi_card[256], library_path[1024];
 static char root[] = "/tmp/rocmforge-probe-XXXXXX";
 static char output[65536];
+static int landlock_error; /* what the kernel shall say of Landlock; 0: as this one does */
 
 /* ---- the machine ---- */
 
@@ -72,6 +74,9 @@ static int doctor(const char *option, const char *value)
         /* root may open everything, unless it gave that up. */
         (void)prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE);
         (void)prctl(PR_CAPBSET_DROP, CAP_DAC_READ_SEARCH);
+        if (landlock_error != 0) {
+            no_landlock(landlock_error);
+        }
         execl(program, program, "doctor", "--root", root, "--quiet-ms", "300", option, value, NULL);
         _exit(127);
     }
@@ -184,6 +189,34 @@ static void test_environment(void)
     CHECK_INT(doctor("--json", NULL), 0);
     check_stage("environment", "ok", "HIP_LAUNCH_BLOCKING=1 is set");
     unsetenv("HIP_LAUNCH_BLOCKING");
+}
+
+static void test_sandbox(void)
+{
+    put_machine();
+    long abi = syscall(LANDLOCK_CREATE, NULL, 0, 1); /* 1: only ask for the version */
+    char want[64] = "no Landlock (";
+    if (abi > 0) {
+        snprintf(want, sizeof(want), "Landlock (ABI %ld)", abi);
+    }
+    CHECK_INT(doctor("--json", NULL), 0);
+    check_stage("sandbox", "ok", want);
+    CHECK_INT(doctor(NULL, NULL), 0);
+    CHECK(strstr(output, want));
+    static const struct {
+        int error;
+        const char *says;
+    } cases[] = {{ENOSYS, "was built without it"},
+                 {EOPNOTSUPP, "add landlock to the kernel's parameter lsm="},
+                 {EPERM, "forbids it"}};
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        landlock_error = cases[i].error;
+        CHECK_INT(doctor("--json", NULL), 0);
+        check_stage("sandbox", "ok", "no Landlock (");
+        check_stage("sandbox", "ok", cases[i].says);
+        check_stage("kernel", "ok", "");
+    }
+    landlock_error = 0;
 }
 
 static void test_lock_is_busy(void)
@@ -333,6 +366,7 @@ int main(int argc, char **argv)
     test_no_gpu();
     test_unsupported_card();
     test_environment();
+    test_sandbox();
     test_lock_is_busy();
     test_access();
     test_leftover_process();
