@@ -88,9 +88,9 @@ double peak_read_rate(struct pool *pool)
 /* Independent chains of dot products, so that their latency hides; they begin differently, since a
  * compiler computes equal ones once. Each function returns the operations done; the sums go to *sink,
  * so that nothing is optimised away. */
-typedef double dot_fn(int64_t n_steps, int32_t *sink);
+typedef double dot_fn(int64_t n_steps, uint32_t *sink);
 
-static double dot_scalar(int64_t n_steps, int32_t *sink)
+static double dot_scalar(int64_t n_steps, uint32_t *sink)
 {
     volatile int32_t seed = 3;
     int32_t sums[CHAINS] = {0}, x = seed;
@@ -100,13 +100,13 @@ static double dot_scalar(int64_t n_steps, int32_t *sink)
         }
     }
     for (int c = 0; c < CHAINS; c++) {
-        *sink += sums[c];
+        *sink += (uint32_t)sums[c];
     }
     return (double)n_steps * CHAINS * 2;
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx2"))) static double dot_avx2(int64_t n_steps, int32_t *sink)
+__attribute__((target("avx2"))) static double dot_avx2(int64_t n_steps, uint32_t *sink)
 {
     volatile char seed = 3;
     __m256i sums[CHAINS], x = _mm256_set1_epi8(seed), ones = _mm256_set1_epi16(1);
@@ -123,11 +123,11 @@ __attribute__((target("avx2"))) static double dot_avx2(int64_t n_steps, int32_t 
     for (int c = 1; c < CHAINS; c++) {
         sums[0] = _mm256_add_epi32(sums[0], sums[c]);
     }
-    *sink += _mm256_extract_epi32(sums[0], 0);
+    *sink += (uint32_t)_mm256_extract_epi32(sums[0], 0);
     return (double)n_steps * CHAINS * 32 * 2;
 }
 
-__attribute__((target("avx2,avxvnni"))) static double dot_avx_vnni(int64_t n_steps, int32_t *sink)
+__attribute__((target("avx2,avxvnni"))) static double dot_avx_vnni(int64_t n_steps, uint32_t *sink)
 {
     volatile char seed = 3;
     __m256i sums[CHAINS], x = _mm256_set1_epi8(seed);
@@ -143,12 +143,12 @@ __attribute__((target("avx2,avxvnni"))) static double dot_avx_vnni(int64_t n_ste
     for (int c = 1; c < CHAINS; c++) {
         sums[0] = _mm256_add_epi32(sums[0], sums[c]);
     }
-    *sink += _mm256_extract_epi32(sums[0], 0);
+    *sink += (uint32_t)_mm256_extract_epi32(sums[0], 0);
     return (double)n_steps * CHAINS * 32 * 2;
 }
 
 __attribute__((target("avx512f,avx512vnni"))) static double dot_avx512(int64_t n_steps,
-                                                                       int32_t *sink)
+                                                                       uint32_t *sink)
 {
     volatile char seed = 3;
     __m512i sums[CHAINS], x = _mm512_set1_epi8(seed);
@@ -164,7 +164,7 @@ __attribute__((target("avx512f,avx512vnni"))) static double dot_avx512(int64_t n
     for (int c = 1; c < CHAINS; c++) {
         sums[0] = _mm512_add_epi32(sums[0], sums[c]);
     }
-    *sink += _mm_cvtsi128_si32(_mm512_castsi512_si128(sums[0]));
+    *sink += (uint32_t)_mm_cvtsi128_si32(_mm512_castsi512_si128(sums[0]));
     return (double)n_steps * CHAINS * 64 * 2;
 }
 #endif
@@ -185,7 +185,7 @@ static dot_fn *dot_of(enum isa isa)
 
 struct dot_job {
     dot_fn *fn;
-    int32_t *sinks; /* per thread, 64 bytes apart */
+    uint32_t *sinks; /* per thread, 64 bytes apart */
 };
 
 static void dot_slice(void *arg, int64_t lo, int64_t hi, int thread)
@@ -197,7 +197,7 @@ static void dot_slice(void *arg, int64_t lo, int64_t hi, int thread)
 static double dot_rate(struct pool *pool, enum isa isa, int64_t n_steps, int n_rounds)
 {
     struct dot_job j = {.fn = dot_of(isa),
-                        .sinks = calloc((size_t)pool_threads(pool) * 16, sizeof(int32_t))};
+                        .sinks = calloc((size_t)pool_threads(pool) * 16, sizeof(uint32_t))};
     double best = NAN;
     if (j.sinks) {
         double ops_per_step = j.fn(1, j.sinks);
