@@ -110,7 +110,8 @@ static void start(struct supervisor *s, uint64_t now_ms)
 {
     char pid[16];
     snprintf(pid, sizeof(pid), "%d", (int)s->worker.pid);
-    int rc = launch_helper(s, &s->monitor, "--watch", pid, NULL, now_ms);
+    const char *card = s->card.is_wedged ? "wedged" : NULL; /* it may be announced only once */
+    int rc = launch_helper(s, &s->monitor, "--watch", pid, card, now_ms);
     if (rc != 0) {
         log_warn("the VRAM monitor cannot be started: %s", err_text(rc));
         s->watch.start_ms = now_ms + MONITOR_AGAIN_MS;

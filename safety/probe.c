@@ -304,8 +304,9 @@ int main(int argc, char **argv)
         return reporter_write(argv[2]);
     } else if (argc == 3 && strcmp(argv[1], "--reports") == 0) { /* the same */
         return reporter_answer(argv[2]);
-    } else if (argc == 3 && strcmp(argv[1], "--watch") == 0) { /* the same */
-        return probe_watch(topology_root(), (pid_t)strtol(argv[2], NULL, 10));
+    } else if (argc >= 3 && strcmp(argv[1], "--watch") == 0) { /* the same */
+        bool is_wedged = argc == 4 && strcmp(argv[3], "wedged") == 0;
+        return probe_watch(topology_root(), (pid_t)strtol(argv[2], NULL, 10), is_wedged);
     } else if (argc == 4 && strcmp(argv[1], "--remember") == 0) { /* the same */
         int fd = report_open_dir(argv[2]); /* which makes the folder */
         return fd >= 0 && remember_write(argv[2], argv[3]) == 0 ? EXIT_OK : EXIT_GENERAL;

@@ -177,7 +177,7 @@ static int wait_until(struct watch *w, uint64_t until_ms)
     return rc;
 }
 
-int probe_watch(const char *root, pid_t worker)
+int probe_watch(const char *root, pid_t worker, bool is_wedged)
 {
     static struct watch w;
     struct gpu gpus[TOPOLOGY_MAX_GPUS];
@@ -190,6 +190,7 @@ int probe_watch(const char *root, pid_t worker)
     }
     w.root = root;
     w.worker = worker;
+    w.is_wedged = is_wedged;
     w.gpu = gpus[topology_choose(gpus, n)];
     w.uevents = MAX(uevent_open(root), -1); /* without them, and without logind, nothing is announced */
     (void)!sleep_open();

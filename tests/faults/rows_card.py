@@ -35,6 +35,16 @@ def wait_listener(s, is_there, seconds=20):
         time.sleep(0.02)
 
 
+def wait_monitor(s, old, seconds=30):
+    """Until another monitor has begun to look."""
+    end, m = time.monotonic() + seconds, None
+    while m in (None, old):
+        check(time.monotonic() < end, 'no other monitor')
+        time.sleep(0.02)
+        m = s.child('rocmforge-probe')
+    wait_vram(s, lambda v: v[0]['is_watched'], seconds)
+
+
 def hears(s):
     """Until the monitor is subscribed to the driver's events."""
     wait_vram(s, lambda v: v and v[0].get('temperature_celsius') == 54, 20)
@@ -133,6 +143,9 @@ def wedged(bin_dir):
         took = time.monotonic() - at
         check_equal((status, r['error']['code']), (503, 'gpu_wedged'), 'the answer')
         wait_listener(s, False)
+        monitor = s.child('rocmforge-probe')
+        os.kill(monitor, signal.SIGKILL)
+        wait_monitor(s, monitor)  # which must know of it, too
         time.sleep(1.5)
         check(s.worker() is None, 'no worker is started')
         check(not listener(s), 'nothing of ours holds the card')
