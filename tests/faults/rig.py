@@ -274,6 +274,12 @@ class Stream(threading.Thread):
         _, end = max((b - a, b) for a, b in zip(marks, marks[1:]) if a < since + 0.01)
         return end - since
 
+    def silence(self, since):
+        """Seconds of the longest silence that ended after the moment: of a fault that strikes some time later."""
+        gaps = [b - a for a, b in zip(self.times, self.times[1:]) if b > since]
+        check(gaps, 'nothing came afterwards')
+        return max(gaps)
+
 
 def go_on(pid):
     """SIGCONT to one that was stopped, and may be dead by now."""

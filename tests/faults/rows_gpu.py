@@ -29,7 +29,8 @@ def served(bin_dir, m, *args, device='gpu', **more):
 
 
 def faulty(bin_dir, rule, *args):
-    """The fault strikes in mid-stream: the answer goes on as if nothing had happened. Seconds, log."""
+    """The fault strikes in mid-stream, some launches on: the answer goes on as if nothing had happened. Seconds from the
+    last token before it to the first one after, log."""
     m = machine(bin_dir)
     with served(bin_dir, m, *args) as s:
         whole = Stream(s, STORY, '/v1/completions').end().text
@@ -38,7 +39,7 @@ def faulty(bin_dir, rule, *args):
         m.fault(rule)
         expect_whole(stream, whole)
         check(not os.path.exists(m.faults), f'{rule} has not happened')
-        return stream.resumed(at), s.log_text()
+        return stream.silence(at), s.log_text()
 
 
 def names_kernel(log, kernel='gemv_one_q8_0'):
