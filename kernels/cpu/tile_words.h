@@ -23,15 +23,15 @@ SIMD_INLINE size_t tile_words_step(const struct tile *t)
     return SIMD_HALVES == 1 ? t->stride : 4 * SIMD_ROWS;
 }
 
-/* n tokens and `vecs` vectors of rows from `half` on; in `chains` parts, since a chain of dot products
- * waits for itself. n, vecs and chains are constants wherever this is inlined. */
-SIMD_INLINE void tile_words(const struct tile *t, const int n, const int half, const int vecs,
-                            const int chains)
+/* n tokens and `vecs` vectors of rows; in `chains` parts, since a chain of dot products waits for
+ * itself. is_stream: the panel comes from memory. All are constants wherever this is inlined. */
+SIMD_INLINE void tile_words(const struct tile *t, const int n, const int vecs, const int chains,
+                            const bool is_stream)
 {
     const size_t x_stride = matmul_act_bytes(MATMUL_ACT_Q16, t->m->w->n_cols);
     const size_t step = tile_words_step(t);
     const char *x = (const char *)t->m->x + (size_t)t->token * x_stride;
-    const char *w = t->panel + 4 * SIMD_ROWS * half;
+    const char *w = t->panel;
     simd_f acc[TILE_WORDS_MAX];
 #pragma GCC unroll 16
     for (int i = 0; i < n * vecs; i++) {
@@ -61,7 +61,7 @@ SIMD_INLINE void tile_words(const struct tile *t, const int n, const int half, c
                     for (int v = 0; v < vecs; v++) {
                         plane[v] = simd_load(w + (size_t)v * step);
                     }
-                    if (half == 0 && n != TILE_WORDS_TOKENS) {
+                    if (is_stream) {
                         _mm_prefetch(w + TILE_AHEAD_BYTES, _MM_HINT_T0);
                     }
 #pragma GCC unroll 8
@@ -99,35 +99,27 @@ SIMD_INLINE void tile_words(const struct tile *t, const int n, const int half, c
         for (int i = 0; i < n; i++) {
             sums[i] = acc[i * vecs + v];
         }
-        tile_put(t, t->row + SIMD_ROWS * (half + v), n, sums);
+        tile_put(t, t->row + SIMD_ROWS * v, n, sums);
     }
 }
 
-/* Whole panels times 1, 2, 4 or 8 tokens. */
+/* Whole panels times 1, 2, 4 or 8 tokens. AVX2 takes both halves of a panel in one pass: memory is read
+ * in order, and an x fetched serves both. */
 SIMD_INLINE void tile_words_few(struct tile t, int64_t n_panels, const int n)
 {
     for (; n_panels > 0; n_panels--, t = tile_next(t)) {
-        if (SIMD_HALVES == 1) {
-            tile_words(&t, n, 0, 1, MAX(4 / n, 1));
-        } else if (n <= 2) { /* both halves in one pass: memory is read in order */
-            tile_words(&t, n, 0, 2, 1);
-        } else {
-            tile_words(&t, n, 0, 1, 1);
-            tile_words(&t, n, 1, 1, 1);
-        }
+        tile_words(&t, n, SIMD_HALVES, SIMD_HALVES == 1 ? MAX(4 / n, 1) : 1, true);
     }
 }
 
-/* Whole panels times TILE_WORDS_TOKENS tokens. */
+/* Whole panels times TILE_WORDS_TOKENS tokens, two vectors of rows at a time. */
 SIMD_INLINE void tile_words_many(struct tile t, int64_t n_panels)
 {
     for (; SIMD_HALVES == 1 && n_panels >= 2; n_panels -= 2, t = tile_next(tile_next(t))) {
-        tile_words(&t, TILE_WORDS_TOKENS, 0, 2, 1);
+        tile_words(&t, TILE_WORDS_TOKENS, 2, 1, false);
     }
     for (; n_panels > 0; n_panels--, t = tile_next(t)) {
-        for (int half = 0; half < SIMD_HALVES; half++) {
-            tile_words(&t, TILE_WORDS_TOKENS, half, 1, 1);
-        }
+        tile_words(&t, TILE_WORDS_TOKENS, SIMD_HALVES, 1, false);
     }
 }
 
