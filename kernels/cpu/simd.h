@@ -512,24 +512,33 @@ SIMD_INLINE simd_i simd_dot2(simd_i acc, simd_i w, simd_i x)
  * ones leave room to add several quads before widening. A limit of 255 means codes that stand for
  * code - 128: those are taken as signed, the sign moved to x, and the result is the sum over code -
  * 128. */
+SIMD_INLINE int simd_quads_together(const int limit)
+{
+    return limit <= 15 ? 8 : limit <= 31 ? 4 : limit <= 63 ? 2 : 1;
+}
+SIMD_INLINE simd_i simd_pairs(simd_i w, simd_i x, const int limit)
+{
+    if (limit < 255) {
+        return _mm256_maddubs_epi16(w, x);
+    }
+    simd_i s = _mm256_xor_si256(w, _mm256_set1_epi8((char)0x80));
+    return _mm256_maddubs_epi16(_mm256_abs_epi8(s), _mm256_sign_epi8(x, s));
+}
+SIMD_INLINE simd_i simd_widen16(simd_i v) /* sums of pairs */
+{
+    return _mm256_madd_epi16(v, _mm256_set1_epi16(1));
+}
 SIMD_INLINE simd_i simd_dot(simd_i acc, const simd_i *w, const int8_t *x, const int n,
                             const int limit)
 {
-    const int together = limit <= 15 ? 8 : limit <= 31 ? 4 : limit <= 63 ? 2 : 1;
-    const simd_i ones = _mm256_set1_epi16(1), flip = _mm256_set1_epi8((char)0x80);
-    simd_i sum = ones;
+    const int together = simd_quads_together(limit);
+    simd_i sum = acc;
 #pragma GCC unroll 8
     for (int i = 0; i < n; i++) {
-        simd_i xi = _mm256_set1_epi32(simd_word(x + 4 * i)), part;
-        if (limit == 255) {
-            simd_i s = _mm256_xor_si256(w[i], flip);
-            part = _mm256_maddubs_epi16(_mm256_abs_epi8(s), _mm256_sign_epi8(xi, s));
-        } else {
-            part = _mm256_maddubs_epi16(w[i], xi);
-        }
+        simd_i part = simd_pairs(w[i], simd_set32(simd_word(x + 4 * i)), limit);
         sum = simd_chain(i % together == 0 ? part : _mm256_add_epi16(sum, part));
         if ((i + 1) % together == 0 || i + 1 == n) {
-            acc = simd_chain(_mm256_add_epi32(acc, _mm256_madd_epi16(sum, ones)));
+            acc = simd_chain(_mm256_add_epi32(acc, simd_widen16(sum)));
         }
     }
     return acc;
@@ -543,19 +552,33 @@ SIMD_INLINE void simd_dots(simd_i *sum, const int step, const simd_i *w, const i
     }
 }
 /* sum[t * step + v] += n quads of `vecs` vectors of weights that stand in memory, quads 64 bytes
- * apart, vectors w_stride. */
+ * apart, vectors w_stride, as simd_dot does it: an x fetched once serves all vectors. */
 SIMD_INLINE void simd_dots_wide(simd_i *sum, const int step, const char *w, size_t w_stride,
                                 const int vecs, const int8_t *const *x, const int tokens,
                                 const int n, const int limit)
 {
-#pragma GCC unroll 2
-    for (int v = 0; v < vecs; v++) {
-        simd_i quads[8];
+    const int together = simd_quads_together(limit);
+    simd_i part[2 * 4]; /* by token, then vector */
 #pragma GCC unroll 8
-        for (int i = 0; i < n; i++) {
-            quads[i] = simd_load(w + (size_t)v * w_stride + 64 * i);
+    for (int i = 0; i < n; i++) {
+        simd_i quad[2];
+#pragma GCC unroll 2
+        for (int v = 0; v < vecs; v++) {
+            quad[v] = simd_load(w + (size_t)v * w_stride + 64 * i);
         }
-        simd_dots(sum + v, step, quads, x, tokens, n, limit);
+#pragma GCC unroll 4
+        for (int t = 0; t < tokens; t++) {
+            const simd_i xt = simd_set32(simd_word(x[t] + 4 * i));
+#pragma GCC unroll 2
+            for (int v = 0; v < vecs; v++) {
+                simd_i *to = &part[t * 2 + v], *all = &sum[t * step + v];
+                const simd_i pairs = simd_pairs(quad[v], xt, limit);
+                *to = simd_chain(i % together == 0 ? pairs : _mm256_add_epi16(*to, pairs));
+                if ((i + 1) % together == 0 || i + 1 == n) {
+                    *all = simd_chain(_mm256_add_epi32(*all, simd_widen16(*to)));
+                }
+            }
+        }
     }
 }
 #endif

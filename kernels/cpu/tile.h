@@ -22,7 +22,6 @@ enum {
     TILE_CHAINS = 8,                       /* sums of floats that run side by side */
     TILE_CACHE_BYTES = 256 * 1024,         /* of weights that stay in L2 while all tokens pass */
     TILE_WIDE_BYTES = 512 * 1024,          /* of wide panels; half of a common L2 */
-    TILE_WIDE_VECS = SIMD_ROWS == 16 ? 2 : 1,
     TILE_AHEAD_BYTES = 8192, /* what memory is asked for while a tile works */
 };
 
@@ -54,6 +53,13 @@ SIMD_INLINE struct tile tile_next(struct tile t)
     t.panel += t.stride;
     t.row += PANEL_ROWS;
     return t;
+}
+
+/* From one vector of a tile's rows to the next: of panels side by side where a register holds a panel's
+ * rows, else of halves. */
+SIMD_INLINE size_t tile_step_bytes(const struct tile *t)
+{
+    return SIMD_HALVES == 1 ? t->stride : 4 * SIMD_ROWS;
 }
 
 static __attribute__((noinline)) void tile_put_some(const struct tile *t, int64_t row,
@@ -299,18 +305,18 @@ SIMD_INLINE int tile_wide_tokens(const struct tile_kind *k)
     return SIMD_ROWS == 16 && k->group == 32 && !k->is_act16 ? 6 : 4;
 }
 
-/* `vecs` vectors of rows (of one panel or, with AVX-512, of two) and tile_wide_tokens tokens. */
-SIMD_INLINE void tile_wide(const struct tile_kind *k, const struct tile *t, const int half,
-                           const int vecs)
+/* `vecs` vectors of rows and tile_wide_tokens tokens. */
+SIMD_INLINE void tile_wide(const struct tile_kind *k, const struct tile *t, const int vecs)
 {
-    enum { STEP = TILE_WIDE_VECS, TOKENS = 6 };
+    enum { STEP = 2, TOKENS = 6 };
+    const size_t step = tile_step_bytes(t);
     const int tokens = tile_wide_tokens(k), groups = tile_wide_groups(k);
     const int parts = groups == 1 && !k->is_act16 ? 1 : 2, n = 8 / parts;
     const int shift = SIMD_HAS_WIDE_DOT ? 0 : 7 - k->offset;
     const bool has_offset = !k->is_affine && (k->limit < 255 || SIMD_HAS_WIDE_DOT);
     const size_t x_stride = matmul_act_bytes(MATMUL_ACT_Q8, t->m->w->n_cols);
     const char *x = (const char *)t->m->x + (size_t)t->token * x_stride;
-    const char *w = t->panel + 4 * SIMD_ROWS * half;
+    const char *w = t->panel;
     simd_f acc[TOKENS * STEP];
 #pragma GCC unroll 16
     for (int i = 0; i < tokens * STEP; i++) {
@@ -339,12 +345,11 @@ SIMD_INLINE void tile_wide(const struct tile_kind *k, const struct tile *t, cons
         }
 #pragma GCC unroll 2
         for (int p = 0; p < parts; p++) {
-            simd_dots_wide(sum[p], STEP, w + 64 * n * p, t->stride, vecs, q[p], tokens, n,
-                           k->limit);
+            simd_dots_wide(sum[p], STEP, w + 64 * n * p, step, vecs, q[p], tokens, n, k->limit);
         }
 #pragma GCC unroll 2
         for (int v = 0; v < vecs; v++) {
-            const char *scales = w + (size_t)v * t->stride + 8 * 64, *mins = scales + 64 * groups;
+            const char *scales = w + (size_t)v * step + 8 * 64, *mins = scales + 64 * groups;
             const simd_f scale0 = simd_load_f32(scales);
             const simd_f scale1 = groups == 2 ? simd_load_f32(scales + 64) : scale0;
 #pragma GCC unroll 8
@@ -368,19 +373,17 @@ SIMD_INLINE void tile_wide(const struct tile_kind *k, const struct tile *t, cons
         for (int i = 0; i < tokens; i++) {
             sums[i] = acc[i * STEP + v];
         }
-        tile_put(t, t->row + SIMD_ROWS * (half + v), tokens, sums);
+        tile_put(t, t->row + SIMD_ROWS * v, tokens, sums);
     }
 }
 
 SIMD_INLINE void tile_wide_panels(const struct tile_kind *k, struct tile t, int64_t n_panels)
 {
     for (; SIMD_HALVES == 1 && n_panels >= 2; n_panels -= 2, t = tile_next(tile_next(t))) {
-        tile_wide(k, &t, 0, TILE_WIDE_VECS);
+        tile_wide(k, &t, 2);
     }
     for (; n_panels > 0; n_panels--, t = tile_next(t)) {
-        for (int half = 0; half < SIMD_HALVES; half++) {
-            tile_wide(k, &t, half, 1);
-        }
+        tile_wide(k, &t, SIMD_HALVES);
     }
 }
 

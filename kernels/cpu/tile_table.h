@@ -166,7 +166,7 @@ static void tile_run_words(const struct matmul *m, int64_t lo, int64_t hi)
 {
     const struct matmul_weight *w = m->w;
     const size_t stride = panel_stride(w->type, w->n_cols);
-    const int64_t together = MAX((int64_t)(TILE_WIDE_BYTES / stride), TILE_WIDE_VECS);
+    const int64_t together = MAX((int64_t)(TILE_WIDE_BYTES / stride), INT64_C(2));
     for (int64_t first = lo; first < hi; first += together) {
         int64_t end = MIN(first + together, hi), token = 0;
         const char *panel = (const char *)w->packed + (size_t)first * stride;

@@ -17,19 +17,13 @@ enum {
     TILE_WORDS_MAX = 2 * TILE_TOKENS, /* outputs of a tile, or parts of them */
 };
 
-/* Vector v of a tile: of panels side by side where a register holds a panel's rows, else of halves. */
-SIMD_INLINE size_t tile_words_step(const struct tile *t)
-{
-    return SIMD_HALVES == 1 ? t->stride : 4 * SIMD_ROWS;
-}
-
 /* n tokens and `vecs` vectors of rows; in `chains` parts, since a chain of dot products waits for
  * itself. is_stream: the panel comes from memory. All are constants wherever this is inlined. */
 SIMD_INLINE void tile_words(const struct tile *t, const int n, const int vecs, const int chains,
                             const bool is_stream)
 {
     const size_t x_stride = matmul_act_bytes(MATMUL_ACT_Q16, t->m->w->n_cols);
-    const size_t step = tile_words_step(t);
+    const size_t step = tile_step_bytes(t);
     const char *x = (const char *)t->m->x + (size_t)t->token * x_stride;
     const char *w = t->panel;
     simd_f acc[TILE_WORDS_MAX];
