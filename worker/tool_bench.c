@@ -106,27 +106,52 @@ static int32_t random_token(struct bench *b)
     return (int32_t)(philox_uniform(1, 0, b->draws++, 0) * (double)b->info->n_vocab);
 }
 
-/* Appends n random tokens to each of the first n_seqs sequences, one sequence after the other. */
-static int prefill(struct bench *b, size_t n_seqs, int64_t n, struct err *e)
+/* Appends tokens to a sequence; ids NULL: random ones. */
+static int append(struct bench *b, size_t seq, const int32_t *ids, int64_t n, struct err *e)
 {
     const float *logits[1];
-    for (size_t s = 0; s < n_seqs; s++) {
-        for (int64_t done = 0; done < n;) {
-            int64_t rows = MIN(n - done, b->options.max_rows);
-            for (int64_t i = 0; i < rows; i++) {
-                b->rows[i] = (struct engine_row){.seq = b->seqs[s],
-                                                 .token = random_token(b),
-                                                 .want_logits = done + i + 1 == n};
-            }
-            int err = engine_seq_reserve(b->engine, b->seqs[s], rows);
-            err = err < 0 ? err : engine_step(b->engine, b->rows, rows, logits, e);
-            if (err < 0) {
-                return err;
-            }
-            done += rows;
+    for (int64_t done = 0; done < n;) {
+        int64_t rows = MIN(n - done, b->options.max_rows);
+        for (int64_t i = 0; i < rows; i++) {
+            b->rows[i] = (struct engine_row){.seq = b->seqs[seq],
+                                             .token = ids ? ids[done + i] : random_token(b),
+                                             .want_logits = done + i + 1 == n};
         }
+        int err = engine_seq_reserve(b->engine, b->seqs[seq], rows);
+        err = err < 0 ? err : engine_step(b->engine, b->rows, rows, logits, e);
+        if (err < 0) {
+            return err;
+        }
+        done += rows;
     }
     return 0;
+}
+
+static int prefill(struct bench *b, size_t n_seqs, int64_t n, struct err *e)
+{
+    int err = 0;
+    for (size_t s = 0; s < n_seqs && err == 0; s++) {
+        err = append(b, s, NULL, n, e);
+    }
+    return err;
+}
+
+/* Brings fresh sequences to that depth. Their tokens are the same in every repetition, so that only
+ * the first computes them where the cache keeps them. */
+static int fill(struct bench *b, size_t n_seqs, int64_t depth, struct err *e)
+{
+    int32_t *ids = malloc((size_t)MAX(depth, (int64_t)1) * sizeof(*ids));
+    int err = ids ? 0 : -ENOMEM;
+    for (size_t s = 0; s < n_seqs && err == 0; s++) {
+        for (int64_t i = 0; i < depth; i++) {
+            ids[i] = (int32_t)(philox_uniform(2, (uint32_t)s, (uint32_t)i, 0) * (double)b->info->n_vocab);
+        }
+        int64_t done = engine_seq_reuse(b->engine, b->seqs[s], ids,
+                                        MIN(depth, b->info->n_ctx));
+        err = append(b, s, ids + done, depth - done, e);
+    }
+    free(ids);
+    return err;
 }
 
 static int decode(struct bench *b, size_t n_seqs, int64_t n, struct err *e)
@@ -171,7 +196,7 @@ static int run(struct bench *b, const struct peak_read *plain, size_t n_seqs, in
             err = engine_seq_create(b->engine, &b->seqs[made]);
         }
         if (err == 0 && depth > 0) {
-            err = prefill(b, n_seqs, depth, e);
+            err = fill(b, n_seqs, depth, e);
             if (engine_profile(b->engine)) {
                 profile_clear(engine_profile(b->engine)); /* what stands before is not the test's */
             }

@@ -14,12 +14,12 @@ enum { VEC_PAD = 16 }; /* tiles that primitives share are padded to this many fl
 /* Tiles of KV_BLOCK keys or values, in order of positions. */
 struct vec_tiles {
     const void *const *at;
+    const void *const *ask; /* while a tile is used, memory is asked for the one named here */
     int64_t n;
-    int64_t n_next; /* so many more stand behind in `at`: they will be wanted soon after */
-    size_t bytes;   /* of a tile */
+    size_t bytes; /* of a tile */
     enum type type;
 };
-enum { VEC_TILES_AHEAD = 4 }; /* memory is asked for a tile while the one so far before it is used */
+enum { VEC_SUMS = 32 }; /* a softmax is summed in so many parts, by position */
 
 struct vec {
     float (*sum)(const float *x, int64_t n);
@@ -54,8 +54,11 @@ struct vec {
      * over the dimensions; q dense. */
     void (*scores)(float *scores, int64_t stride, const float *q, int64_t n_rows,
                    const struct vec_tiles *k, int64_t dim);
-    /* x = exp(x - max) for max = the largest (at least floor); returns the sum. */
-    float (*softmax)(float *x, int64_t n, float floor, float *ret_max);
+    /* The largest of x, at least floor; n is a multiple of VEC_PAD. */
+    float (*greatest)(const float *x, int64_t n, float floor);
+    /* x = exp(x - shift), and sums[i % VEC_SUMS] += x[i] in ascending order; n is a multiple of
+     * VEC_PAD. */
+    void (*soften)(float *x, int64_t n, float shift, float *sums);
     /* acc[r][dim] += sum over t < n_tokens of p[r][t] * v[t][dim], in order of t. dim is a multiple
      * of VEC_PAD; acc and tiles dense. */
     void (*values)(float *acc, const float *p, int64_t p_stride, int64_t n_rows,

@@ -167,19 +167,20 @@ static void scores(float *s, int64_t stride, const float *q, int64_t n_rows,
     }
 }
 
-static float softmax(float *x, int64_t n, float floor, float *ret_max)
+static float greatest(const float *x, int64_t n, float floor)
 {
-    float max = floor;
     for (int64_t i = 0; i < n; i++) {
-        max = x[i] > max ? x[i] : max;
+        floor = x[i] > floor ? x[i] : floor;
     }
-    double s = 0;
+    return floor;
+}
+
+static void soften(float *x, int64_t n, float shift, float *sums)
+{
     for (int64_t i = 0; i < n; i++) {
-        x[i] = expf(x[i] - max);
-        s += (double)x[i];
+        x[i] = expf(x[i] - shift);
+        sums[i % VEC_SUMS] += x[i];
     }
-    *ret_max = max;
-    return (float)s;
 }
 
 static void values(float *acc, const float *p, int64_t p_stride, int64_t n_rows,
@@ -265,7 +266,8 @@ const struct vec vec_scalar = {
     .narrow = narrow,
     .few_rows = 0,
     .scores = scores,
-    .softmax = softmax,
+    .greatest = greatest,
+    .soften = soften,
     .values = values,
     .conv = conv,
     .ssm = ssm,

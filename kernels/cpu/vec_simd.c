@@ -246,12 +246,6 @@ enum {
     VALUE_TILES = 2 /* sums return to memory after so many */
 };
 
-/* The tile that will be wanted when tile i is done, or one that is there already. */
-static inline const char *tile_ahead(const struct vec_tiles *k, int64_t i)
-{
-    return k->at[i + VEC_TILES_AHEAD < k->n + k->n_next ? i + VEC_TILES_AHEAD : i];
-}
-
 /* Tiles [i, i + tiles) and `rows` rows: a load of q serves all tiles, one of a key all rows. */
 __attribute__((always_inline)) static inline void
 score_rows(float *s, int64_t stride, const float *q, const struct vec_tiles *k, int64_t i,
@@ -264,7 +258,7 @@ score_rows(float *s, int64_t stride, const float *q, const struct vec_tiles *k, 
     LANE acc[FEW_ROWS][TILE_VECS];
     for (int t = 0; t < tiles; t++) {
         kt[t] = k->at[i + t];
-        ask[t] = tile_ahead(k, i + t);
+        ask[t] = k->ask[i + t];
     }
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++) {
@@ -360,35 +354,48 @@ static void scores(float *s, int64_t stride, const float *q, int64_t n_rows,
     }
 }
 
-static float softmax(float *x, int64_t n, float floor, float *ret_max)
+static float greatest(const float *x, int64_t n, float floor)
 {
-    LANE m = lane_set(floor), m2 = m, s = lane_zero(), s2 = s;
+    LANE m = lane_set(floor), m2 = m;
     int64_t i = 0;
     for (; i + 2 * LANES <= n; i += 2 * LANES) {
         m = lane_max(lane_load(x + i), m);
         m2 = lane_max(lane_load(x + i + LANES), m2);
     }
-    for (; i < n; i += LANES) {
-        m = lane_max(lane_load_n(x + i, MIN(n - i, (int64_t)LANES), floor), m);
+    m = i < n ? lane_max(lane_load(x + i), m) : m;
+    return lane_greatest(lane_max(m, m2));
+}
+
+/* x = exp(x - m), added to s; `vecs` vectors. */
+__attribute__((always_inline)) static inline void soften_some(float *x, LANE m, LANE *s,
+                                                              const int vecs)
+{
+#pragma GCC unroll 4
+    for (int k = 0; k < vecs; k++) {
+        LANE e = lane_exp_down(lane_sub(lane_load(x + k * LANES), m));
+        lane_store(x + k * LANES, e);
+        s[k] = lane_add(s[k], e);
     }
-    float max = lane_greatest(lane_max(m, m2));
-    m = lane_set(max);
-    for (i = 0; i + 2 * LANES <= n; i += 2 * LANES) {
-        LANE e = lane_exp_down(lane_sub(lane_load(x + i), m));
-        LANE f = lane_exp_down(lane_sub(lane_load(x + i + LANES), m));
-        lane_store(x + i, e);
-        lane_store(x + i + LANES, f);
-        s = lane_add(s, e);
-        s2 = lane_add(s2, f);
+}
+
+static void soften(float *x, int64_t n, float shift, float *sums)
+{
+    enum { SUMS = VEC_SUMS / LANES };
+    LANE m = lane_set(shift), s[SUMS];
+#pragma GCC unroll 4
+    for (int k = 0; k < SUMS; k++) {
+        s[k] = lane_load(sums + k * LANES);
     }
-    for (; i < n; i += LANES) {
-        int64_t rest = MIN(n - i, (int64_t)LANES);
-        LANE e = lane_exp_down(lane_sub(lane_load_n(x + i, rest, -INFINITY), m));
-        lane_store_n(x + i, e, rest);
-        s = lane_add(s, e);
+    for (; n >= VEC_SUMS; n -= VEC_SUMS, x += VEC_SUMS) {
+        soften_some(x, m, s, SUMS);
     }
-    *ret_max = max;
-    return lane_sum(lane_add(s, s2));
+    if (n > 0) {
+        soften_some(x, m, s, VEC_PAD / LANES);
+    }
+#pragma GCC unroll 4
+    for (int k = 0; k < SUMS; k++) {
+        lane_store(sums + k * LANES, s[k]);
+    }
 }
 
 /* acc[rows][vecs vectors from column `at`] += the first n tokens of tiles from i on. */
@@ -407,7 +414,7 @@ value_rows(float *acc, const float *p, int64_t p_stride, const struct vec_tiles 
     }
     for (int64_t first = 0; first < n; first += KV_BLOCK, i++) {
         const void *tile = v->at[i];
-        const char *ask = tile_ahead(v, i);
+        const char *ask = v->ask[i];
         for (int64_t t = 0; t < MIN(n - first, (int64_t)KV_BLOCK); t++) {
             LANE row[TILE_VECS];
 #pragma GCC unroll 2
@@ -563,7 +570,8 @@ const struct vec VEC_TABLE = {
     .narrow = narrow,
     .few_rows = FEW_ROWS,
     .scores = scores,
-    .softmax = softmax,
+    .greatest = greatest,
+    .soften = soften,
     .values = values,
     .conv = conv,
     .ssm = ssm,
