@@ -341,6 +341,9 @@ static int build(const struct gguf *g, const struct engine_options *o, const str
         }
         n_ctx = i->n_ctx;
     }
+    /* Of a kept cache the device may have room for a part only: the program is the one that computed
+     * it, but no longer context is promised. */
+    i->n_ctx = MIN(i->n_ctx, i->n_device_blocks * KV_BLOCK);
     return err;
 }
 

@@ -164,6 +164,10 @@ enum { ENGINE_TOP = 64 };
 MUST_CHECK int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
                            const float **ret_logits, struct err *e);
 
+/* After ERR_NUMERIC: the texts of that step, computed again from their beginnings, do without the
+ * fast ways that it took. Once: of that step's failure, not of the next one's. */
+bool engine_can_retry(const struct engine *en);
+
 /* How the last step was computed: "cpu", or the fast ways that the model's part on the GPU took
  * (gpu_route.h): "plain", "replay, inner, top". Lives as long as the process. */
 const char *engine_way(const struct engine *en);

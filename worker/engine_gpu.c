@@ -178,7 +178,7 @@ int engine_gpu_open(struct engine *en, struct err *e)
     }
     err = gpu_engine_hold(en->gpu, &en->kv, (int32_t)i->n_kept_blocks);
     if (err < 0) {
-        return err_set(e, ERR_NO_MEMORY, "pinned memory for copies of the KV cache");
+        return err_set(e, ERR_NO_MEMORY, "lists for copies of the KV cache");
     }
     engine_seq_limit(en, i->n_device_blocks);
     en->device_states.zero = gpu_engine_zero_state;
@@ -207,6 +207,11 @@ uint64_t engine_vram_bytes(const struct engine *en)
 uint64_t engine_vram_block_bytes(const struct engine *en)
 {
     return en->gpu ? en->place.vram_kv_block_bytes : 0;
+}
+
+bool engine_can_retry(const struct engine *en)
+{
+    return en->gpu && gpu_engine_suspects(en->gpu) && en->program.n_states > 0;
 }
 
 const char *engine_way(const struct engine *en)

@@ -146,9 +146,9 @@ int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
     int err = take_logits(en, logits, stride, n_out, ret_logits, e);
     if (err < 0 && en->gpu && gpu_engine_step_again(en->gpu, &step, n_out, en->travels)) {
         err = take_logits(en, logits, stride, n_out, ret_logits, e);
-        if (err == 0) {
-            gpu_engine_blame(en->gpu);
-        }
+    }
+    if (err == 0 && n_out > 0 && en->gpu) {
+        gpu_engine_blame(en->gpu);
     }
     for (int64_t i = 0; i < step.n_runs; i++) {
         const struct op_run *run = &en->runs[i];
@@ -156,9 +156,6 @@ int engine_step(struct engine *en, const struct engine_row *rows, int64_t n,
         ASSERT(s->n_tokens == run->pos); /* a sequence has one run in a step */
         s->is_spoiled = s->is_spoiled || err < 0;
         engine_seq_advance(en, s, en->tokens + run->first, run->n);
-    }
-    if (en->gpu) {
-        gpu_engine_mirror(en->gpu, n);
     }
     return err;
 }

@@ -58,13 +58,13 @@ struct kv_stats { /* since the start */
 /* What a device that holds the blocks does for the pool. */
 struct kv_device {
     void (*copy)(void *arg, int32_t from, int32_t to); /* a block in all layers, on the device */
-    /* The content of a block that was published is wanted at its place in the pool's memory (host);
-     * kv_saved is told when it stands there, unless it is_saving no longer. */
+    /* The content of a block that was published is wanted at its place in the pool's memory (host):
+     * kv_save, unless it is_saving no longer. */
     void (*save)(void *arg, int32_t block);
     /* What stands there was found whole and goes to the device, before whatever is computed next. */
     void (*load)(void *arg, int32_t block);
     void *arg; /* borrowed */
-    int32_t n_kept; /* only blocks numbered below it are saved; 0: none, and none is loaded */
+    int32_t n_kept; /* only blocks numbered below it are saved; 0: none */
 };
 
 struct kv_pool {
@@ -162,8 +162,10 @@ int32_t kv_find_part(struct kv_pool *p, int32_t parent, const int32_t *ids, int6
 /* Publishes the caller's block with its first n_ids tokens (p->ids). Returns the block that the
  * caller holds from now on: the same, or for a full one that of the same text. */
 int32_t kv_publish(struct kv_pool *p, int32_t parent, int32_t block, int32_t n_ids);
-/* The device's content of a block stands in the pool's memory. */
-void kv_saved(struct kv_pool *p, int32_t block);
+/* What of a block that is_saving stood on the device goes to its place in the pool's memory, layer by
+ * layer from the first on; with the last one the block counts. from: kv_block_bytes of the layer;
+ * NULL: the layer lies in the pool's memory anyway. */
+void kv_save(struct kv_pool *p, int32_t block, size_t layer, const void *from);
 
 /* The place for a snapshot behind a published block, its own or else the least recently used; its
  * old content is void. There must be any (n_snapshots > 0). When it is written, kv_snapshot_commit. */

@@ -80,6 +80,7 @@ static uint32_t sum_of(const struct kv_pool *p, int32_t block)
     return sum;
 }
 
+/* The sum of the content stands. */
 static void commit(struct kv_pool *p, int32_t block)
 {
     const struct kv_block *b = &p->blocks[block];
@@ -87,7 +88,6 @@ static void commit(struct kv_pool *p, int32_t block)
     r->hash = b->hash;
     r->parent = b->parent;
     r->depth = b->depth;
-    r->sum = sum_of(p, block);
     r->used = ++p->tick;
     atomic_store_explicit(&r->commit, digest(p, block, r), memory_order_release);
 }
@@ -95,6 +95,7 @@ static void commit(struct kv_pool *p, int32_t block)
 void kv_record_commit(struct kv_pool *p, int32_t block)
 {
     if (!p->device.copy) {
+        p->records[block].sum = sum_of(p, block);
         commit(p, block);
     } else if (block < p->device.n_kept) { /* else it dies with the process */
         p->blocks[block].is_saving = true;
@@ -102,9 +103,17 @@ void kv_record_commit(struct kv_pool *p, int32_t block)
     }
 }
 
-void kv_saved(struct kv_pool *p, int32_t block)
+void kv_save(struct kv_pool *p, int32_t block, size_t layer, const void *from)
 {
-    if (p->blocks[block].is_saving) {
+    struct kv_record *r = &p->records[block];
+    size_t bytes = kv_block_bytes(&p->layers[layer]);
+    char *at = p->host[layer] + (size_t)block * bytes;
+    ASSERT(p->blocks[block].is_saving);
+    if (from) {
+        memcpy(at, from, bytes);
+    }
+    r->sum = hash_crc32c(layer == 0 ? 0 : r->sum, at, bytes);
+    if (layer + 1 == p->n_layers) {
         p->blocks[block].is_saving = false;
         commit(p, block);
     }

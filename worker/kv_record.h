@@ -27,7 +27,7 @@ struct kv_record {
     uint64_t hash;           /* of the chain */
     int32_t parent;
     int32_t depth;
-    uint32_t sum; /* CRC-32C of the content, layer by layer */
+    uint32_t sum; /* CRC-32C of the content, layer by layer; before commit: of those that have come */
     uint32_t reserved;
     uint64_t used; /* when it was last used, in ticks; only a hint, and not part of the digest */
 };
@@ -47,7 +47,7 @@ bool kv_record_places(const struct kv_layer *layers, size_t n_layers, const stru
                       struct kv_places *ret);
 
 /* A full block that was inserted; its content is not written again. One on a device counts when its
- * content has come from there (kv_saved). */
+ * content has come from there (kv_save). */
 void kv_record_commit(struct kv_pool *p, int32_t block);
 void kv_record_void(struct kv_pool *p, int32_t block);
 void kv_record_use(struct kv_pool *p, int32_t block);

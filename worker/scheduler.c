@@ -139,8 +139,8 @@ enum status_phase scheduler_plan(struct scheduler *s)
 
 /* ---- the run ---- */
 
-/* A step that failed has spoiled its sequences. One request alone is the culprit; of several each
- * gets its chance alone, the others go on afterwards. */
+/* A step that failed has spoiled its sequences. One request alone is the culprit, unless the engine
+ * has another way to compute it; of several each gets its chance alone, the others go on afterwards. */
 static void step_failed(struct scheduler *s, const struct err *e)
 {
     bool is_one = true;
@@ -149,7 +149,7 @@ static void step_failed(struct scheduler *s, const struct err *e)
     }
     log_warn("a step of %lld rows of %d sequences failed: %s: %s", (long long)s->n_rows,
              s->n_slices, err_text(e->code), e->detail);
-    if (is_one) {
+    if (is_one && !(e->code == ERR_NUMERIC && engine_can_retry(s->engine))) {
         scheduler_end_request(s, s->slices[0].choice->request, e);
         return;
     }

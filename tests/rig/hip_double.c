@@ -132,14 +132,27 @@ const char *hipGetErrorString(int error)
                           : "unknown error";
 }
 
-/* --- streams and events: there is one stream -------------------------------------------------- */
+/* --- streams and events ----------------------------------------------------------------------- */
+
+struct hip_double_stream *hip_double_stream(void *stream)
+{
+    static struct hip_double_stream otherwise;
+    return stream ? stream : &otherwise;
+}
+
+static int query(const struct hip_double_stream *s)
+{
+    return hip_double.sticky                                         ? hip_double.sticky
+           : hip_double.is_hung || hip_double_now_ns() < s->ready_ns ? HIP_DOUBLE_NOT_READY
+                                                                     : HIP_DOUBLE_SUCCESS;
+}
 
 int hipStreamCreateWithPriority(void **ret, unsigned flags, int priority)
 {
     (void)flags;
     (void)priority;
-    *ret = malloc(1);
-    return hip_double.sticky;
+    *ret = calloc(1, sizeof(struct hip_double_stream));
+    return *ret ? hip_double.sticky : HIP_DOUBLE_OUT_OF_MEMORY;
 }
 
 int hipStreamDestroy(void *stream)
@@ -150,10 +163,7 @@ int hipStreamDestroy(void *stream)
 
 int hipStreamQuery(void *stream)
 {
-    (void)stream;
-    return hip_double.sticky                                                 ? hip_double.sticky
-           : hip_double.is_hung || hip_double_now_ns() < hip_double.ready_ns ? HIP_DOUBLE_NOT_READY
-                                                                             : HIP_DOUBLE_SUCCESS;
+    return query(hip_double_stream(stream));
 }
 
 int hipStreamSynchronize(void *stream)
@@ -164,11 +174,12 @@ int hipStreamSynchronize(void *stream)
     return hip_double.sticky;
 }
 
+/* An event is what its stream was when it was recorded. */
 int hipEventCreateWithFlags(void **ret, unsigned flags)
 {
     (void)flags;
-    *ret = malloc(1);
-    return hip_double.sticky;
+    *ret = calloc(1, sizeof(struct hip_double_stream));
+    return *ret ? hip_double.sticky : HIP_DOUBLE_OUT_OF_MEMORY;
 }
 
 int hipEventDestroy(void *event)
@@ -179,12 +190,11 @@ int hipEventDestroy(void *event)
 
 int hipEventRecord(void *event, void *stream)
 {
-    (void)event;
-    (void)stream;
+    *(struct hip_double_stream *)event = *hip_double_stream(stream);
     return hip_double.sticky;
 }
 
 int hipEventQuery(void *event)
 {
-    return hipStreamQuery(event);
+    return query(event);
 }

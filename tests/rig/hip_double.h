@@ -24,7 +24,7 @@
  * runtime says "Memory access fault by GPU" and aborts, as ROCm 5 and 6 do sticky      error 700
  * from the next query and from every call after it, as ROCm 7 does failure     the same with 719
  *   hang        nothing is ever finished again
- *   slow=MS     finished that much later
+ *   slow=MS     what is in its stream is finished that much later
  *   nan         the first number that the kernel writes is not a number
  *   wrong       the first number that the kernel writes is another one
  *   oom         the call returns out of memory (of a function)

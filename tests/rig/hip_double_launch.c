@@ -54,7 +54,7 @@ int hipModuleGetFunction(void **ret, void *module, const char *name)
     return kernel ? HIP_DOUBLE_SUCCESS : HIP_DOUBLE_NOT_FOUND;
 }
 
-static void run_kernel(const struct hip_double_node *n)
+static void run_kernel(const struct hip_double_node *n, void *stream)
 {
     const struct hip_double_fault *f = hip_double_at(n->kernel->name, 1);
     if (hip_double.sticky || hip_double.is_hung) {
@@ -88,7 +88,8 @@ static void run_kernel(const struct hip_double_node *n)
             hip_double.is_hung = true;
             break;
         case HIP_DOUBLE_SLOW:
-            hip_double.ready_ns = hip_double_now_ns() + (uint64_t)f->number * 1000000u;
+            hip_double_stream(stream)->ready_ns =
+                hip_double_now_ns() + (uint64_t)f->number * 1000000u;
             break;
         default:
             break;
@@ -116,7 +117,7 @@ int hipModuleLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsi
     if (recorded) {
         *recorded = n;
     } else {
-        run_kernel(&n);
+        run_kernel(&n, stream);
     }
     pthread_mutex_unlock(&hip_double.lock);
     return HIP_DOUBLE_SUCCESS;
@@ -178,14 +179,13 @@ int hipGraphInstantiate(void **ret_exec, void *graph, void **ret_bad_node, char 
 
 int hipGraphLaunch(void *exec, void *stream)
 {
-    (void)stream;
     const struct hip_double_graph *g = exec;
     pthread_mutex_lock(&hip_double.lock);
     int error = hip_double_fault_of("GraphLaunch");
     for (size_t i = 0; i < g->n && error == 0; i++) {
         const struct hip_double_node *n = &g->nodes[i];
         if (n->kind == HIP_DOUBLE_KERNEL) {
-            run_kernel(n);
+            run_kernel(n, stream);
         } else if (n->kind == HIP_DOUBLE_COPY) {
             hip_double_copy(n->to, n->from, n->bytes, n->value, false);
         } else {

@@ -85,8 +85,14 @@ int hipFree(void *p)
 int hipHostMalloc(void **ret, size_t bytes, unsigned flags)
 {
     (void)flags;
-    *ret = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
-    return *ret ? HIP_DOUBLE_SUCCESS : HIP_DOUBLE_OUT_OF_MEMORY;
+    pthread_mutex_lock(&hip_double.lock);
+    int error = hip_double_fault_of("HostMalloc");
+    pthread_mutex_unlock(&hip_double.lock);
+    if (error == 0) {
+        *ret = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+        error = *ret ? HIP_DOUBLE_SUCCESS : HIP_DOUBLE_OUT_OF_MEMORY;
+    }
+    return error;
 }
 
 int hipHostFree(void *p)

@@ -42,14 +42,17 @@ struct hip_double_state {
     pthread_mutex_t lock; /* around everything: the emulator is for one thread at a time */
     int sticky;           /* the error of every call from now on */
     bool is_hung;
-    uint64_t ready_ns;                /* nothing is finished before */
     struct hip_double_graph *capture; /* being recorded */
     void *capture_stream;             /* whose */
     pthread_t capture_thread;
 };
 extern struct hip_double_state hip_double;
 
-/* hip_double.c */
+/* hip_double.c. Streams differ in when what was submitted there seems to be finished. */
+struct hip_double_stream {
+    uint64_t ready_ns; /* nothing is finished before */
+};
+struct hip_double_stream *hip_double_stream(void *stream); /* NULL: HIP's default */
 uint64_t hip_double_now_ns(void);
 void hip_double_note(const char *what, size_t bytes); /* in the log */
 void hip_double_die(void);                            /* as the runtime does on a fault */

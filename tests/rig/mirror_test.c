@@ -14,8 +14,9 @@
 
 enum {
     N_SEQS = 5,
-    MAX_ROWS = ENGINE_BLOCK_TOKENS, /* so that a few blocks are all that is copied at once */
-    ALL_LAYERS = -1
+    MAX_ROWS = ENGINE_BLOCK_TOKENS,
+    ALL_LAYERS = -1,
+    LONG_CTX = 16384
 };
 
 static struct {
@@ -25,6 +26,7 @@ static struct {
     const char *model;
     struct engine *engine;
     int fd; /* the pool's memory */
+    struct status_page page;
 } t;
 
 static void open_engine(int layers, struct stores *stores)
@@ -135,21 +137,25 @@ static int run(int64_t n, uint64_t ret_logits[N_SEQS])
     return n_found;
 }
 
-/* A step completes more blocks than are copied at once: they come piece by piece. */
+/* What a step completed sets out behind it: it has come after the next one, or when nothing is
+ * computed. */
 static void what_has_come_is_found(const uint64_t expected[N_SEQS])
 {
-    static const int come[] = {0, 2, N_SEQS};
-    for (int n = 0; n < (int)COUNT_OF(come); n++) {
+    enum { AT_ONCE, AFTER_A_STEP, AFTER_A_WHILE, N_KILLS };
+    for (int n = 0; n < N_KILLS; n++) {
         uint64_t logits[N_SEQS];
+        int n_come = n == AT_ONCE ? 0 : N_SEQS;
         begin();
         CHECK_INT(run(ENGINE_BLOCK_TOKENS, logits), 0);
-        for (int i = 1; i <= n; i++) {
-            CHECK_INT(engine_settle(t.engine), come[i] < N_SEQS);
+        if (n == AFTER_A_STEP) {
+            CHECK_INT(run(ENGINE_BLOCK_TOKENS + 1, logits), N_SEQS);
+        } else if (n == AFTER_A_WHILE) {
+            CHECK(!engine_settle(t.engine));
         }
         kill_engine();
         open_engine(ALL_LAYERS, t.stores);
-        CHECK_INT(engine_cache(t.engine).n_restored, come[n]);
-        CHECK_INT(run(ENGINE_BLOCK_TOKENS + 1, logits), come[n]);
+        CHECK_INT(engine_cache(t.engine).n_restored, n_come);
+        CHECK_INT(run(ENGINE_BLOCK_TOKENS + 1, logits), n_come);
         CHECK_INT(engine_cache(t.engine).n_broken, 0);
         CHECK(memcmp(logits, expected, sizeof logits) == 0);
         end();
@@ -169,9 +175,96 @@ static void another_placement_is_not_believed(void)
     end();
 }
 
+/* A long text is loaded in one go. */
+static void each_block_that_is_loaded_is_told(void)
+{
+    uint64_t logits[N_SEQS];
+    begin();
+    CHECK_INT(run(ENGINE_BLOCK_TOKENS, logits), 0);
+    engine_close(&t.engine);
+    open_engine(ALL_LAYERS, t.stores);
+    uint64_t before = atomic_load(&t.page.beat);
+    for (int i = 0; i < N_SEQS; i++) {
+        int32_t ids[ENGINE_BLOCK_TOKENS];
+        int64_t held;
+        for (int64_t k = 0; k < ENGINE_BLOCK_TOKENS; k++) {
+            ids[k] = id_of(i, k);
+        }
+        CHECK_INT(engine_cached(t.engine, ids, ENGINE_BLOCK_TOKENS, &held), ENGINE_BLOCK_TOKENS);
+    }
+    CHECK_INT(atomic_load(&t.page.beat) - before, N_SEQS);
+    end();
+}
+
+/* The same model of a context that need not fit. */
+static const char *long_model(void)
+{
+    static const char key[] = "llama.context_length";
+    static char data[1 << 20];
+    const char *path = tiny_model_file(tiny_model_find("llama"), TYPE_Q8_0);
+    FILE *f = fopen(path, "r+e");
+    CHECK(f);
+    size_t n = fread(data, 1, sizeof data, f);
+    const char *at = memmem(data, n, key, sizeof key - 1);
+    const uint32_t value = LONG_CTX;
+    CHECK(n < sizeof data && at);
+    long place = at - data + (long)sizeof key - 1 + (long)sizeof(uint32_t); /* its type */
+    CHECK(fseek(f, place, SEEK_SET) == 0 && fwrite(&value, sizeof value, 1, f) == 1);
+    CHECK(fclose(f) == 0);
+    return path;
+}
+
+static void open_automatic(uint64_t vram_bytes)
+{
+    struct engine_options o = {.n_threads = 1,
+                               .isa = isa_detect(),
+                               .kv_type = TYPE_F16,
+                               .n_seqs = 1,
+                               .max_rows = MAX_ROWS,
+                               .max_logits = 1,
+                               .kv_memory_share = 0.5,
+                               .door = t.door,
+                               .vram_bytes = vram_bytes,
+                               .gpu_layers = ALL_LAYERS,
+                               .is_gpu_required = true,
+                               .stores = t.stores};
+    struct err e = {0};
+    if (engine_open(t.model, &o, &t.engine, &e) != 0) {
+        TEST_FAIL("%s", e.detail);
+    }
+}
+
+/* A kept cache says how long a context the program is for; the card's memory, how long a one may
+ * be promised. */
+static void no_longer_context_is_promised_than_fits(void)
+{
+    enum { SHORT_BY = 100 };
+    begin();
+    engine_close(&t.engine);
+    t.model = long_model();
+    open_automatic(1u << 30);
+    const struct engine_info *i = engine_info(t.engine);
+    CHECK_INT(i->n_ctx, LONG_CTX);
+    CHECK_INT(i->n_device_blocks, LONG_CTX / ENGINE_BLOCK_TOKENS);
+    uint64_t one = i->vram_kv_bytes / (uint64_t)i->n_device_blocks;
+    uint64_t vram_bytes = i->vram_bytes - SHORT_BY * one;
+    engine_close(&t.engine);
+    open_automatic(vram_bytes);
+    i = engine_info(t.engine);
+    CHECK_INT(i->n_blocks, LONG_CTX / ENGINE_BLOCK_TOKENS); /* the cache that was kept */
+    CHECK(i->n_device_blocks < i->n_blocks && i->n_device_blocks > i->n_blocks - 2 * SHORT_BY);
+    CHECK_INT(i->n_ctx, i->n_device_blocks * ENGINE_BLOCK_TOKENS);
+    engine_close(&t.engine);
+    open_automatic(1u << 30);
+    CHECK_INT(engine_info(t.engine)->n_ctx, LONG_CTX);
+    end();
+}
+
 int main(void)
 {
-    struct door_options o = {.pci = "0000:03:00.0", .kernel_dir = getenv("ROCMFORGE_KERNEL_DIR")};
+    struct door_options o = {.pci = "0000:03:00.0",
+                             .kernel_dir = getenv("ROCMFORGE_KERNEL_DIR"),
+                             .status = &t.page};
     struct err e = {0};
     uint64_t logits[N_SEQS];
     unsetenv("GPU_MAX_HW_QUEUES");
@@ -186,6 +279,8 @@ int main(void)
     engine_close(&t.engine);
     what_has_come_is_found(logits);
     another_placement_is_not_believed();
+    each_block_that_is_loaded_is_told();
+    no_longer_context_is_promised_than_fits();
     door_close(&t.door);
     return 0;
 }

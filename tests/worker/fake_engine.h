@@ -40,6 +40,9 @@ void fake_check(const struct engine *en);
 extern void (*fake_on_step)(const struct engine_row *rows, int64_t n);
 /* A step with a row of this token fails with ERR_NUMERIC; -1: none does. */
 extern int32_t fake_poison;
+/* Texts of a step that failed so can be computed in another way (engine_can_retry), in which that
+ * token is as any other. */
+extern bool fake_has_ways;
 /* The tokens of a sequence, for fake_on_step. */
 const int32_t *fake_tokens(const struct engine_seq *s, int64_t *ret_n);
 

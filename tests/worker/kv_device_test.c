@@ -52,11 +52,9 @@ static void arrive(struct device *d, int n)
 {
     for (int k = 0; k < n; k++) {
         int32_t block = d->saves[k];
-        for (size_t i = 0; i < N_LAYERS; i++) {
-            size_t bytes = kv_block_bytes(&d->layers[i]);
-            memcpy(d->p.host[i] + (size_t)block * bytes, at(d, i, block), bytes);
+        for (size_t i = 0; i < N_LAYERS && d->p.blocks[block].is_saving; i++) {
+            kv_save(&d->p, block, i, at(d, i, block));
         }
-        kv_saved(&d->p, block);
     }
     d->n_saves -= n;
     memmove(d->saves, d->saves + n, (size_t)d->n_saves * sizeof d->saves[0]);

@@ -263,6 +263,32 @@ static void a_step_that_fails_fails_its_culprit_alone(void)
     bench_close(want);
 }
 
+static void a_step_that_another_way_computes_fails_nobody(void)
+{
+    struct answer_choice *c[2];
+    for (int n = 0; n < 2; n++) {
+        struct bench *b = bench_open((struct bench_shape){4, 8, 4096, 4096});
+        int32_t ids[] = {FAKE_BYTE + 'x', FAKE_NEVER, FAKE_BYTE + 'y'};
+        struct ask a = ask_ids(1, ids, 3);
+        a.m.max_tokens = 8;
+        fake_poison = n == 0 ? -1 : FAKE_NEVER;
+        fake_has_ways = true;
+        bench_submit(b, &a);
+        bench_run(b);
+        fake_poison = -1;
+        fake_has_ways = false;
+        CHECK_INT(peer_answer(&b->peer, 1)->err, 0);
+        c[n] = malloc(sizeof *c[n]);
+        CHECK(c[n]);
+        *c[n] = *bench_choice(b, 1, 0);
+        bench_close(b);
+    }
+    CHECK(c[0]->n_ids > 0 && c[0]->n_ids == c[1]->n_ids);
+    CHECK(memcmp(c[0]->ids, c[1]->ids, (size_t)c[0]->n_ids * sizeof c[0]->ids[0]) == 0);
+    free(c[0]);
+    free(c[1]);
+}
+
 /* ---- echo and logprobs ---- */
 
 static void prompt_logprobs_are_those_of_the_model(void)
@@ -323,6 +349,7 @@ int main(void)
     a_full_ring_pauses_and_loses_nothing();
     cancellation_takes_effect_at_once();
     a_step_that_fails_fails_its_culprit_alone();
+    a_step_that_another_way_computes_fails_nobody();
     prompt_logprobs_are_those_of_the_model();
     return 0;
 }

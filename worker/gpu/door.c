@@ -385,27 +385,33 @@ void door_launch(struct door *d, enum table_id kernel, const void *args)
     }
 }
 
-static void copy_async(struct door *d, void *to, const void *from, size_t bytes, int kind)
+static void copy_async(struct door *d, void *to, const void *from, size_t bytes, int kind,
+                       void *stream)
 {
     ASSERT(is_stepper(d));
     if (bytes > 0) {
-        MUST_DO(d, MemcpyAsync, to, from, bytes, kind, d->stream);
+        MUST_DO(d, MemcpyAsync, to, from, bytes, kind, stream);
     }
 }
 
 void door_upload(struct door *d, void *to, const void *from, size_t bytes)
 {
-    copy_async(d, to, from, bytes, HIP_HOST_TO_DEVICE);
+    copy_async(d, to, from, bytes, HIP_HOST_TO_DEVICE, d->stream);
 }
 
 void door_download(struct door *d, void *to, const void *from, size_t bytes)
 {
-    copy_async(d, to, from, bytes, HIP_DEVICE_TO_HOST);
+    copy_async(d, to, from, bytes, HIP_DEVICE_TO_HOST, d->stream);
 }
 
 void door_copy(struct door *d, void *to, const void *from, size_t bytes)
 {
-    copy_async(d, to, from, bytes, HIP_DEVICE_TO_DEVICE);
+    copy_async(d, to, from, bytes, HIP_DEVICE_TO_DEVICE, d->stream);
+}
+
+void door_fetch(struct door *d, void *to, const void *from, size_t bytes)
+{
+    copy_async(d, to, from, bytes, HIP_DEVICE_TO_HOST, d->load_stream);
 }
 
 void door_zero(struct door *d, void *to, size_t bytes)
@@ -442,8 +448,18 @@ static void watch(const struct door *d, struct watch *w, uint64_t now)
     }
 }
 
-/* Asks, sleeping in between, until the stream is empty. */
-void door_wait(struct door *d, uint64_t expected_ns)
+/* Is all that the stream, or the point, stands for done? */
+static bool is_past(const struct door *d, const struct door_point *p)
+{
+    int error = p ? d->hip.EventQuery(p->event) : d->hip.StreamQuery(d->stream);
+    if (error != HIP_NOT_READY) {
+        must(d, p ? "hipEventQuery" : "hipStreamQuery", error);
+    }
+    return error == HIP_SUCCESS;
+}
+
+/* Asks, sleeping in between, until it is. */
+static void wait_for(struct door *d, const struct door_point *p, uint64_t expected_ns)
 {
     struct watch w = {0};
     ASSERT(is_stepper(d));
@@ -452,14 +468,7 @@ void door_wait(struct door *d, uint64_t expected_ns)
         nap(MIN(expected_ns - expected_ns / 8 - 200000, (uint64_t)SLEEP_NS));
         spin_from = clock_ns();
     }
-    for (;;) {
-        int error = d->hip.StreamQuery(d->stream);
-        if (error == HIP_SUCCESS) {
-            break;
-        }
-        if (error != HIP_NOT_READY) {
-            must(d, "hipStreamQuery", error);
-        }
+    while (!is_past(d, p)) {
         uint64_t now = clock_ns();
         if (d->status) {
             watch(d, &w, now);
@@ -476,6 +485,16 @@ void door_wait(struct door *d, uint64_t expected_ns)
     if (w.is_told) {
         status_doing(d->status, "%s", "");
     }
+}
+
+void door_wait(struct door *d, uint64_t expected_ns)
+{
+    wait_for(d, NULL, expected_ns);
+}
+
+bool door_is_done(struct door *d)
+{
+    return is_past(d, NULL);
 }
 
 struct door_point *door_point_create(struct door *d)
@@ -498,16 +517,35 @@ void door_point_destroy(struct door *d, struct door_point **at)
 void door_point_set(struct door *d, struct door_point *p)
 {
     ASSERT(is_stepper(d));
-    MUST_DO(d, EventRecord, p->event, d->stream);
+    MUST_DO(d, EventRecord, p->event, d->load_stream);
 }
 
 bool door_point_is_past(struct door *d, const struct door_point *p)
 {
-    int error = d->hip.EventQuery(p->event);
-    if (error != HIP_NOT_READY) {
-        must(d, "hipEventQuery", error);
+    return is_past(d, p);
+}
+
+void door_point_wait(struct door *d, const struct door_point *p)
+{
+    wait_for(d, p, 0);
+}
+
+void door_rest(void)
+{
+    nap(NAP_NS);
+}
+
+void door_beat(const struct door *d)
+{
+    if (d->status) {
+        status_beat(d->status, (enum status_phase)atomic_load_explicit(&d->status->phase,
+                                                                       memory_order_relaxed));
     }
-    return error == HIP_SUCCESS;
+}
+
+struct status_page *door_status(const struct door *d)
+{
+    return d->status;
 }
 
 /* --- loading ---------------------------------------------------------------------------------- */

@@ -53,13 +53,25 @@ void door_zero(struct door *d, void *to, size_t bytes);
 /* Until all of it is done. expected_ns: what it will take by experience; the processor sleeps for the most of it. */
 void door_wait(struct door *d, uint64_t expected_ns);
 
-/* A point in the stream: behind all that was submitted when it was set. */
+/* Is all of it done? */
+bool door_is_done(struct door *d);
+
+/* Copies to the host beside the stream, in no order with what is submitted there: of memory that
+ * nothing writes meanwhile. They keep no step waiting, and take no queue of their own (they go
+ * through that of loads). */
+void door_fetch(struct door *d, void *to, const void *from, size_t bytes);
+/* A point in them: behind all that were submitted when it was set. */
 struct door_point;
 struct door_point *door_point_create(struct door *d);
 void door_point_destroy(struct door *d, struct door_point **p);
 void door_point_set(struct door *d, struct door_point *p);
-/* Is all that is done? */
 bool door_point_is_past(struct door *d, const struct door_point *p);
+void door_point_wait(struct door *d, const struct door_point *p);
+/* Sleeps for a moment, as door_wait does between two looks. */
+void door_rest(void);
+/* For the watchdog: something got on that no launch shows. */
+void door_beat(const struct door *d);
+struct status_page *door_status(const struct door *d); /* borrowed; NULL: none */
 
 /* For loading: done when they return, whatever is in the stream. Any thread. */
 void door_upload_now(struct door *d, void *to, const void *from, size_t bytes); /* from any memory */

@@ -38,11 +38,10 @@ MUST_CHECK int gpu_engine_create(struct door *d, struct program *p,
  * when it shrinks, stays as it was. */
 int64_t gpu_engine_resize_kv(struct gpu_engine *g, int64_t n_blocks);
 /* The pool's blocks lie on the device from now on; the copies that the pool's memory holds of those
- * numbered below n_kept follow the steps (gpu_mirror.h). -ENOMEM. */
+ * numbered below n_kept follow the steps (gpu_mirror.h), where memory can be pinned. -ENOMEM. */
 MUST_CHECK int gpu_engine_hold(struct gpu_engine *g, struct kv_pool *pool, int32_t n_kept);
-/* After a step of so many rows, when what it completed was published. */
-void gpu_engine_mirror(struct gpu_engine *g, int64_t n_rows);
-/* Waits until no copy is on its way: some tens of MB at most. True: others still wait to set out. */
+/* Between steps: waits until no copy is on its way, after some MB. True: others still wait to set
+ * out. */
 bool gpu_engine_settle(struct gpu_engine *g);
 void gpu_engine_destroy(struct gpu_engine **g);
 /* What it holds on the device, by label. */
@@ -58,12 +57,17 @@ const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int6
                              int32_t n_top, const bool *travels);
 struct engine_top gpu_engine_top(const struct gpu_engine *g, int64_t i);
 bool gpu_engine_is_finite(const struct gpu_engine *g, int64_t i);
-/* The step that was done last once more, with none of the fast ways that it took but `top`; the
- * arguments are those of gpu_engine_step. NULL: it took none, or cannot be done twice. */
+/* The step that was done last, which gave no numbers, once more, with none of the fast ways that it
+ * took but `top`; the arguments are those of gpu_engine_step. NULL: it took none, or cannot be done
+ * twice, as recurrent states have gone on: then steps to come do without those ways, until one gives
+ * numbers, or none either. */
 const float *gpu_engine_step_again(struct gpu_engine *g, const struct op_step *s, int64_t n_out,
                                    const bool *travels);
-/* Those ways gave what is no number, and the plain way did not: they are off from here on. */
+/* A step gave numbers: where one before it did not, and this one did without the ways that it took,
+ * they are off from here on. */
 void gpu_engine_blame(struct gpu_engine *g);
+/* Steps to come do without some of the ways that the last one took. */
+bool gpu_engine_suspects(const struct gpu_engine *g);
 /* Which ways steps take, and which they took last (gpu_route_words). */
 const struct gpu_route *gpu_engine_route(const struct gpu_engine *g);
 /* n_top for a wish of so many; 0: none are picked out. */

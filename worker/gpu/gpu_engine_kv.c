@@ -67,6 +67,7 @@ int gpu_engine_take_kv(struct gpu_engine *g, int64_t n_blocks, struct err *e)
 int64_t gpu_engine_resize_kv(struct gpu_engine *g, int64_t n_blocks)
 {
     int64_t least = n_blocks;
+    door_wait(g->door, 0); /* what moved in the pool stands there when it is fetched */
     for (size_t i = 0; i < GPU_ENGINE_KV_PIECES; i++) {
         struct kv_piece *k = &g->kv[i];
         struct err e;
@@ -137,18 +138,15 @@ static void load_block(void *gpu_engine, int32_t block)
 
 int gpu_engine_hold(struct gpu_engine *g, struct kv_pool *pool, int32_t n_kept)
 {
-    if (n_kept > 0 &&
-        !gpu_mirror_open(&g->mirror, g->door, pool, g->is_kv_here, g->o.max_rows)) {
+    if (n_kept > 0 && !gpu_mirror_open(&g->mirror, g->door, pool, g->is_kv_here)) {
         return -ENOMEM;
     }
-    pool->device = (struct kv_device){
-        .copy = copy_block, .save = save_block, .load = load_block, .arg = g, .n_kept = n_kept};
+    pool->device = (struct kv_device){.copy = copy_block,
+                                      .save = save_block,
+                                      .load = load_block,
+                                      .arg = g,
+                                      .n_kept = g->mirror.n_slots > 0 ? n_kept : 0};
     return 0;
-}
-
-void gpu_engine_mirror(struct gpu_engine *g, int64_t n_rows)
-{
-    gpu_mirror_send(&g->mirror, n_rows);
 }
 
 bool gpu_engine_settle(struct gpu_engine *g)

@@ -52,7 +52,7 @@ struct gpu_engine {
     int32_t n_top; /* in the running step */
     struct gpu_route route;
     uint32_t n_fallen; /* of its latches, when the graphs were recorded */
-    uint32_t suspects; /* ways of a step that was done again */
+    uint32_t suspects; /* ways of a step that gave no numbers; steps do without until one does */
     bool has_replayed; /* in the running step */
     int32_t n_used;    /* experts of a row, at most */
     struct gpu_graphs graphs;

@@ -203,7 +203,7 @@ static void run_there(struct gpu_engine *g, struct gpu_part *part, const struct 
     bool is_replayed = compute(g, part, s, n_out);
     bool is_checked = is_replayed && gpu_graphs_wants_check(&g->graphs) && may_check;
     download(g, part, s->n_rows, n_out, g->n_top > 0 && !is_checked ? travels : NULL);
-    gpu_mirror_take(&g->mirror, false); /* while the device computes */
+    gpu_mirror_meanwhile(&g->mirror, is_decode ? part->decode_ns : 0);
     /* Submitting takes time as well, which must not be slept through again: the sum would be what the next one takes. */
     uint64_t gone = clock_ns() - start;
     door_wait(g->door, is_decode && part->decode_ns > gone ? part->decode_ns - gone : 0);
@@ -252,7 +252,7 @@ static void run_step(struct gpu_engine *g, const struct op_step *s, int64_t n_ou
         door_wait(g->door, 0); /* the inputs are written again by the next step */
         take_logits(g, n_out);
     }
-    gpu_mirror_take(&g->mirror, true);
+    gpu_mirror_step(&g->mirror, s->n_rows);
 }
 
 static void choose_ways(struct gpu_engine *g, const struct op_step *s, int32_t n_top)
@@ -269,6 +269,7 @@ static void choose_ways(struct gpu_engine *g, const struct op_step *s, int32_t n
         gpu_graphs_forget(&g->graphs);
     }
     gpu_route_choose(&g->route, g->n_steps, &step);
+    g->route.taken &= ~g->suspects;
 }
 
 const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int64_t n_out,
@@ -282,6 +283,7 @@ const float *gpu_engine_step(struct gpu_engine *g, const struct op_step *s, int6
     g->emit.n_out = n_out;
     g->emit.n_splits = round_splits(gpu_engine_splits_of(last_position(s)));
     g->n_top = n_top;
+    g->suspects = g->p->n_states > 0 ? g->suspects : 0;
     choose_ways(g, s, n_top);
     if (is_decode && s->n_rows != g->decode_rows) {
         /* Slept through, a step of fewer rows would seem to take as long as one of more. */
@@ -299,8 +301,12 @@ const float *gpu_engine_step_again(struct gpu_engine *g, const struct op_step *s
                                    const bool *travels)
 {
     uint32_t top = g->route.taken & 1u << GPU_WAY_TOP;
+    if (g->p->n_states > 0) { /* they have gone on: steps to come do without, from the beginning */
+        g->suspects = g->suspects ? 0 : g->route.taken & ~top;
+        return NULL;
+    }
     g->suspects = g->route.taken & ~top;
-    if (g->suspects == 0 || g->p->n_states > 0) { /* states have gone on */
+    if (g->suspects == 0) {
         return NULL;
     }
     g->route.taken = top;
@@ -316,6 +322,12 @@ void gpu_engine_blame(struct gpu_engine *g)
                                "it gave NaN or infinity, and the plain way did not");
         }
     }
+    g->suspects = 0;
+}
+
+bool gpu_engine_suspects(const struct gpu_engine *g)
+{
+    return g->suspects != 0;
 }
 
 const struct gpu_route *gpu_engine_route(const struct gpu_engine *g)

@@ -3,7 +3,8 @@
  *   - the runtime refuses it, or it gave other numbers than the plain way where both were computed
  *     (the first replays: gpu_graph.h);
  *   - a step that took it gave NaN or infinity, and none when it was computed again without it
- *     (engine_step). Then every way that the step took falls.
+ *     (engine_step), or, of recurrent models, its texts (engine_can_retry). Then every way that the
+ *     step took falls.
  *
  * Part of the engine (gpu_engine.h); the token loop's thread. */
 #ifndef WORKER_GPU_GPU_ROUTE_H
