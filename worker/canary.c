@@ -36,6 +36,7 @@ static int compute(struct engine *en, int64_t n_chunk, float *ret, struct err *e
         return err;
     }
     s->is_spoiled = true; /* nobody else's */
+    door_beat(en->options.door);
     err = engine_seq_reserve(en, s, TOKENS);
     for (int64_t at = 0, n = 0; at < TOKENS && err == 0; at += n) {
         const float *logits = NULL;
@@ -46,6 +47,7 @@ static int compute(struct engine *en, int64_t n_chunk, float *ret, struct err *e
                                           .want_logits = at + i + 1 == TOKENS};
         }
         err = engine_step(en, rows, n, &logits, e);
+        door_beat(en->options.door);
         if (err == 0 && logits) {
             memcpy(ret, logits, (size_t)n_vocab * sizeof *ret);
         }
@@ -146,10 +148,16 @@ void canary_check(struct engine *en)
     if (!en->gpu) {
         return;
     }
+    struct status_page *page = door_status(en->options.door);
+    if (page) { /* part of the load, also of a model that others' streams run beside */
+        status_beat(page, STATUS_LOADING);
+        (void)engine_mark_ops(en, &page->op);
+    }
     float *logits = calloc((size_t)en->info.n_vocab, sizeof *logits);
     const char *wrong = logits ? judge(en, logits) : NULL;
     free(logits);
     if (wrong) {
+        stores_drop_kind(en->options.stores, STORE_KV); /* this card wrote them */
         door_distrust(en->options.door, wrong);
     }
     gpu_engine_forget(en->gpu); /* what is replayed for people is compared anew */

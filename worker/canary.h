@@ -9,8 +9,9 @@
 #include "ipc/store.h"
 #include "worker/engine.h"
 
-/* Ends the process, as any fault of the device does, if the bits are wrong. Nothing where the CPU computes all. No other step
- * runs meanwhile; it takes a few steps' time. */
+/* Ends the process, as any fault of the device does, if the bits are wrong; the KV caches that are
+ * kept go with it, as the same card computed them. Nothing where the CPU computes all. No other step
+ * runs meanwhile; it takes a few steps' time, of which the watchdog is told. */
 void canary_check(struct engine *en);
 
 /* Of the store, for a model on o->door. */

@@ -214,6 +214,19 @@ void stores_drop(struct stores *s, enum store_kind kind, const uint8_t *key)
     }
 }
 
+void stores_drop_kind(struct stores *s, enum store_kind kind)
+{
+    if (s) {
+        pthread_mutex_lock(&s->mutex);
+        for (size_t i = s->n; i-- > 0;) {
+            if (s->v[i].store.kind == (uint32_t)kind) {
+                drop(s, &s->v[i]);
+            }
+        }
+        pthread_mutex_unlock(&s->mutex);
+    }
+}
+
 bool stores_drop_idle(struct stores *s)
 {
     bool has_dropped = false;

@@ -41,7 +41,9 @@ void stores_claim(struct stores *s, enum store_kind kind, const uint8_t *key);
 void stores_drop_unclaimed(struct stores *s);
 /* Gives up a store, unless somebody has it. */
 void stores_drop(struct stores *s, enum store_kind kind, const uint8_t *key);
-/* The same with all that take memory worth having. Returns whether there was any. */
+/* Gives up all of a kind, whoever has them: what stands there is not to be believed. */
+void stores_drop_kind(struct stores *s, enum store_kind kind);
+/* Gives up all that nobody has and that take memory worth having. Returns whether there was any. */
 bool stores_drop_idle(struct stores *s);
 
 /* Memory that the stores of a kind take just now. */
