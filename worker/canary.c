@@ -1,5 +1,5 @@
-/* The canary (see canary.h). On the thread that steps the engine, before anybody asks it anything: blocks on the
- * device, up to the door's deadline. Nothing of it is found in the prefix cache. */
+/* The canary (see canary.h). On the thread that steps the engine, before anybody asks it anything:
+ * blocks on the device, up to the door's deadline. Nothing of it is found in the prefix cache. */
 #include "worker/canary.h"
 #include "ipc/memfd.h"
 #include "shared/hash.h"
@@ -74,8 +74,8 @@ static uint64_t setting_of(const struct engine_info *i)
     return hash64(i->profile, strlen(i->profile), (uint64_t)i->n_ctx);
 }
 
-/* Of what is computed with so many tokens in the first step. A model whose file is broken has no finite numbers, in
- * whatever way: that too is the same again, and no fault of the device. */
+/* Of what is computed with so many tokens in the first step. A model whose file is broken has no
+ * finite numbers, in whatever way: that too is the same again, and no fault of the device. */
 static int digest(struct engine *en, int64_t n_chunk, float *logits, uint64_t *ret)
 {
     struct err e = {0};

@@ -128,7 +128,7 @@ void kv_pool_finish(struct kv_pool *p)
     *p = (struct kv_pool){0};
 }
 
-/* --- huge pages ------------------------------------------------------------------------------------*/
+/* --- huge pages ------------------------------------------------------------------------------ */
 
 static char *huge_page_of(char *at)
 {
@@ -175,7 +175,7 @@ void kv_use_huge_pages(struct kv_pool *p, void (*collapse)(char *at))
     }
 }
 
-/* --- references ------------------------------------------------------------------------------------*/
+/* --- references ------------------------------------------------------------------------------ */
 
 void kv_enter_idle(struct kv_pool *p, int32_t block)
 {
@@ -279,7 +279,7 @@ void kv_copy(struct kv_pool *p, int32_t from, int32_t to)
     p->stats.n_copied++;
 }
 
-/* --- fewer blocks and more ------------------------------------------------------------------------*/
+/* --- fewer blocks and more ------------------------------------------------------------------- */
 
 int64_t kv_limit(struct kv_pool *p, int64_t n)
 {
@@ -312,7 +312,7 @@ int64_t kv_limit(struct kv_pool *p, int64_t n)
     return n;
 }
 
-/* --- snapshots -------------------------------------------------------------------------------------*/
+/* --- snapshots ------------------------------------------------------------------------------- */
 
 int32_t kv_snapshot_take(struct kv_pool *p, int32_t block)
 {

@@ -3,10 +3,10 @@
  * but the token loop's.
  *
  * The pool is its own host tier. What a server with a GPU swaps out to host memory is here already:
- * the blocks of a sequence that is preempted stay published and idle, going on is a search that finds
- * them, and only blocks whose memory somebody wanted meanwhile are computed again. There is nothing
- * to copy them to that would be nearer than where they are. Where blocks lie on a device, the pool's
- * memory holds copies of the published ones, each at its own place (struct kv_device).
+ * the blocks of a sequence that is preempted stay published and idle, going on is a search that
+ * finds them, and only blocks whose memory somebody wanted meanwhile are computed again. There is
+ * nothing to copy them to that would be nearer than where they are. Where blocks lie on a device,
+ * the pool's memory holds copies of the published ones, each at its own place (struct kv_device).
  *
  * Content outlives the process: beside each block stands a record of it (kv_record.h), and a pool
  * that is begun in memory which another process left goes on with what is whole there.
@@ -38,7 +38,7 @@ struct kv_block {
     int32_t prev_idle, next_idle;
     int32_t snapshot; /* KV_NONE: none */
     int32_t depth;    /* blocks from the root, this one included */
-    bool is_unchecked; /* another process's: its content is compared with its sum when it is found */
+    bool is_unchecked; /* another process's: compared with its sum when it is found */
     bool is_saving;    /* its content is on its way from the device */
     uint64_t hash;    /* of the chain */
 };
@@ -61,7 +61,7 @@ struct kv_device {
     /* The content of a block that was published is wanted at its place in the pool's memory (host):
      * kv_save, unless it is_saving no longer. */
     void (*save)(void *arg, int32_t block);
-    /* What stands there was found whole and goes to the device, before whatever is computed next. */
+    /* What stands there was found whole and goes to the device, before what is computed next. */
     void (*load)(void *arg, int32_t block);
     void *arg; /* borrowed */
     int32_t n_kept; /* only blocks numbered below it are saved; 0: none */
@@ -96,19 +96,19 @@ struct kv_pool {
     } huge;
     const struct kv_layer *layers; /* borrowed; data set here */
     size_t n_layers;
-    char **host; /* owned; by layer: its array of blocks in memory; data, unless that is a device's */
+    char **host; /* owned; by layer: its blocks in memory; data, unless that is a device's */
     struct kv_device device; /* set by the owner; copy NULL: there is none */
 };
 
 /* Bytes that one block takes in all layers. */
 size_t kv_bytes_per_block(const struct kv_layer *layers, size_t n_layers);
 
-/* From now on the memory of blocks is made huge pages, as far as the system can: attention reads a few
- * KB here and there, and finding a page costs as much as that. A page takes milliseconds to make and
- * all layers want theirs at the same token, so block 0's are made at once, others one after the other
- * (kv_make_huge): they are wanted from when a block KV_HUGE_AHEAD before theirs is taken, used as they
- * are when they are not made in time, and not touched earlier than that. collapse makes the
- * MEMORY_HUGE_BYTES at `at` one page, whatever stands there (memory_collapse). */
+/* From now on the memory of blocks is made huge pages, as far as the system can: attention reads a
+ * few KB here and there, and finding a page costs as much as that. A page takes milliseconds to
+ * make and all layers want theirs at the same token, so block 0's are made at once, others one
+ * after the other (kv_make_huge): they are wanted from when a block KV_HUGE_AHEAD before theirs is
+ * taken, used as they are when they are not made in time, and not touched earlier than that.
+ * collapse makes the MEMORY_HUGE_BYTES at `at` one page, whatever stands there. */
 enum { KV_HUGE_AHEAD = 16 };
 void kv_use_huge_pages(struct kv_pool *p, void (*collapse)(char *at));
 /* Makes n of the pages that are wanted, if so many are. Nobody may use the pool meanwhile. */
@@ -133,9 +133,9 @@ size_t kv_pool_bytes(const struct kv_layer *layers, size_t n_layers, const struc
 void kv_pool_finish(struct kv_pool *p);
 
 /* From now on only blocks numbered below n are used, at most n_blocks and no fewer than are held by
- * sequences. Lowered: cached blocks are forgotten, least recently used first, as many as must be, and
- * those that stay move below the limit with all that is known of them: whoever holds block b holds
- * moved[b] from now on. Returns the limit. */
+ * sequences. Lowered: cached blocks are forgotten, least recently used first, as many as must be,
+ * and those that stay move below the limit with all that is known of them: whoever holds block b
+ * holds moved[b] from now on. Returns the limit. */
 int64_t kv_limit(struct kv_pool *p, int64_t n);
 
 /* Blocks that can be taken. */
@@ -152,8 +152,8 @@ bool kv_is_shared(const struct kv_pool *p, int32_t block);
 void kv_copy(struct kv_pool *p, int32_t from, int32_t to);
 
 int32_t kv_root(const struct kv_pool *p);
-/* The full block with these KV_BLOCK tokens behind parent; or KV_NONE. One that another process left
- * is looked through first, and forgotten, with all behind it, when it is not what it was. */
+/* The full block with these KV_BLOCK tokens behind parent; or KV_NONE. One that another process
+ * left is looked through first, and forgotten, with all behind it, when it is not what it was. */
 int32_t kv_find(struct kv_pool *p, int32_t parent, const int32_t *ids);
 /* The block behind parent that begins with most of these tokens (*ret_n of n, at least one); or
  * KV_NONE. Looks at the newest children only. */
@@ -162,13 +162,13 @@ int32_t kv_find_part(struct kv_pool *p, int32_t parent, const int32_t *ids, int6
 /* Publishes the caller's block with its first n_ids tokens (p->ids). Returns the block that the
  * caller holds from now on: the same, or for a full one that of the same text. */
 int32_t kv_publish(struct kv_pool *p, int32_t parent, int32_t block, int32_t n_ids);
-/* What of a block that is_saving stood on the device goes to its place in the pool's memory, layer by
- * layer from the first on; with the last one the block counts. from: kv_block_bytes of the layer;
- * NULL: the layer lies in the pool's memory anyway. */
+/* What of a block that is_saving stood on the device goes to its place in the pool's memory, layer
+ * by layer from the first on; with the last one the block counts. from: kv_block_bytes of the
+ * layer; NULL: the layer lies in the pool's memory anyway. */
 void kv_save(struct kv_pool *p, int32_t block, size_t layer, const void *from);
 
 /* The place for a snapshot behind a published block, its own or else the least recently used; its
- * old content is void. There must be any (n_snapshots > 0). When it is written, kv_snapshot_commit. */
+ * old content is void. There must be any (n_snapshots > 0). Then kv_snapshot_commit. */
 int32_t kv_snapshot_take(struct kv_pool *p, int32_t block);
 void kv_snapshot_commit(struct kv_pool *p, int32_t snapshot);
 /* The block's, or KV_NONE. Counts as use with touch. Another process's is checked as blocks are. */

@@ -14,7 +14,7 @@
 
 #define HUGE_FROM_BYTES ((uint64_t)64 << 20)
 
-/* --- where things stand ----------------------------------------------------------------------------*/
+/* --- where things stand ---------------------------------------------------------------------- */
 
 static bool add(size_t *at, uint64_t n, uint64_t item_bytes, size_t align)
 {
@@ -32,7 +32,8 @@ bool kv_record_places(const struct kv_layer *layers, size_t n_layers, const stru
 {
     uint64_t n = (uint64_t)shape->n_blocks, n_snapshots = (uint64_t)shape->n_snapshots;
     struct kv_places at = {0};
-    /* A large cache begins with a huge page: its layers, often a multiple of one, then use one less each. */
+    /* A large cache begins with a huge page: its layers, often a multiple of one, then use one less
+     * each. */
     uint64_t block_bytes = kv_bytes_per_block(layers, n_layers);
     bool is_large = n >= HUGE_FROM_BYTES / MAX(block_bytes, (uint64_t)1);
     size_t align = is_large ? MEMORY_HUGE_BYTES : (size_t)KV_DATA_ALIGN;
@@ -54,7 +55,7 @@ bool kv_record_places(const struct kv_layer *layers, size_t n_layers, const stru
     return ok && at.bytes > 0;
 }
 
-/* --- records ---------------------------------------------------------------------------------------*/
+/* --- records --------------------------------------------------------------------------------- */
 
 static const int32_t *ids_of(const struct kv_pool *p, int32_t block)
 {
@@ -64,7 +65,8 @@ static const int32_t *ids_of(const struct kv_pool *p, int32_t block)
 /* Of everything that says what the block is; never 0. */
 static uint64_t digest(const struct kv_pool *p, int32_t block, const struct kv_record *r)
 {
-    const uint64_t words[] = {(uint64_t)block, r->hash, (uint64_t)(uint32_t)r->parent << 32 | r->sum,
+    const uint64_t words[] = {(uint64_t)block, r->hash,
+                              (uint64_t)(uint32_t)r->parent << 32 | r->sum,
                               (uint64_t)(uint32_t)r->depth};
     uint64_t h = hash64(words, sizeof words, p->seed);
     return hash64(ids_of(p, block), KV_BLOCK * sizeof(int32_t), h) | 1;
@@ -181,7 +183,7 @@ bool kv_record_check(struct kv_pool *p, int32_t block)
     return true;
 }
 
-/* --- snapshots -------------------------------------------------------------------------------------*/
+/* --- snapshots ------------------------------------------------------------------------------- */
 
 static uint64_t snapshot_digest(const struct kv_pool *p, int32_t snapshot,
                                 const struct kv_snapshot_record *r)
@@ -232,7 +234,7 @@ bool kv_record_check_snapshot(struct kv_pool *p, int32_t snapshot)
     return true;
 }
 
-/* --- going on --------------------------------------------------------------------------------------*/
+/* --- going on -------------------------------------------------------------------------------- */
 
 struct found {
     int32_t block, depth;

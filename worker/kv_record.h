@@ -1,16 +1,17 @@
-/* What of a KV pool outlives its process: for kv.c, kv_tree.c and tests (everybody else: worker/kv.h).
+/* What of a KV pool outlives its process: for kv.c, kv_tree.c and tests (everybody else:
+ * worker/kv.h).
  *
  * The memory of a pool:
  *   records           one of each block
  *   ids               the tokens of each block
  *   snapshot records  one of each snapshot
- *   data              the layers' arrays of blocks (kernels/kv.h), from a multiple of KV_DATA_ALIGN on
- *   snapshot data
- * One process writes it. A record counts when its commit word is the digest of the rest and of the
- * block's place and tokens. Publishing writes content, tokens, record, and the commit word last;
- * before a block's memory is taken for something else, the word is made 0. So a process that is
- * killed between any two instructions leaves each block whole or not at all. One that wrote wildly
- * before it died leaves records whose word or content does not fit, and those do not count.
+ *   data              the layers' arrays of blocks (kernels/kv.h), from a multiple of KV_DATA_ALIGN
+ * on snapshot data One process writes it. A record counts when its commit word is the digest of the
+ * rest and of the block's place and tokens. Publishing writes content, tokens, record, and the
+ * commit word last; before a block's memory is taken for something else, the word is made 0. So a
+ * process that is killed between any two instructions leaves each block whole or not at all. One
+ * that wrote wildly before it died leaves records whose word or content does not fit, and those do
+ * not count.
  *
  * The content of a block is compared with its sum not at the start, but when it is first found: a
  * big cache would keep a server waiting, and most of it may never be asked for. */
@@ -27,7 +28,8 @@ struct kv_record {
     uint64_t hash;           /* of the chain */
     int32_t parent;
     int32_t depth;
-    uint32_t sum; /* CRC-32C of the content, layer by layer; before commit: of those that have come */
+    uint32_t
+        sum; /* CRC-32C of the content, layer by layer; before commit: of those that have come */
     uint32_t reserved;
     uint64_t used; /* when it was last used, in ticks; only a hint, and not part of the digest */
 };
@@ -54,8 +56,8 @@ void kv_record_use(struct kv_pool *p, int32_t block);
 /* Content and tokens of a block, which is about to change its number (kv_tree_move), stand at the
  * new one as well. */
 void kv_record_move(struct kv_pool *p, int32_t from, int32_t to);
-/* Is the content of an unchecked block the one that was committed? Then it counts as checked, and goes
- * to the device, where there is one. */
+/* Is the content of an unchecked block the one that was committed? Then it counts as checked, and
+ * goes to the device, where there is one. */
 bool kv_record_check(struct kv_pool *p, int32_t block);
 
 void kv_record_commit_snapshot(struct kv_pool *p, int32_t snapshot);

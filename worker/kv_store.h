@@ -8,7 +8,8 @@
 #include "worker/kv.h"
 #include "worker/stores.h"
 
-struct kv_size { /* what was decided when the pool was made: another day's free memory changes nothing */
+struct kv_size { /* what was decided when the pool was made: another day's free memory changes
+                    nothing */
     int64_t n_blocks, n_snapshots, n_ctx;
     int64_t n_kept; /* of blocks on a device, those numbered below it may be copied here */
     uint64_t seed;  /* of the pool: what stands there is of use with the same only */
@@ -23,8 +24,8 @@ struct kv_store {
     uint8_t key[STORE_KEY_BYTES];
 };
 
-/* The store that is kept under this key, if its header is whole and no later epoch had it; one that is
- * not is dropped. -ENOENT. */
+/* The store that is kept under this key, if its header is whole and no later epoch had it; one that
+ * is not is dropped. -ENOENT. */
 MUST_CHECK int kv_store_find(struct kv_store *ret, struct stores *stores,
                              const uint8_t key[STORE_KEY_BYTES]);
 /* A new one. -errno. */

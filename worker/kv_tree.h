@@ -15,8 +15,8 @@ void kv_enter_idle(struct kv_pool *p, int32_t block);
 void kv_copy_host(struct kv_pool *p, int32_t from, int32_t to);
 /* Links a block with its first n_ids tokens (p->ids) behind parent. */
 void kv_tree_insert(struct kv_pool *p, int32_t parent, int32_t block, int32_t n_ids);
-/* All that the tree, the idle list and the snapshots know of a block is from now on known of another,
- * which was free. */
+/* All that the tree, the idle list and the snapshots know of a block is from now on known of
+ * another, which was free. */
 void kv_tree_move(struct kv_pool *p, int32_t from, int32_t to);
 /* As kv_find, but takes an unchecked block for what it says. */
 int32_t kv_tree_find(const struct kv_pool *p, int32_t parent, const int32_t *ids);

@@ -67,6 +67,13 @@ static void open_stores(void)
     t.stores = stores_create(&t.own, 1);
 }
 
+static void close_stores(void)
+{
+    stores_destroy(&t.stores);
+    channel_close(&t.own);
+    channel_close(&t.peer);
+}
+
 /* How many stores of a kind the supervisor is to keep. */
 static int n_kept(enum store_kind kind)
 {
@@ -123,6 +130,7 @@ static void what_a_distrusted_card_wrote_is_not_kept(void)
     CHECK(WIFEXITED(status));
     CHECK_INT(WEXITSTATUS(status), EXIT_GPU_FAULT);
     CHECK_INT(n_kept(STORE_KV), 0);
+    close_stores();
 }
 
 static void what_a_sound_card_wrote_is_kept(void)
@@ -135,6 +143,7 @@ static void what_a_sound_card_wrote_is_kept(void)
     CHECK_INT(n_kept(STORE_KV), 2);
     engine_close(&t.engine);
     door_close(&t.door);
+    close_stores();
 }
 
 int main(void)
@@ -143,7 +152,6 @@ int main(void)
     setenv("HIP_DOUBLE_FILE", t.rules, 1);
     what_a_distrusted_card_wrote_is_not_kept();
     what_a_sound_card_wrote_is_kept();
-    stores_destroy(&t.stores);
     each_step_is_told();
     return 0;
 }

@@ -66,8 +66,9 @@ void hip_double_open(bool is_open);
 void hip_double_copy(void *to, const void *from, size_t bytes, int kind, bool is_corrupt);
 void hip_double_set(void *to, int value, size_t bytes);
 
-/* hip_double_launch.c: the next node of the graph that is being recorded; NULL: the stream is not. What another thread
- * submits to a stream that is recorded would be part of every replay: the program ends. */
+/* hip_double_launch.c: the next node of the graph that is being recorded; NULL: the stream is not.
+ * What another thread submits to a stream that is recorded would be part of every replay: the
+ * program ends. */
 struct hip_double_node *hip_double_record(void *stream);
 
 #endif

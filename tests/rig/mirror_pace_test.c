@@ -246,7 +246,6 @@ static void no_more_is_on_its_way_than_a_batch(void)
     close_pool();
 }
 
-/* Of several batches, blocks of memory that others still need are loaded piece by piece. */
 static void without_pinned_memory_there_are_less_copies_or_none(void)
 {
     for (int n = 0; n <= 6; n++) { /* so often it is refused: 32 blocks, 16, ... */
@@ -312,6 +311,7 @@ static void while_the_card_computes_all_is_copied(void)
     int64_t n = n_copied();
     gpu_mirror_step(&t.mirror, 1);
     CHECK_INT(n_copied(), n); /* nothing is left for when it is done */
+    close_pool();
 }
 
 int main(void)
@@ -330,5 +330,7 @@ int main(void)
     without_pinned_memory_there_are_less_copies_or_none();
     what_was_left_is_loaded_without_pinned_memory();
     while_the_card_computes_all_is_copied();
+    free(t.memory);
+    door_close(&t.door);
     return 0;
 }

@@ -53,7 +53,8 @@ static struct engine_row row(struct engine_seq *s, int text, int64_t at)
                                at >= N_PROMPT - 1, 0};
 }
 
-/* The texts first to first + n, side by side; hashes the logits of every token behind the prompt. */
+/* The texts first to first + n, side by side; hashes the logits of all tokens from the prompt's
+ * last on. */
 static void run(int first, int n, uint64_t ret[][N_TOKENS])
 {
     struct engine_seq *s[N_SEQS];

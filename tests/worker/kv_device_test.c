@@ -1,5 +1,6 @@
-/* A pool whose blocks lie on a device (here an array apart from the pool's memory), and what of it the next process
- * finds: blocks whose content had come over, nothing of those on their way, and on the device what was published. */
+/* A pool whose blocks lie on a device (here an array apart from the pool's memory), and what of it
+ * the next process finds: blocks whose content had come over, nothing of those on their way, and on
+ * the device what was published. */
 #include "tests/test.h"
 #include "worker/kv_record.h"
 #include "worker/kv_tree.h"
@@ -101,8 +102,8 @@ static char content(int first, int n)
     return (char)(first * 16 + n + 1);
 }
 
-/* The text of those ids: full blocks, each computed on the device and published. blocks: NULL, or those that it holds,
- * which otherwise are released. */
+/* The text of those ids: full blocks, each computed on the device and published. blocks: NULL, or
+ * those that it holds, which otherwise are released. */
 static void compute(struct device *d, int first, int n, int32_t *blocks)
 {
     int32_t parent = kv_root(&d->p), held[N_BLOCKS];
@@ -168,7 +169,8 @@ static void what_has_come_is_found(void)
     }
 }
 
-/* The memory of a block that was on its way was wanted: its content, which comes then, is nobody's. */
+/* The memory of a block that was on its way was wanted: its content, which comes then, is of
+ * no use. */
 static void what_was_given_up_does_not_count(void)
 {
     void *memory = new_memory();
@@ -209,7 +211,8 @@ static void damage_is_noticed(void)
     free(memory);
 }
 
-/* Fewer blocks: copies move along with what they are copies of, whether it is on the device yet or not. */
+/* Fewer blocks: copies move along with what they are copies of, whether it is on the device yet or
+ * not. */
 static void copies_move(void)
 {
     for (int is_loaded = 0; is_loaded < 2; is_loaded++) {

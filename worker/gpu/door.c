@@ -1,5 +1,6 @@
-/* The GPU door (see door.h). The thread that opened it, the token loop's, and, where door.h says so, any. Blocks in door_wait, up to its
- * deadline, and wherever the driver likes: who watches over that is the supervisor's watchdog. */
+/* The GPU door (see door.h). The thread that opened it, the token loop's, and, where door.h says
+ * so, any. Blocks in door_wait, up to its deadline, and wherever the driver likes: who watches over
+ * that is the supervisor's watchdog. */
 #include "worker/gpu/door.h"
 
 #include "safety/hip.h"
@@ -48,7 +49,8 @@ struct door {
     enum table_id recent[RECENT];  /* the latest launches */
     struct door_graph *recorded;   /* owned; while capturing */
     const struct door_graph *replayed; /* borrowed; the latest of the note */
-    _Atomic uint32_t *crumb;       /* owned, pinned: kernels write here as they begin (args.h); 0: none of the note has */
+    /* owned, pinned: kernels write here as they begin (args.h); 0: none of the note has */
+    _Atomic uint32_t *crumb;
 };
 
 struct door_graph {
@@ -62,7 +64,7 @@ struct door_point {
     void *event; /* owned */
 };
 
-/* --- the end ---------------------------------------------------------------------------------- */
+/* --- the end --------------------------------------------------------------------------------- */
 
 /* For the handler of SIGABRT, by which ROCm 5 and 6 end a process whose GPU faulted. */
 static struct door *open_door;
@@ -96,8 +98,8 @@ static void say_last_words(const struct door *d, const char *what, bool is_load)
     if (is_load) {
         snprintf(text + n, sizeof text - (size_t)n, "loading a model");
     } else {
-        snprintf(text + n, sizeof text - (size_t)n, "%s; kernel: %s", *d->note ? d->note : "nothing",
-                 kernel_of(d, crumb_of(d)));
+        snprintf(text + n, sizeof text - (size_t)n, "%s; kernel: %s",
+                 *d->note ? d->note : "nothing", kernel_of(d, crumb_of(d)));
     }
     if (d->status) {
         status_last_words(d->status, "%s", text);
@@ -133,7 +135,7 @@ static void must(const struct door *d, const char *call, int error)
 }
 #define MUST_DO(d, function, ...) must(d, "hip" #function, (d)->hip.function(__VA_ARGS__))
 
-/* --- opening ---------------------------------------------------------------------------------- */
+/* --- opening --------------------------------------------------------------------------------- */
 
 static int refuse(const struct door *d, const char *call, int error, struct err *e)
 {
@@ -269,7 +271,7 @@ void door_distrust(struct door *d, const char *why)
     die(d, why);
 }
 
-/* --- memory ----------------------------------------------------------------------------------- */
+/* --- memory ---------------------------------------------------------------------------------- */
 
 void door_memory(struct door *d, uint64_t *ret_free, uint64_t *ret_total)
 {
@@ -330,7 +332,7 @@ void door_host_free(struct door *d, void *p)
     }
 }
 
-/* --- submitting ------------------------------------------------------------------------------- */
+/* --- submitting ------------------------------------------------------------------------------ */
 
 void door_note(struct door *d, bool is_careful, const char *fmt, ...)
 {
@@ -373,11 +375,12 @@ void door_launch(struct door *d, enum table_id kernel, const void *args)
     memcpy(&copy, &args, sizeof copy); /* HIP's parameters are not const */
     params[0] = copy;
     crumb.at = at;
-    int error = d->hip.ModuleLaunchKernel(d->functions[kernel], (unsigned)grid[0], (unsigned)grid[1],
-                                          (unsigned)grid[2], (unsigned)k->threads, 1, 1, 0,
-                                          d->stream, params, NULL);
+    int error = d->hip.ModuleLaunchKernel(d->functions[kernel], (unsigned)grid[0],
+                                          (unsigned)grid[1], (unsigned)grid[2],
+                                          (unsigned)k->threads, 1, 1, 0, d->stream, params, NULL);
     must(d, k->name, error);
-    if (d->status && !d->recorded) { /* progress, too, of a long chunk; where a launch computes, the only one */
+    if (d->status && !d->recorded) {
+        /* Progress, too, of a long chunk; where a launch computes, the only one. */
         atomic_store_explicit(&d->status->op, crumb.number, memory_order_relaxed);
     }
     if (d->is_careful && !d->recorded) {
@@ -428,7 +431,8 @@ static void nap(uint64_t ns)
     nanosleep(&t, NULL);
 }
 
-/* What the watchdog is to know of a wait: kernels that begin are progress, and one that does not end has a name. */
+/* What the watchdog is to know of a wait: kernels that begin are progress, and one that does not
+ * end has a name. */
 struct watch {
     uint32_t crumb;
     uint64_t since_ns;
@@ -548,7 +552,7 @@ struct status_page *door_status(const struct door *d)
     return d->status;
 }
 
-/* --- loading ---------------------------------------------------------------------------------- */
+/* --- loading --------------------------------------------------------------------------------- */
 
 void door_upload_now(struct door *d, void *to, const void *from, size_t bytes)
 {
@@ -576,7 +580,7 @@ void door_zero_now(struct door *d, void *to, size_t bytes)
     pthread_mutex_unlock(&d->load_lock);
 }
 
-/* --- graphs ----------------------------------------------------------------------------------- */
+/* --- graphs ---------------------------------------------------------------------------------- */
 
 static int graph_error(const struct door *d, const char *call, int error, struct err *e)
 {

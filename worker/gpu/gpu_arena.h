@@ -1,5 +1,6 @@
-/* Device memory of one model: one allocation, cut into labelled pieces. It is planned first: an arena without base hands out
- * the same pieces, so that what a model takes is known, and refused, before anything is allocated. Pure. */
+/* Device memory of one model: one allocation, cut into labelled pieces. It is planned first: an
+ * arena without base hands out the same pieces, so that what a model takes is known, and refused,
+ * before anything is allocated. Pure. */
 #ifndef WORKER_GPU_GPU_ARENA_H
 #define WORKER_GPU_GPU_ARENA_H
 

@@ -47,7 +47,8 @@ void gpu_engine_destroy(struct gpu_engine **g);
 /* What it holds on the device, by label. */
 struct gpu_arena gpu_engine_memory(const struct gpu_engine *g);
 
-/* Recorded steps are recorded again when they come again, and the first of them compared. Between steps. */
+/* Recorded steps are recorded again when they come again, and the first of them compared. Between
+ * steps. */
 void gpu_engine_forget(struct gpu_engine *g);
 
 /* One step; see program_run. Returns the logits of its n_out rows, one after the other, valid until
@@ -59,8 +60,8 @@ struct engine_top gpu_engine_top(const struct gpu_engine *g, int64_t i);
 bool gpu_engine_is_finite(const struct gpu_engine *g, int64_t i);
 /* The step that was done last, which gave no numbers, once more, with none of the fast ways that it
  * took but `top`; the arguments are those of gpu_engine_step. NULL: it took none, or cannot be done
- * twice, as recurrent states have gone on: then steps to come do without those ways, until one gives
- * numbers, or none either. */
+ * twice, as recurrent states have gone on: then steps to come do without those ways, until one
+ * gives numbers, or none either. */
 const float *gpu_engine_step_again(struct gpu_engine *g, const struct op_step *s, int64_t n_out,
                                    const bool *travels);
 /* A step gave numbers: where one before it did not, and this one did without the ways that it took,

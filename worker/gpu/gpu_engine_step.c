@@ -18,7 +18,7 @@ static void copy_slot(struct gpu_engine *g, const float *from, float *to)
     door_copy(g->door, to, from, (size_t)g->emit.state_floats * sizeof(float));
 }
 
-/* --- results ---------------------------------------------------------------------------------- */
+/* --- results --------------------------------------------------------------------------------- */
 
 /* The program's, in its last op. */
 static bool has_result(const struct gpu_engine *g, const struct gpu_part *part)
@@ -80,7 +80,7 @@ bool gpu_engine_is_finite(const struct gpu_engine *g, int64_t i)
     return gpu_top_is_finite(&g->top, i);
 }
 
-/* --- a step ----------------------------------------------------------------------------------- */
+/* --- a step ---------------------------------------------------------------------------------- */
 
 /* A power of two, so that few graphs serve all lengths. */
 static int32_t round_splits(int64_t n)
@@ -204,12 +204,13 @@ static void run_there(struct gpu_engine *g, struct gpu_part *part, const struct 
     bool is_checked = is_replayed && gpu_graphs_wants_check(&g->graphs) && may_check;
     download(g, part, s->n_rows, n_out, g->n_top > 0 && !is_checked ? travels : NULL);
     gpu_mirror_meanwhile(&g->mirror, is_decode ? part->decode_ns : 0);
-    /* Submitting takes time as well, which must not be slept through again: the sum would be what the next one takes. */
+    /* Submitting takes time as well, which must not be slept through again: the sum would be what
+     * the next one takes. */
     uint64_t gone = clock_ns() - start;
     door_wait(g->door, is_decode && part->decode_ns > gone ? part->decode_ns - gone : 0);
     if (is_decode) {
-        /* Slept through, a step seems to take as long as the sleep: so down at once, and up slowly, or one
-         * step in which the machine stood still would slow down hundreds. */
+        /* Slept through, a step seems to take as long as the sleep: so down at once, and up slowly,
+         * or one step in which the machine stood still would slow down hundreds. */
         uint64_t took = clock_ns() - start, before = part->decode_ns;
         uint64_t mean = before ? MIN((7 * before + took) / 8, 2 * before) : took;
         part->decode_ns = MIN(mean, took);
@@ -335,7 +336,7 @@ const struct gpu_route *gpu_engine_route(const struct gpu_engine *g)
     return &g->route;
 }
 
-/* --- states ----------------------------------------------------------------------------------- */
+/* --- states ---------------------------------------------------------------------------------- */
 
 void gpu_engine_zero_state(struct gpu_engine *g, int64_t slot)
 {

@@ -29,8 +29,7 @@ static char *pin(struct door *d, size_t block_bytes, int32_t *n_slots)
                  (double)block_bytes / 1e6);
         n = 0;
     } else if (n < *n_slots) {
-        log_info("copies of the KV cache: only %.1f MB of memory could be pinned, of %.1f: they are "
-                 "slower",
+        log_info("copies of the KV cache are slower: %.1f MB of memory could be pinned, not %.1f",
                  (double)n * (double)block_bytes / 1e6,
                  (double)*n_slots * (double)block_bytes / 1e6);
     }

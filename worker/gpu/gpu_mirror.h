@@ -6,9 +6,9 @@
  * the steps (door_fetch), as nothing writes to a published block; what writes to one that was given
  * up makes its copy worthless, and it is dropped. The processor's part (copying, the checksum) is
  * done in slices of a layer of a block while the device computes, until it is done. Beyond that a
- * step copies no more than so many bytes as its rows added to the cache, so that what waits does not
- * grow for ever; and where the device was never seen computing (it waits for the processor anyway)
- * 256 KiB besides.
+ * step copies no more than so many bytes as its rows added to the cache, so that what waits does
+ * not grow for ever; and where the device was never seen computing (it waits for the processor
+ * anyway) 256 KiB besides.
  *
  * Part of the engine (gpu_engine.h); the token loop's thread. */
 #ifndef WORKER_GPU_GPU_MIRROR_H

@@ -22,7 +22,8 @@ struct crossing {
     int32_t part; /* of the reader */
 };
 
-/* A value that is read at the other place: into that part if the GPU reads it, else out of the part that writes it. */
+/* A value that is read at the other place: into that part if the GPU reads it, else out of the part
+ * that writes it. */
 static void note_crossing(void *arg, struct op_rows *r, bool is_out)
 {
     struct crossing *c = arg;

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- before compiling --------------------------------------------------------------------------- */
+/* --- before compiling ------------------------------------------------------------------------ */
 
 static int refuse(const struct op *op, const char *why, struct err *e)
 {
@@ -104,7 +104,8 @@ static void set_act(struct matmul_weight *w, int64_t n)
     }
 }
 
-/* Kernels of experts find their rows themselves, and leave results where the slots are: nothing is sorted. */
+/* Kernels of experts find their rows themselves, and leave results where the slots are: nothing is
+ * sorted. */
 static void drop_dispatches(struct program *p)
 {
     size_t n = 0;
@@ -142,7 +143,7 @@ int gpu_pass_begin(struct program *p, struct err *e)
     return 0;
 }
 
-/* --- joining -------------------------------------------------------------------------------------- */
+/* --- joining --------------------------------------------------------------------------------- */
 
 static const struct op_rows *result_of(const struct op *op)
 {
@@ -152,15 +153,17 @@ static const struct op_rows *result_of(const struct op *op)
                                       : NULL;
 }
 
-/* The op converts the whole result of that one. Attention makes 8 bits head by head: of whole groups. */
+/* The op converts the whole result of that one. Attention makes 8 bits head by head: of whole
+ * groups. */
 static bool converts(const struct program *p, const struct op *op, const struct op *of)
 {
     const struct op_rows *y = result_of(of);
     if (of->code == OP_attention && p->kv[of->u.attention.layer].dim_v % ARGS_GROUP != 0) {
         return false;
     }
-    return y && op->code == OP_convert && op->place == of->place && op->u.convert.x.buf == y->buf && op->u.convert.x.col == 0 &&
-           op->u.convert.n == p->bufs[y->buf].n_cols && op->u.convert.n % ARGS_GROUP == 0;
+    return y && op->code == OP_convert && op->place == of->place && op->u.convert.x.buf == y->buf &&
+           op->u.convert.x.col == 0 && op->u.convert.n == p->bufs[y->buf].n_cols &&
+           op->u.convert.n % ARGS_GROUP == 0;
 }
 
 /* A rotation of whole rows that stand densely in a buffer of their own, which nobody else reads. */

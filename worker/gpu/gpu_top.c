@@ -1,4 +1,5 @@
-/* The largest logits, on the device (see gpu_top.h). The token loop's thread; submits, never waits. */
+/* The largest logits, on the device (see gpu_top.h). The token loop's thread; submits, does not
+ * wait. */
 #include "worker/gpu/gpu_top.h"
 
 enum { FEW = 8 }; /* for a few ids that are banned */
@@ -50,7 +51,8 @@ int32_t gpu_top_round(const struct gpu_top *t, int32_t n)
     return n == 0 || !is_possible(t) ? 0 : n == 1 ? 1 : n <= FEW ? FEW : TOP_MAX;
 }
 
-void gpu_top_emit(struct gpu_top *t, struct door *d, const struct op_rows *logits, int64_t n_rows, int32_t k)
+void gpu_top_emit(struct gpu_top *t, struct door *d, const struct op_rows *logits, int64_t n_rows,
+                  int32_t k)
 {
     char *values = t->results, *ids = values + n_rows * k * 4, *bad = ids + n_rows * k * 4;
     struct top_args a = {

@@ -34,8 +34,8 @@ void gpu_top_download(struct gpu_top *t, struct door *d, int64_t n_rows, int32_t
 
 struct engine_top gpu_top_of(const struct gpu_top *t, int64_t row);
 bool gpu_top_is_finite(const struct gpu_top *t, int64_t row);
-/* What was picked out of these logits, all of the last step, is written anew by the host. Was it the
- * same? Rows that are not finite are left alone. */
+/* What was picked out of these logits, all of the last step, is written anew by the host. Was it
+ * the same? Rows that are not finite are left alone. */
 bool gpu_top_redo(struct gpu_top *t, const float *logits);
 
 #endif

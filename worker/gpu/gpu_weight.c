@@ -150,7 +150,7 @@ void gpu_weights_finish(struct gpu_weights *w)
     *w = (struct gpu_weights){0};
 }
 
-/* --- uploading ------------------------------------------------------------------------------------ */
+/* --- uploading ------------------------------------------------------------------------------- */
 
 static void use_device(void *arg, const float **v, int64_t n)
 {
@@ -174,7 +174,8 @@ static void pack_panels(void *arg, int64_t lo, int64_t hi, int thread)
     const struct packing *k = arg;
     (void)thread;
     int64_t first = lo * ARGS_PANEL, end = MIN(hi * ARGS_PANEL, k->w->n_rows);
-    const char *data = (const char *)k->w->data + (size_t)first * type_row_bytes(k->w->type, (size_t)k->w->n_cols);
+    const char *data =
+        (const char *)k->w->data + (size_t)first * type_row_bytes(k->w->type, (size_t)k->w->n_cols);
     pack_rows(k->w->type, &k->layout, data, first, end - first, k->w->n_cols, k->buffer);
 }
 
