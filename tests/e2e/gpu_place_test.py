@@ -90,8 +90,12 @@ with Server(BIN, '--device', 'gpu', *SMALL, env=machine.env) as server:
     os.kill(server.child('rocmforge-worker'), signal.SIGKILL)
     seen += list(events)
     check_equal(stream_text(seen), alone, 'killed in between')
-    check('resumed_on' not in [e for e in seen if e != '[DONE]'][-1], 'by the same devices')
-    check_equal(props(server)['placement'], placement, 'placed as before')
+    # How fast the CPU is, each worker measures: one that others kept waiting may place otherwise.
+    now = props(server)['placement']
+    is_same = [p['device'] for p in now['parts']] == [p['device'] for p in placement['parts']]
+    check_equal('resumed_on' in [e for e in seen if e != '[DONE]'][-1], not is_same, 'other devices are told')
+    if is_same:
+        check_equal(now, placement, 'placed as before')
 
 # Memory that is not there when a model is loaded costs the request that wanted it.
 machine = Machine(BIN)
