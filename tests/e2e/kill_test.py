@@ -20,7 +20,7 @@ def wait_ready(server, old_epoch):
     """A worker of a later epoch serves."""
     start = time.monotonic()
     while server.get('/ready')[0] != 200 or epoch(server) == old_epoch:
-        check(time.monotonic() - start < 10, 'ready again within 10 s')
+        check(time.monotonic() - start < 120, 'ready again within 120 s')
         time.sleep(0.002)
     return time.monotonic()
 
@@ -45,7 +45,7 @@ with Server(sys.argv[1]) as server:
         check_equal(server.child('rocmforge-gateway'), gateway, 'the gateway lives')
         r = server.post('/v1/chat/completions', chat('What is 17 + 25?'))[1]
         check_equal(r['choices'][0]['message']['content'], expected, 'the next answer')
-    end = time.monotonic() + 10
+    end = time.monotonic() + 120
     while fds_of(server.process.pid) > supervisor_fds and time.monotonic() < end:
         time.sleep(0.05)  # the last crash report is being written
     check_equal(fds_of(server.process.pid), supervisor_fds, 'descriptors of the supervisor')

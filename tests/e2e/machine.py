@@ -51,10 +51,12 @@ class Machine:
         }
 
     def put(self, name, text):
+        """Whoever reads it meanwhile finds the old text or the new one."""
         path = os.path.join(self.root, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, 'w') as f:
+        with open(os.path.join(self.root, '.new'), 'w') as f:
             f.write(text)
+        os.rename(f.name, path)
 
     def set_vram(self, total, used):
         device = 'sys/class/drm/renderD128/device/'
@@ -73,12 +75,6 @@ class Machine:
         lines = [f'{action}@{path}', f'ACTION={action}', f'DEVPATH={path}'] + [f'{k}={v}' for k, v in values.items()]
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
             s.sendto(''.join(line + '\0' for line in lines).encode(), os.path.join(self.root, 'run/uevents'))
-
-    def held(self):
-        """Bytes of device memory that programs have asked for and not given back; of one that was killed: all."""
-        with open(self.log) as f:
-            words = [line.split() for line in f]
-        return sum(int(n) * {'malloc': 1, 'free': -1}.get(what, 0) for what, n in words)
 
     def fault(self, rules):
         """From the next launch on, in whatever process."""

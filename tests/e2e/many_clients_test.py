@@ -52,7 +52,7 @@ def client(s, number, end, alone, results):
             results['wrong'].append((key, text, alone[key], error))
 
 
-def quiet(s, seconds=10):
+def quiet(s, seconds=120):
     """Waits until no request is active; returns the metrics lines."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -95,7 +95,7 @@ with Server(sys.argv[1]) as server:
     before = measure()
     storm(seconds)
     after = measure()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 120
     while time.monotonic() < end and any(after[n][0] > before[n][0] for n in pids):
         time.sleep(0.05)  # connections whose clients have gone are still being closed
         after = measure()

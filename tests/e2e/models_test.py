@@ -28,9 +28,8 @@ def answer(s, model):
 
 
 def wait_for(s, expected):
-    for _ in range(500):
-        if state(s) == expected:
-            return
+    end = time.monotonic() + 120
+    while state(s) != expected and time.monotonic() < end:
         time.sleep(0.02)
     check_equal(state(s), expected, 'models')
 
@@ -79,7 +78,7 @@ def in_use(s):
     for t in threads:
         t.start()
     for e in started:
-        e.wait(20)
+        e.wait(120)
     busy = s.post(UNLOAD, {'model': 'b'})
     full = s.post(LOAD, {'model': 'a'})
     if all(t.is_alive() for t in threads):  # on a slow machine they may have ended by now

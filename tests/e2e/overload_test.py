@@ -45,7 +45,7 @@ def run_all(s, jobs):
     try:
         for k, t in enumerate(threads):
             t.start()
-            end = time.monotonic() + 10
+            end = time.monotonic() + 120
             while metric(s, 'requests_live') <= k:
                 check(time.monotonic() < end, f'request {k} is not queued')
     finally:
@@ -69,7 +69,10 @@ def overload(s, alone):
     check(metric(s, 'worker_preemptions') > 0, 'blocks ran out')
     late = statistics.median(waits[N * 3 // 4:]) / statistics.median(waits[:N // 4])
     check(late > 1, 'those who came last are not served first')
-    check_equal(metric(s, 'kv_blocks_used'), 0, 'blocks in use at the end')
+    end = time.monotonic() + 120
+    while metric(s, 'kv_blocks_used') > 0:  # an answer may be here before the worker's figures are
+        check(time.monotonic() < end, 'blocks are in use at the end')
+        time.sleep(0.01)
 
 
 def fairness(s, alone):

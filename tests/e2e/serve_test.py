@@ -74,7 +74,7 @@ def who_may_ask(folder):
         check_equal(status(x_api_key='first', Host='evil.example'), 403, 'a rebound name')
         write(keys, 'second\n')
         s.process.send_signal(signal.SIGHUP)
-        end = time.monotonic() + 10
+        end = time.monotonic() + 120
         while status(Authorization='Bearer second') != 200:
             check(time.monotonic() < end, 'SIGHUP brings the new key')
             time.sleep(0.02)
@@ -102,13 +102,13 @@ def shutdown(folder):
                 break
             except ConnectionResetError:
                 pass
-            check(time.monotonic() - start < 1, 'a connection is refused or taken at once')
+            check(time.monotonic() - start < 5, 'a connection is refused or taken at once')
         check(any(t.is_alive() for t in streams), 'refused while the streams run')
         for t in streams:
             t.join()
         for text, reason, done, error in results:
             check_equal((reason, done, error), ('length', True, None), 'a stream is finished')
-        check_equal(s.process.wait(20), 0, 'exit code')
+        check_equal(s.process.wait(120), 0, 'exit code')
 
 
 with tempfile.TemporaryDirectory() as scratch:

@@ -1,9 +1,10 @@
 """The desktop needs the card's memory: sysfs tells that others use more and more of it, and the worker gives back. Streams
 go on, byte for byte; device memory is really freed; when there is room again it is taken again."""
+import fcntl
 import json
+import os
 import re
 import sys
-import threading
 import time
 
 from machine import GIB, Machine
@@ -15,31 +16,28 @@ ARGS = ['--ctx-size', '512', '--parallel', '4', '--chunk-size', '64', '--vram-re
 STORY = {'prompt': 'One day', 'max_tokens': 12, 'temperature': 0, 'ignore_eos': True}
 
 
-class Desktop(threading.Thread):
-    """Others leave `room` bytes of the card to us; what we hold is what the runtime was asked for."""
+class Desktop:
+    """Leaves so many bytes of the card to us. What we hold beside that the double of the runtime tells as it changes."""
 
-    def __init__(self, machine, server):
-        super().__init__(daemon=True)
-        self.machine, self.server, self.room, self.is_over = machine, server, TOTAL, False
-        self.worker = server.child('rocmforge-worker')
-        self.start()
+    def __init__(self, machine):
+        self.machine, self.server = machine, None
+        self.env = {**machine.env, 'HIP_DOUBLE_CARD': machine.root}
+        self.leave(TOTAL)
 
-    def run(self):
-        while not self.is_over:
-            worker = self.server.child('rocmforge-worker')
-            if worker != self.worker:  # what one held that was killed is not in the log
-                open(self.machine.log, 'w').close()
-                self.worker = worker
-            others = max(TOTAL - MARGIN - self.room, 0)
-            self.machine.set_vram(TOTAL, min(TOTAL, others + self.machine.held()))
-            time.sleep(0.05)
+    def leave(self, room):
+        root, others = self.machine.root, max(TOTAL - MARGIN - room, 0)
+        with open(os.path.join(root, 'lock'), 'w') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.machine.put('others', f'{others}\n')
+            self.machine.set_vram(TOTAL, min(TOTAL, others + self.held()))
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.is_over = True
-        self.join()
+    def held(self):
+        """By the worker there is: of one that has ended, nothing."""
+        if not self.server:
+            return 0
+        with open(os.path.join(self.machine.root, 'held')) as f:
+            pid, held = map(int, f.read().split())
+        return held if pid == self.server.child('rocmforge-worker') else 0
 
 
 def vram(server):
@@ -61,15 +59,17 @@ def story(server):
     return stream_text(server.stream('/v1/completions', STORY))
 
 
-machine = Machine(BIN)
-with Server(BIN, '--device', 'gpu', *ARGS, env=machine.env) as server:
+desktop = Desktop(Machine(BIN))
+with Server(BIN, '--device', 'gpu', *ARGS, env=desktop.env) as server:
+    desktop.server = server
     undisturbed = story(server)
-    full = machine.held()
+    full = desktop.held()
 
-machine = Machine(BIN)
-with Server(BIN, '--device', 'gpu', *ARGS, env=machine.env, before=['--stall-ms', '60000', '--calm-ms', '1500']) as server, \
-        Desktop(machine, server) as desktop:
-    check_equal(machine.held(), full, 'device memory at the start')
+desktop = Desktop(Machine(BIN))
+with Server(BIN, '--device', 'gpu', *ARGS, env=desktop.env,
+            before=['--stall-ms', '60000', '--calm-ms', '1500']) as server:
+    desktop.server = server
+    check_equal(desktop.held(), full, 'device memory at the start')
     blocks = metric(server, 'kv_blocks')
     story(server)  # leaves something in the cache
     wait('the card is watched', lambda: server.get('/v1/vram')[1].find(b'held_bytes') > 0)
@@ -78,37 +78,38 @@ with Server(BIN, '--device', 'gpu', *ARGS, env=machine.env, before=['--stall-ms'
     events = server.stream('/v1/completions', STORY)
     seen = [next(events) for _ in range(3)]
     weights = full - int(re.search(r'VRAM: ([\d.]+) MB for KV cache', server.log_text()).group(1).replace('.', '')) * 10**5
-    desktop.room = weights + (full - weights) // 3  # two thirds of the KV cache must go
+    room = weights + (full - weights) // 3  # two thirds of the KV cache must go
+    desktop.leave(room)
     wait('it gives back', lambda: metric(server, 'vram_given_back_bytes') > 0)
     check_equal(stream_text(seen + list(events)), undisturbed, 'a story while memory is given back')
     wait('the pool is smaller', lambda: metric(server, 'kv_blocks') < blocks // 2)
-    wait('device memory is freed', lambda: machine.held() <= desktop.room)
+    wait('device memory is freed', lambda: desktop.held() <= room)
     v = vram(server)
     check_equal((v['given_back_bytes'] > 0, v['left_over_bytes']), (True, 0), f'/v1/vram: {v}')
     check('the worker gave back' in server.log_text(), 'the log says so')
     check_equal(story(server), undisturbed, 'a story in the smaller cache')
 
     at = time.monotonic()
-    desktop.room = TOTAL
+    desktop.leave(TOTAL)
     events = server.stream('/v1/completions', STORY)
     seen = [next(events) for _ in range(3)]
     wait('it grows again', lambda: metric(server, 'kv_blocks') == blocks)
     check_equal(stream_text(seen + list(events)), undisturbed, 'a story while it grows')
-    check_equal(machine.held(), full, 'device memory as at the start')
+    check_equal(desktop.held(), full, 'device memory as at the start')
     check_equal(metric(server, 'worker_starts_total'), 1, 'by the same worker')
     check('is off from here on' not in server.log_text(), 'steps are replayed as before')
     # All of it is wanted: another worker computes on the CPU, and the answer goes on. It is so long that the card is looked
     # at before its end; the CPU is done with the rest at once.
     events = server.stream('/v1/completions', {**STORY, 'max_tokens': 400})
     seen = [next(events) for _ in range(3)]
-    desktop.room = 0
+    desktop.leave(0)
     wait('another worker', lambda: 'another worker takes less of the card' in server.log_text())
     seen += list(events)
     # Other numbers from there on: the same length, and what was said before.
     check_equal(stream_text(seen)[1:], undisturbed[1:], 'a story that ends on the CPU')
     check_equal(stream_text(seen[:3])[0], undisturbed[0][:len(stream_text(seen[:3])[0])], 'it goes on')
     check('cpu' in [e for e in seen if e != '[DONE]'][-1].get('resumed_on', ''), 'it says so')
-    desktop.room = TOTAL
+    desktop.leave(TOTAL)
     wait('the GPU again', lambda: server.log_text().count('on gpu gfx1100; ') == 2)
     wait('all of it', lambda: server.get('/ready')[0] == 200 and metric(server, 'kv_blocks') == blocks)
     check_equal(story(server), undisturbed, 'a story on the GPU again')

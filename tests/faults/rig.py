@@ -79,7 +79,7 @@ class Rig(Server):
     # ---- what holds after every row ----
 
     def check_invariants(self):
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while self.get('/ready')[0] != 200:
             check(time.monotonic() < end, 'after the row the server is not ready')
             time.sleep(0.01)
@@ -96,7 +96,7 @@ class Rig(Server):
         check(begun >= failed + left, f'{begun} begun, {failed} failed, {left} cancelled')
 
     def check_gone(self):
-        end = time.monotonic() + 3
+        end = time.monotonic() + 30
         while True:
             left = [p for p in os.listdir('/proc') if p.isdigit() and self.is_ours(p)]
             if not left:
@@ -131,7 +131,7 @@ class Rig(Server):
     def gateway(self):
         return self.child('rocmforge-gateway')
 
-    def wait_log(self, pattern, seconds=30):
+    def wait_log(self, pattern, seconds=90):
         end = time.monotonic() + seconds
         while True:
             m = re.search(pattern, self.log_text())
@@ -140,7 +140,7 @@ class Rig(Server):
             check(time.monotonic() < end, f'not in the log within {seconds} s: {pattern}')
             time.sleep(0.005)
 
-    def wait_ok(self, seconds=60):
+    def wait_ok(self, seconds=120):
         """Until a request would be served."""
         end = time.monotonic() + seconds
         while True:
@@ -152,7 +152,7 @@ class Rig(Server):
             check(time.monotonic() < end, f'not ready within {seconds} s')
             time.sleep(0.002)
 
-    def wait_new_worker(self, old, seconds=20):
+    def wait_new_worker(self, old, seconds=60):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             pid = self.worker()
@@ -161,7 +161,7 @@ class Rig(Server):
             time.sleep(0.0005)
         check(False, 'no new worker')
 
-    def catch(self, phase, stream=None, seconds=20):
+    def catch(self, phase, stream=None, seconds=60):
         """Stops the worker in this phase and returns its pid, or None when the stream is over. It is
         stopped and looked at every fraction of a millisecond of its running time."""
         end = time.monotonic() + seconds
@@ -253,7 +253,7 @@ class Stream(threading.Thread):
                 self.text += choice.get('delta', {}).get('content') or choice.get('text') or ''
                 self.reason = choice.get('finish_reason') or self.reason
 
-    def seen(self, n, seconds=30):
+    def seen(self, n, seconds=90):
         """Until n events have come."""
         end = time.monotonic() + seconds
         while len(self.times) < n and self.is_alive():
@@ -261,7 +261,7 @@ class Stream(threading.Thread):
             time.sleep(0.001)
         return self
 
-    def end(self, seconds=60):
+    def end(self, seconds=180):
         self.join(seconds)
         check(not self.is_alive(), f'a stream does not end within {seconds} s')
         check(len(self.ends) <= 1, f'a stream ended {len(self.ends)} times: {self.ends}')

@@ -28,14 +28,14 @@ def listener(s):
         return []
 
 
-def wait_listener(s, is_there, seconds=20):
+def wait_listener(s, is_there, seconds=60):
     end = time.monotonic() + seconds
     while bool(listener(s)) != is_there:
         check(time.monotonic() < end, f'rocm-smi is {"not " if is_there else "still "}asked')
         time.sleep(0.02)
 
 
-def wait_monitor(s, old, seconds=30):
+def wait_monitor(s, old, seconds=60):
     """Until another monitor has begun to look."""
     end, m = time.monotonic() + seconds, None
     while m in (None, old):
@@ -47,7 +47,7 @@ def wait_monitor(s, old, seconds=30):
 
 def hears(s):
     """Until the monitor is subscribed to the driver's events."""
-    wait_vram(s, lambda v: v and v[0].get('temperature_celsius') == 54, 20)
+    wait_vram(s, lambda v: v and v[0].get('temperature_celsius') == 54)
 
 
 @row('23', 'the driver says EAGAIN: a reset runs', '/dev/kfd by a preloaded open(), for 1 s', 5, slow=True)
@@ -139,7 +139,7 @@ def wedged(bin_dir):
             status, r = s.post('/v1/completions', {'prompt': 'x', 'max_tokens': 1})
             if status != 200:
                 break
-            check(time.monotonic() - at < 5, 'it computes on a wedged card')
+            check(time.monotonic() - at < 30, 'it computes on a wedged card')
         took = time.monotonic() - at
         check_equal((status, r['error']['code']), (503, 'gpu_wedged'), 'the answer')
         wait_listener(s, False)

@@ -259,10 +259,10 @@ def stalled_disk(bin_dir):
         begin = time.monotonic()
         status, r = s.post('/v1/completions', BAD)
         check_equal((status, r['error']['code']), (503, 'model_stalled'), 'asked again')
-        check(time.monotonic() - begin < 1, 'at once')
+        check(time.monotonic() - begin < 5, 'at once')
         expect_whole(Stream(s, A_STORY), whole)
         fuse.answer()
-        end = time.monotonic() + 20
+        end = time.monotonic() + 120
         while s.post('/v1/completions', BAD)[0] != 200:
             check(time.monotonic() < end, 'it is not loaded though the disk answers')
         check_equal(s.worker(), worker, 'the same worker all the time')

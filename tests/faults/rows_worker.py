@@ -129,7 +129,7 @@ def crashed_draining(bin_dir):
         at = time.monotonic()
         stream.end()
         check(stream.ends == ['error'], f'a typed error: {stream.ends} {stream.cut}')
-        check_equal(s.process.wait(20), 0, 'exit code')
+        check_equal(s.process.wait(60), 0, 'exit code')
         return time.monotonic() - at
 
 
@@ -205,7 +205,7 @@ def deaf_worker(bin_dir):
         s.wait_log('stopping: ')
         at = time.monotonic()
         s.process.send_signal(signal.SIGTERM)
-        s.process.wait(10)
+        s.process.wait(60)
         return time.monotonic() - at
 
 
