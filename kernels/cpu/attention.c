@@ -89,10 +89,10 @@ static struct part part_at(float *memory, int64_t n_rows)
     return (struct part){memory, memory + n_rows, memory + 2 * n_rows};
 }
 
-/* What a thread computes with: packed queries (of an item, or of a row's heads), the parts of their
- * sums and their largest scores, tiles of keys and of values, scores, two parts. */
+/* What a thread computes with: packed queries (of an item, or of a row's heads), the parts of
+ * their sums and as many largest scores, tiles of keys and of values, scores, two parts. */
 struct work {
-    float *q, *sums, *peak, *kt, *v, *scores;
+    float *q, *sums, *peaks, *kt, *v, *scores;
     struct part split, total;
 };
 
@@ -103,7 +103,7 @@ static int64_t work_rows(const struct shape *g)
 
 static size_t work_floats(const struct shape *g)
 {
-    return (size_t)work_rows(g) * (size_t)(g->dim_k + VEC_SUMS + 1) +
+    return (size_t)work_rows(g) * (size_t)(g->dim_k + 2 * VEC_SUMS) +
            (size_t)(WIDE_TILES * KV_BLOCK) * (size_t)(g->dim_k + g->pad_v) +
            (size_t)ITEM_ROWS * STRIDE + 2 * part_floats(g, ITEM_ROWS);
 }
@@ -113,8 +113,8 @@ static struct work work_at(const struct shape *g, float *memory)
     struct work w;
     w.q = memory;
     w.sums = w.q + work_rows(g) * g->dim_k;
-    w.peak = w.sums + work_rows(g) * VEC_SUMS;
-    w.kt = w.peak + work_rows(g);
+    w.peaks = w.sums + work_rows(g) * VEC_SUMS;
+    w.kt = w.peaks + work_rows(g) * VEC_SUMS;
     w.v = w.kt + WIDE_TILES * KV_BLOCK * g->dim_k;
     w.scores = w.v + WIDE_TILES * KV_BLOCK * g->pad_v;
     w.split = part_at(w.scores + ITEM_ROWS * STRIDE, ITEM_ROWS);
@@ -255,8 +255,8 @@ static void soften(const struct job *j, const struct item *it, int64_t r, int64_
         }
     }
     int64_t head_n = first % PAIR * KV_BLOCK; /* of a pair that the tiles begin inside */
-    j->vec->soften(scores, MIN(head_n, n), shift, sums + head_n);
-    j->vec->soften(scores + head_n, MAX(n - head_n, (int64_t)0), shift, sums);
+    j->vec->soften(scores, 0, 1, MIN(head_n, n), &shift, sums + head_n);
+    j->vec->soften(scores + head_n, 0, 1, MAX(n - head_n, (int64_t)0), &shift, sums);
     *ret_shift = shift;
     *ret_sum = j->vec->sum(sums, VEC_SUMS);
 }
@@ -422,6 +422,7 @@ struct heads {
     int64_t lo, hi;
     int64_t split, base;
     int64_t first, end; /* tiles */
+    bool is_plain;      /* scores inside are as the product gives them */
     struct work w;      /* the first item's; see at_item */
 };
 
@@ -440,7 +441,7 @@ static struct work at_item(const struct job *j, struct heads *h, int64_t k)
     set_heads(j, &h->it, k);
     w.q += rows * j->g.dim_k;
     w.sums += rows * VEC_SUMS;
-    w.peak += rows;
+    w.peaks += rows * VEC_SUMS;
     return w;
 }
 
@@ -449,7 +450,10 @@ static void begin_item(const struct job *j, struct heads *h, int64_t k)
     struct work w = at_item(j, h, k);
     struct part p = part_of(j, &h->it, k, h->split);
     pack_queries(j, &h->it, w.q);
-    memset(w.sums, 0, (size_t)(h->it.n_heads * VEC_SUMS) * sizeof *w.sums);
+    for (int64_t i = 0; i < h->it.n_heads * VEC_SUMS; i++) {
+        w.sums[i] = 0;
+        w.peaks[i] = NO_SCORE;
+    }
     memset(p.acc, 0, (size_t)(h->it.n_heads * j->g.pad_v) * sizeof *p.acc);
 }
 
@@ -479,21 +483,24 @@ static void pair_of_item(const struct job *j, struct heads *h, int64_t k, int64_
 {
     struct work w = at_item(j, h, k);
     struct part p = part_of(j, &h->it, k, h->split);
-    int64_t n_scores = n * KV_BLOCK, seen = h->it.first_pos + 1 - h->base - tile * KV_BLOCK;
+    int64_t n_heads = h->it.n_heads, from = tile * KV_BLOCK, n_scores = n * KV_BLOCK;
+    int64_t seen = MIN(h->it.first_pos + 1 - h->base - from, n_scores);
     struct tiles tiles;
     list_pair(j, h, k, tile, n, &tiles);
-    split_scores(j, &tiles, &w, h->it.n_heads, w.scores);
-    for (int64_t i = 0; i < h->it.n_heads; i++) {
-        float *scores = w.scores + i * STRIDE;
-        finish_scores(j, &h->it, 0, h->it.head + i, h->base, tile * KV_BLOCK, n_scores, scores);
-        if (tile == h->first) {
-            p.shift[i] = w.peak[i] = j->vec->greatest(scores, n_scores, NO_SCORE);
-        } else {
-            w.peak[i] = j->vec->greatest(scores, n_scores, w.peak[i]);
+    split_scores(j, &tiles, &w, n_heads, w.scores);
+    if (!h->is_plain || tile == h->first || seen < n_scores) {
+        for (int64_t i = 0; i < n_heads; i++) {
+            float *scores = w.scores + i * STRIDE;
+            finish_scores(j, &h->it, 0, h->it.head + i, h->base, from, n_scores, scores);
+            if (tile == h->first) {
+                p.shift[i] = j->vec->greatest(scores, n_scores, NO_SCORE);
+            }
         }
-        j->vec->soften(scores, n_scores, p.shift[i], w.sums + i * VEC_SUMS + tile % PAIR * KV_BLOCK);
     }
-    split_values(j, &tiles, &w, h->it.n_heads, w.scores, MIN(seen, n_scores), p.acc);
+    j->vec->climb(w.peaks, w.scores, STRIDE, n_heads, n_scores);
+    j->vec->soften(w.scores, STRIDE, n_heads, n_scores, p.shift,
+                   w.sums + tile % PAIR * KV_BLOCK);
+    split_values(j, &tiles, &w, n_heads, w.scores, seen, p.acc);
 }
 
 static void end_item(const struct job *j, struct heads *h, int64_t k)
@@ -503,7 +510,8 @@ static void end_item(const struct job *j, struct heads *h, int64_t k)
     bool is_high = false;
     for (int64_t i = 0; i < h->it.n_heads; i++) {
         p.sum[i] = j->vec->sum(w.sums + i * VEC_SUMS, VEC_SUMS);
-        is_high = is_high || w.peak[i] - p.shift[i] > MOST_RISE;
+        is_high = is_high || j->vec->greatest(w.peaks + i * VEC_SUMS, VEC_SUMS, NO_SCORE) - p.shift[i] >
+                                 MOST_RISE;
     }
     if (is_high) {
         compute_split(j, &h->it, h->split, &w, &p);
@@ -514,6 +522,7 @@ static void stream_split(const struct job *j, struct heads *h)
 {
     h->base = h->split * SPLIT;
     needed_tiles(j, &h->it, h->base, &h->first, &h->end);
+    h->is_plain = !(j->o->softcap > 0) && !j->o->alibi;
     for (int64_t k = h->lo; k < h->hi; k++) {
         begin_item(j, h, k);
     }

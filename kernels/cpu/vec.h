@@ -19,7 +19,7 @@ struct vec_tiles {
     size_t bytes; /* of a tile */
     enum type type;
 };
-enum { VEC_SUMS = 32 }; /* a softmax is summed in so many parts, by position */
+enum { VEC_SUMS = 32 }; /* a row is summed in so many parts, by position */
 
 struct vec {
     float (*sum)(const float *x, int64_t n);
@@ -56,9 +56,12 @@ struct vec {
                    const struct vec_tiles *k, int64_t dim);
     /* The largest of x, at least floor; n is a multiple of VEC_PAD. */
     float (*greatest)(const float *x, int64_t n, float floor);
-    /* x = exp(x - shift), and sums[i % VEC_SUMS] += x[i] in ascending order; n is a multiple of
-     * VEC_PAD. */
-    void (*soften)(float *x, int64_t n, float shift, float *sums);
+    /* For each row r of x, `stride` apart, of n values, a multiple of VEC_PAD:
+     * peaks[r][i % VEC_SUMS] = the larger of it and x[i]. */
+    void (*climb)(float *peaks, const float *x, int64_t stride, int64_t n_rows, int64_t n);
+    /* Likewise x = exp(x - shift[r]), and sums[r][i % VEC_SUMS] += x[i] in ascending order. */
+    void (*soften)(float *x, int64_t stride, int64_t n_rows, int64_t n, const float *shift,
+                   float *sums);
     /* acc[r][dim] += sum over t < n_tokens of p[r][t] * v[t][dim], in order of t. dim is a multiple
      * of VEC_PAD; acc and tiles dense. */
     void (*values)(float *acc, const float *p, int64_t p_stride, int64_t n_rows,

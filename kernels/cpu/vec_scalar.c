@@ -175,11 +175,24 @@ static float greatest(const float *x, int64_t n, float floor)
     return floor;
 }
 
-static void soften(float *x, int64_t n, float shift, float *sums)
+static void climb(float *peaks, const float *x, int64_t stride, int64_t n_rows, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) {
-        x[i] = expf(x[i] - shift);
-        sums[i % VEC_SUMS] += x[i];
+    for (int64_t r = 0; r < n_rows; r++) {
+        for (int64_t i = 0; i < n; i++) {
+            float *peak = &peaks[r * VEC_SUMS + i % VEC_SUMS];
+            *peak = x[r * stride + i] > *peak ? x[r * stride + i] : *peak;
+        }
+    }
+}
+
+static void soften(float *x, int64_t stride, int64_t n_rows, int64_t n, const float *shift,
+                   float *sums)
+{
+    for (int64_t r = 0; r < n_rows; r++) {
+        for (int64_t i = 0; i < n; i++) {
+            x[r * stride + i] = expf(x[r * stride + i] - shift[r]);
+            sums[r * VEC_SUMS + i % VEC_SUMS] += x[r * stride + i];
+        }
     }
 }
 
@@ -267,6 +280,7 @@ const struct vec vec_scalar = {
     .few_rows = 0,
     .scores = scores,
     .greatest = greatest,
+    .climb = climb,
     .soften = soften,
     .values = values,
     .conv = conv,

@@ -378,23 +378,46 @@ __attribute__((always_inline)) static inline void soften_some(float *x, LANE m, 
     }
 }
 
-static void soften(float *x, int64_t n, float shift, float *sums)
+/* One row; the first `vecs` vectors of its sums, which are all that n values reach. */
+__attribute__((always_inline)) static inline void soften_row(float *x, int64_t n, float shift,
+                                                             float *sums, const int vecs)
 {
-    enum { SUMS = VEC_SUMS / LANES };
-    LANE m = lane_set(shift), s[SUMS];
+    LANE m = lane_set(shift), s[VEC_SUMS / LANES];
 #pragma GCC unroll 4
-    for (int k = 0; k < SUMS; k++) {
+    for (int k = 0; k < vecs; k++) {
         s[k] = lane_load(sums + k * LANES);
     }
-    for (; n >= VEC_SUMS; n -= VEC_SUMS, x += VEC_SUMS) {
-        soften_some(x, m, s, SUMS);
+    for (; n >= vecs * LANES; n -= vecs * LANES, x += vecs * LANES) {
+        soften_some(x, m, s, vecs);
     }
     if (n > 0) {
         soften_some(x, m, s, VEC_PAD / LANES);
     }
 #pragma GCC unroll 4
-    for (int k = 0; k < SUMS; k++) {
+    for (int k = 0; k < vecs; k++) {
         lane_store(sums + k * LANES, s[k]);
+    }
+}
+
+static void soften(float *x, int64_t stride, int64_t n_rows, int64_t n, const float *shift,
+                   float *sums)
+{
+    for (int64_t r = 0; r < n_rows; r++, x += stride, sums += VEC_SUMS) {
+        if (n >= VEC_SUMS) {
+            soften_row(x, n, shift[r], sums, VEC_SUMS / LANES);
+        } else {
+            soften_row(x, n, shift[r], sums, VEC_PAD / LANES);
+        }
+    }
+}
+
+static void climb(float *peaks, const float *x, int64_t stride, int64_t n_rows, int64_t n)
+{
+    for (int64_t r = 0; r < n_rows; r++, x += stride, peaks += VEC_SUMS) {
+        for (int64_t i = 0; i < n; i += LANES) {
+            float *p = peaks + i % VEC_SUMS;
+            lane_store(p, lane_max(lane_load(x + i), lane_load(p)));
+        }
     }
 }
 
@@ -571,6 +594,7 @@ const struct vec VEC_TABLE = {
     .few_rows = FEW_ROWS,
     .scores = scores,
     .greatest = greatest,
+    .climb = climb,
     .soften = soften,
     .values = values,
     .conv = conv,
