@@ -52,29 +52,28 @@ _Static_assert(PAIR * KV_BLOCK == VEC_SUMS, "a pair's places are the parts of th
 /* --- geometry ----------------------------------------------------------------------------------*/
 
 struct shape {
-    int64_t n_head;     /* query heads */
-    int64_t group;      /* those of a KV head */
+    int64_t group;      /* query heads of a KV head */
     int64_t item_heads; /* heads of an item: the group, or a chunk of a large one */
     int64_t n_chunks;   /* chunks of a group */
     int64_t item_rows;  /* rows of an item, at most */
+    int64_t row_places; /* of a row's heads, where every item has item_heads */
     int64_t dim_k, dim_v;
     int64_t pad_v; /* dim_v padded to VEC_PAD */
 };
 
 static struct shape shape_of(const struct op_attention *o, const struct kv_layer *l)
 {
-    struct shape g = {.n_head = o->n_head,
-                      .group = o->n_head / l->n_head,
-                      .dim_k = l->dim_k,
-                      .dim_v = l->dim_v};
+    struct shape g = {.group = o->n_head / l->n_head, .dim_k = l->dim_k, .dim_v = l->dim_v};
     g.item_heads = MIN(g.group, (int64_t)ITEM_ROWS / 4);
     g.n_chunks = (g.group + g.item_heads - 1) / g.item_heads;
+    g.row_places = l->n_head * g.n_chunks * g.item_heads;
     g.item_rows = MAX((int64_t)1, ITEM_ROWS / g.item_heads);
     g.pad_v = (int64_t)num_pad((uint64_t)l->dim_v, VEC_PAD);
     return g;
 }
 
-/* A split's, or an item's, softmax so far, for up to ITEM_ROWS rows: shift, sum, weighted values. */
+/* The softmax of a split, or of an item so far, for up to ITEM_ROWS rows: shift, sum, weighted
+ * values. */
 struct part {
     float *shift, *sum, *acc;
 };
@@ -98,7 +97,7 @@ struct work {
 
 static int64_t work_rows(const struct shape *g)
 {
-    return MAX((int64_t)ITEM_ROWS, (int64_t)num_pad((uint64_t)g->n_head, VEC_PAD));
+    return MAX((int64_t)ITEM_ROWS, g->row_places);
 }
 
 static size_t work_floats(const struct shape *g)
@@ -429,8 +428,8 @@ struct heads {
 static struct part part_of(const struct job *j, const struct item *it, int64_t k, int64_t split)
 {
     int64_t item = (it->run - j->s->runs) * j->row_items + k;
-    return part_at(j->parts + (size_t)(item * j->n_splits + split) * part_floats(&j->g, j->part_rows),
-                   j->part_rows);
+    size_t at = (size_t)(item * j->n_splits + split) * part_floats(&j->g, j->part_rows);
+    return part_at(j->parts + at, j->part_rows);
 }
 
 /* Makes h->it item k, and returns its part of the queries, sums and peaks. */
@@ -457,10 +456,10 @@ static void begin_item(const struct job *j, struct heads *h, int64_t k)
     memset(p.acc, 0, (size_t)(h->it.n_heads * j->g.pad_v) * sizeof *p.acc);
 }
 
-/* An item's tiles [tile, tile + n) of the split. Memory is asked for the next item's, which lie behind
- * them, and at the last item for the blocks that follow. */
-static void list_pair(const struct job *j, const struct heads *h, int64_t k, int64_t tile, int64_t n,
-                      struct tiles *ret)
+/* An item's tiles [tile, tile + n) of the split. Memory is asked for the next item's, which lie
+ * behind them, and at the last item for the blocks that follow. */
+static void list_pair(const struct job *j, const struct heads *h, int64_t k, int64_t tile,
+                      int64_t n, struct tiles *ret)
 {
     bool is_last = k + 1 == h->hi;
     int64_t block = h->base / KV_BLOCK + tile, n_blocks = n_blocks_of(&h->it);
@@ -510,8 +509,8 @@ static void end_item(const struct job *j, struct heads *h, int64_t k)
     bool is_high = false;
     for (int64_t i = 0; i < h->it.n_heads; i++) {
         p.sum[i] = j->vec->sum(w.sums + i * VEC_SUMS, VEC_SUMS);
-        is_high = is_high || j->vec->greatest(w.peaks + i * VEC_SUMS, VEC_SUMS, NO_SCORE) - p.shift[i] >
-                                 MOST_RISE;
+        float peak = j->vec->greatest(w.peaks + i * VEC_SUMS, VEC_SUMS, NO_SCORE);
+        is_high = is_high || peak - p.shift[i] > MOST_RISE;
     }
     if (is_high) {
         compute_split(j, &h->it, h->split, &w, &p);
@@ -677,7 +676,8 @@ void op_attention_run(const struct op_attention *o, const struct op_step *s, int
     j.row_items = j.layer->n_head * j.g.n_chunks;
     j.n_items = count_items(&j);
     int64_t part_values = (int64_t)part_floats(&j.g, j.part_rows);
-    if (longest > 1 || j.n_items * j.n_splits * part_values > (int64_t)(PARTS_BYTES / sizeof(float))) {
+    int64_t most_values = (int64_t)(PARTS_BYTES / sizeof(float));
+    if (longest > 1 || j.n_items * j.n_splits * part_values > most_values) {
         pool_run(s->pool, MIN(j.n_items, (int64_t)n_threads), 1, whole_items, &j);
         return;
     }

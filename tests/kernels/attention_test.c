@@ -251,6 +251,7 @@ int main(void)
         {TYPE_F32, 4, 2, 64, 64, 500, 20, 16, false, false, false, 50, 0},
         {TYPE_F32, 5, 5, 32, 32, 280, 4, 0, false, false, true, 0, 0},
         {TYPE_F16, 40, 1, 96, 64, 260, 3, 0, true, false, false, 0, 0},
+        {TYPE_F16, 140, 4, 16, 16, 40, 2, 0, false, false, false, 0, 0},
         {TYPE_F32, 16, 1, 72, 64, 10, 2, 0, true, false, false, 0, 0},
         {TYPE_F16, 2, 2, 256, 256, 511, 2, 1, false, false, false, 0, 0},
         {TYPE_Q8_0, 8, 2, 64, 64, 2100, 3, 0, false, false, false, 0, 0},
