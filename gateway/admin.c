@@ -20,6 +20,12 @@
 
 enum { PATIENCE_S = 10, ANSWER_BYTES = 1 << 20 };
 
+/* What the command line says of where the server is; else the settings do. */
+struct named {
+    const char *url, *unix_path, *host;
+    int64_t port; /* 0: not said */
+};
+
 struct question {
     const char *method, *path;
     struct peer peer;
@@ -65,22 +71,19 @@ static int read_key(const char *path, struct question *q, struct err *e)
     return 0;
 }
 
-static bool is_flag(const struct config *c, enum config_key key)
+/* What is named, else the Unix socket, where administration needs no admin key. A key of this
+ * machine's server is shown to no other. */
+static int find_server(const struct config *c, const struct named *n, struct question *q,
+                       struct err *e)
 {
-    return c->v[key].origin == CONFIG_FROM_FLAG;
-}
-
-/* The flag that says it best, else the Unix socket, where administration needs no admin key. A key
- * of this machine's server is shown to no other. */
-static int find_server(const struct config *c, const char *url, struct question *q, struct err *e)
-{
-    const char *unix_path = c->v[CONFIG_unix].str, *host = c->v[CONFIG_host].str;
-    const char *key_file = c->v[CONFIG_api_key_file].str;
-    int64_t port = c->v[CONFIG_port].i;
+    const char *unix_path = n->unix_path ? n->unix_path : c->v[CONFIG_unix].str;
+    const char *host = n->host ? n->host : c->v[CONFIG_host].str;
+    const char *key_file = c->v[CONFIG_api_key_file].str, *url = n->url;
+    int64_t port = n->port ? n->port : c->v[CONFIG_port].i;
+    bool is_tcp = !n->unix_path && (n->host || n->port);
     char made[256];
     int err;
-    bool is_tcp = is_flag(c, CONFIG_host) || is_flag(c, CONFIG_port);
-    if (!url && *unix_path && (is_flag(c, CONFIG_unix) || !is_tcp)) {
+    if (!url && *unix_path && !is_tcp) {
         snprintf(q->place, sizeof(q->place), "%s", unix_path);
         err = peer_unix(unix_path, &q->peer, e);
     } else if (!url && port == 0) {
@@ -93,7 +96,7 @@ static int find_server(const struct config *c, const char *url, struct question 
         snprintf(q->place, sizeof(q->place), "%s", url ? url : made);
         err = peer_parse(q->place, &q->peer, e);
     }
-    if (err == 0 && *key_file && (!url || is_flag(c, CONFIG_api_key_file))) {
+    if (err == 0 && *key_file && (!url || c->v[CONFIG_api_key_file].origin == CONFIG_FROM_FLAG)) {
         err = read_key(key_file, q, e);
     }
     return err;
@@ -119,13 +122,10 @@ static int on_complete(llhttp_t *p)
 static int fail_transfer(const struct question *q, int code, struct err *e)
 {
     if (code == -EAGAIN || code == -EINPROGRESS) {
-        return err_set(e, -ETIMEDOUT, "the server at %s; its log tells more", q->place);
+        return err_set(e, ERR_NO_SERVER, "%s: nothing within %d s; its log tells more", q->place,
+                       PATIENCE_S);
     }
-    return err_set(
-        e, code,
-        "no server answers at %s; start one ('rocmforge serve'), or say where it listens "
-        "with --server, --unix or --port",
-        q->place);
+    return err_set(e, ERR_NO_SERVER, "%s: %s", q->place, strerror(-code));
 }
 
 static int send_all(int fd, const char *data, size_t n)
@@ -167,9 +167,7 @@ static int receive(int fd, const struct question *q, struct answer *a, struct er
         is_valid = a->is_complete || (rc == HPE_OK && n > 0 && n_total <= ANSWER_BYTES);
     }
     if (!a->is_complete) {
-        return err_set(e, -EPROTO,
-                       "what answers at %s is no rocmforge server; name it with --server",
-                       q->place);
+        return err_set(e, ERR_NO_SERVER, "%s: something else does", q->place);
     }
     return 0;
 }
@@ -234,8 +232,9 @@ static int refuse(const struct question *q, const struct answer *a, const json_t
     if (code && strcmp(code, err_code(ERR_ADMIN_ONLY)) == 0) {
         return err_set(e, ERR_ADMIN_ONLY, "%s refuses", q->place);
     }
-    return err_set(e, -EPROTO, "%s: HTTP status %d: %.160s", q->place, a->status,
-                   said && is_plain(said) ? said : "no rocmforge server; name it with --server");
+    bool is_ours = said && is_plain(said);
+    return err_set(e, is_ours ? -EPROTO : ERR_NO_SERVER, "%s: HTTP status %d%s%.160s", q->place,
+                   a->status, is_ours ? ": " : "", is_ours ? said : "");
 }
 
 static const char *format_time(int64_t unix_s, char ret[32])
@@ -299,23 +298,26 @@ static int run(const struct question *q, bool is_json, struct err *e)
 
 int admin_main(int argc, char **argv)
 {
-    const char *url = NULL, *file = NULL;
+    const char *file = NULL;
+    struct named named = {0};
     bool is_clear = false, is_json = false;
     const struct option_spec specs[] = {
         {"clear", 0, OPTION_FLAG, &is_clear, 0, 0, "forget them: they may be sent again"},
         {"json", 0, OPTION_FLAG, &is_json, 0, 0, "print the server's JSON"},
-        {"server", 0, OPTION_STR, &url, 0, 0, "http://HOST:PORT; default: as the settings say"},
+        {"unix", 0, OPTION_STR, &named.unix_path, 0, 0, "the Unix socket the server listens on"},
+        {"host", 0, OPTION_STR, &named.host, 0, 0, "the address the server listens on"},
+        {"port", 0, OPTION_INT, &named.port, 1, 65535, "its TCP port"},
+        {"server", 0, OPTION_STR, &named.url, 0, 0, "the same as http://HOST:PORT"},
         {"config", 0, OPTION_STR, &file, 0, 0, "read settings from this file"},
     };
-    static const enum config_key keys[] = {CONFIG_unix, CONFIG_host, CONFIG_port,
-                                           CONFIG_api_key_file};
+    static const enum config_key keys[] = {CONFIG_api_key_file};
     struct options o = {
         .usage = "poison [--clear] [--server URL | --unix PATH] [options]",
         .summary =
             "Lists the requests that a running server refuses because they brought its worker "
-            "down twice.\nThe settings are those that the server was started with; with "
-            "--server, a key is sent only\nfrom the --api-key-file named beside it. Over TCP "
-            "it takes a line 'admin KEY' there.",
+            "down twice.\nIt listens where the settings say, unless named here. With --server, a "
+            "key is sent only from\nthe --api-key-file named beside it. Over TCP it takes a line "
+            "'admin KEY' there.",
         .specs = specs,
         .n_specs = COUNT_OF(specs),
         .keys = keys,
@@ -328,7 +330,7 @@ int admin_main(int argc, char **argv)
         err = config_load(&c, file, &e);
         struct question q = {.method = is_clear ? "DELETE" : "GET", .path = "/poison"};
         if (err >= 0) {
-            err = find_server(&c, url, &q, &e);
+            err = find_server(&c, &named, &q, &e);
         }
         if (err >= 0) {
             err = run(&q, is_json, &e);

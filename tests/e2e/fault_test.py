@@ -56,7 +56,11 @@ def poison_commands(bin_dir, server):
         port = str(unused.getsockname()[1])
         poison(bin_dir, '--port', port, code=1, says="start one ('rocmforge serve')")
     poison(bin_dir, '--server', 'https://x', code=2, says='is not http://HOST:PORT')
-    poison(bin_dir, '--port', '0', code=2, says='name the server with --server')
+    poison(bin_dir, '--port', '0', code=2, says='allowed 1 to 65535')
+    with tempfile.NamedTemporaryFile('w', suffix='.conf') as conf:
+        conf.write('port = 0\n')
+        conf.flush()
+        poison(bin_dir, '--config', conf.name, code=2, says='name the server with --server')
 
 
 def poison_commands_of_strangers(bin_dir):
@@ -70,7 +74,7 @@ def poison_commands_of_strangers(bin_dir):
             t = threading.Thread(target=answer_once, args=(listener, answer))
             t.start()
             poison(bin_dir, '--port', str(listener.getsockname()[1]), code=1,
-                   says='no rocmforge server; name it with --server')
+                   says='no rocmforge server answers: 127.0.0.1:')
             t.join()
 
 
