@@ -1,5 +1,5 @@
-/* The handlers of route.def: misc.c (state and models), crashes.c, text.c (tokenizing), api_chat.c and
- * api_completions.c. */
+/* The handlers of route.def: misc.c (state and models), crashes.c, text.c (tokenizing), api_chat.c
+ * and api_completions.c. */
 #ifndef GATEWAY_API_H
 #define GATEWAY_API_H
 

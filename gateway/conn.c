@@ -85,8 +85,8 @@ void conn_close(struct conn *c)
     uv_close((uv_handle_t *)&c->x.timer, on_timer_closed);
 }
 
-/* Time is over; but after a sleep of this process timers come before what lies in the socket, so that
- * gets one turn of the loop, which restarts the timer where it was the request. */
+/* Time is over; but after a sleep of this process timers come before what lies in the socket, so
+ * that gets one turn of the loop, which restarts the timer where it was the request. */
 static bool has_last_turn(struct conn *c, uv_timer_cb on_timeout)
 {
     c->had_last_turn = !c->had_last_turn;

@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* As many as the supervisor keeps. More would only fill its channel, and the gateway's news with it. */
+/* As many as the supervisor keeps. More would only fill its channel, and the gateway's news with
+ * it. */
 enum { OPEN_ASKS = 8 };
 
 struct crashes {

@@ -13,8 +13,8 @@
 struct conn;
 struct server;
 
-/* What a handler leaves running; every call names it by its own pointer. pressure and silence may be
- * NULL: an answer in one piece has no use for them. */
+/* What a handler leaves running; every call names it by its own pointer. pressure and silence may
+ * be NULL: an answer in one piece has no use for them. */
 struct exchange_work {
     /* The client left, or the connection is being closed: cancel and free. The exchange is dead. */
     void (*gone)(void *work);

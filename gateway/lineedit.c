@@ -1,5 +1,6 @@
 /* Lines for the terminal front (see lineedit.h). libedit's callback interface does the editing, so
- * the loop goes on while a person types. What cannot be polled (a file, /dev/null) does not block. */
+ * the loop goes on while a person types. What cannot be polled (a file, /dev/null) does not
+ * block. */
 #include "gateway/lineedit.h"
 #include "shared/buf.h"
 

@@ -1,6 +1,6 @@
 /* Lines from a person or a pipe, for the terminal front: with editing and a history file where
- * standard input is a terminal, plain otherwise. One at a time, when asked. One thread (the loop's);
- * one instance per process (the line editor keeps global state). */
+ * standard input is a terminal, plain otherwise. One at a time, when asked. One thread (the
+ * loop's); one instance per process (the line editor keeps global state). */
 #ifndef GATEWAY_LINEEDIT_H
 #define GATEWAY_LINEEDIT_H
 
@@ -14,8 +14,8 @@ struct lineedit;
 
 MUST_CHECK int lineedit_open(struct lineedit **ret, uv_loop_t *loop, const char *prompt,
                              lineedit_fn *on_line, void *arg);
-/* Writes the history and restores the terminal; memory goes when the loop has let go of it. NULL-safe,
- * sets *l to NULL. */
+/* Writes the history and restores the terminal; memory goes when the loop has let go of it.
+ * NULL-safe, sets *l to NULL. */
 void lineedit_close(struct lineedit **l);
 
 bool lineedit_is_terminal(const struct lineedit *l);

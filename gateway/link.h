@@ -86,7 +86,8 @@ struct link {
     struct journal journal;
     struct trial trial;
     struct poison poison;
-    uint32_t n_forgiving; /* times that it was cleared here and the supervisor has not answered yet */
+    uint32_t
+        n_forgiving; /* times that it was cleared here and the supervisor has not answered yet */
     uint64_t n_resumed;  /* requests given to another worker */
     uint64_t down_ms;    /* when the last worker died; 0: none has, or the next one serves */
     uint32_t reload_ms;  /* from there to READY, as last measured; 0 never */
@@ -130,7 +131,8 @@ MUST_CHECK int link_submit(struct link *l, uint32_t type, struct buf *payload,
 void link_cancel(struct link *l, uint64_t id);
 void link_pause(struct link *l, uint64_t id, bool pause);
 
-/* From the supervisor: what an earlier gateway refused, or (until_ms 0) its answer to link_forgive. */
+/* From the supervisor: what an earlier gateway refused, or (until_ms 0) its answer to
+ * link_forgive. */
 void link_poison(struct link *l, const struct msg_poison *m);
 /* Nothing is refused any more; the supervisor is told. */
 void link_forgive(struct link *l);

@@ -114,8 +114,9 @@ static char *make_request(void)
     uint64_t group = pick((struct range){1, (uint64_t)set.n_groups});
     size_t cap = n_prompt * 12 + 1024;
     char *body = base_alloc(cap), *request = base_alloc(cap + 1024);
-    size_t n = (size_t)snprintf(body, cap, "{%s%.512s%s\"prompt\":[", set.model ? "\"model\":\"" : "",
-                                set.model ? set.model : "", set.model ? "\"," : "");
+    size_t n =
+        (size_t)snprintf(body, cap, "{%s%.512s%s\"prompt\":[", set.model ? "\"model\":\"" : "",
+                         set.model ? set.model : "", set.model ? "\"," : "");
     for (uint64_t i = 0; i < n_prompt; i++) {
         double u = i < n_prefix ? draw(group, (uint32_t)i) : draw(0, n_draws++);
         uint64_t id = set.ids.lo + (uint64_t)(u * (double)(set.ids.hi - set.ids.lo + 1));
@@ -341,7 +342,8 @@ static void on_tick(uv_timer_t *t)
         start_due(now);
     }
     bool ends = is_over() && n_busy() == 0;
-    if (set.interval && (ends || now - stats.interval_start >= (uint64_t)set.interval * 1000000000u)) {
+    if (set.interval &&
+        (ends || now - stats.interval_start >= (uint64_t)set.interval * 1000000000u)) {
         report_interval((double)(now - stats.interval_start) * 1e-9);
         stats.interval_start = now;
     }
@@ -393,9 +395,10 @@ static int parse(int argc, char **argv, struct err *e)
         {"quiet", 'q', OPTION_FLAG, &set.quiet, 0, 0, "no progress"},
     };
     struct options o = {.usage = "bench --server http://HOST:PORT [options]",
-                        .summary = "Load on any server with the OpenAI API: throughput, time to the first "
-                                   "token, time between\ntokens. Exit code 1: a request failed (those "
-                                   "refused with 429 or 503 count apart).",
+                        .summary =
+                            "Load on any server with the OpenAI API: throughput, time to the first "
+                            "token, time between\ntokens. Exit code 1: a request failed (those "
+                            "refused with 429 or 503 count apart).",
                         .specs = specs,
                         .n_specs = COUNT_OF(specs)};
     struct config c;

@@ -1,4 +1,5 @@
-/* What load on a server measured: counts and times, of the current interval and of the whole run. */
+/* What load on a server measured: counts and times, of the current interval and of the whole
+ * run. */
 #ifndef GATEWAY_LOAD_REPORT_H
 #define GATEWAY_LOAD_REPORT_H
 

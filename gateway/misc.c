@@ -209,7 +209,8 @@ static void put_bytes(struct buf *b, const char *key, uint64_t n)
     buf_printf(b, ",\"%s\":%llu", key, (unsigned long long)n);
 }
 
-/* The card as it was measured last, at most a second ago while it is watched. On the CPU: no card. */
+/* The card as it was measured last, at most a second ago while it is watched. On the CPU: no
+ * card. */
 void misc_vram(struct exchange *x)
 {
     const struct msg_vram *v = &x->server->link->vram;

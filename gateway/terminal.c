@@ -176,7 +176,8 @@ static uint64_t draw_seed(void)
     return seed;
 }
 
-/* Asks the worker: the messages so far, or with --no-template (or a model without one) plain text. */
+/* Asks the worker: the messages so far, or with --no-template (or a model without one) plain
+ * text. */
 static int submit(struct terminal *t, const char *text, size_t n, struct err *e)
 {
     const struct msg_model *model = link_model(t->link, NULL, 0);
@@ -364,10 +365,23 @@ int terminal_parse(int argc, char **argv, struct err *e)
         {"quiet", 'q', OPTION_FLAG, &set.quiet, 0, 0, "no progress, no timings"},
     };
     static const enum config_key keys[] = {
-        CONFIG_model,    CONFIG_device,     CONFIG_isa,           CONFIG_threads,   CONFIG_ctx_size,
-        CONFIG_kv_type,  CONFIG_chunk_size, CONFIG_chat_template, CONFIG_log_level, CONFIG_kv_memory,
-        CONFIG_kv_memory_share, CONFIG_cpu_fallback, CONFIG_vram_reserve, CONFIG_kernel_dir,
-        CONFIG_safe_mode, CONFIG_gpu_lock_timeout, CONFIG_gpu_timeout,
+        CONFIG_model,
+        CONFIG_device,
+        CONFIG_isa,
+        CONFIG_threads,
+        CONFIG_ctx_size,
+        CONFIG_kv_type,
+        CONFIG_chunk_size,
+        CONFIG_chat_template,
+        CONFIG_log_level,
+        CONFIG_kv_memory,
+        CONFIG_kv_memory_share,
+        CONFIG_cpu_fallback,
+        CONFIG_vram_reserve,
+        CONFIG_kernel_dir,
+        CONFIG_safe_mode,
+        CONFIG_gpu_lock_timeout,
+        CONFIG_gpu_timeout,
     };
     set.is_chat = strcmp(argv[0], "chat") == 0;
     struct options o = {.usage = command_usage[set.is_chat],

@@ -103,7 +103,8 @@ int channel_recv(struct channel *c, struct channel_msg *ret)
         .msg_controllen = sizeof(control.bytes),
     };
     ssize_t n;
-    do { /* ECONNRESET, once: the peer left before it had read all; what it said still stands there */
+    do { /* ECONNRESET, once: the peer left before it had read all; what it said still stands there
+          */
         n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     } while (n < 0 && (errno == EINTR || errno == ECONNRESET));
     if (n < 0) {

@@ -1,6 +1,7 @@
 /* Control channel: a SOCK_SEQPACKET socket pair made by the supervisor; one packet is one message,
  * with up to LIMIT_CHANNEL_FDS descriptors. Messages are those of msg.def marked CONTROL, checked
- * against the table (direction, size, state, number of fds) on a private copy before any handler. */
+ * against the table (direction, size, state, number of fds) on a private copy before any
+ * handler. */
 #ifndef IPC_CHANNEL_H
 #define IPC_CHANNEL_H
 

@@ -176,9 +176,9 @@ static bool fields_ok(uint32_t type, const void *payload, size_t len)
     case MSG_MODEL: {
         struct msg_model m;
         memcpy(&m, payload, sizeof(m));
-        return len == sizeof(m) && m.n_models <= LIMIT_MODELS && m.is_loaded <= 1 && m.index < m.n_models &&
-               IS_TERMINATED(m.name) && IS_TERMINATED(m.arch) && IS_TERMINATED(m.quant) &&
-               IS_TERMINATED(m.device) && IS_TERMINATED(m.profile);
+        return len == sizeof(m) && m.n_models <= LIMIT_MODELS && m.is_loaded <= 1 &&
+               m.index < m.n_models && IS_TERMINATED(m.name) && IS_TERMINATED(m.arch) &&
+               IS_TERMINATED(m.quant) && IS_TERMINATED(m.device) && IS_TERMINATED(m.profile);
     }
     case MSG_GENERATE:
         return generate_ok(payload, len);

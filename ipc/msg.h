@@ -81,7 +81,8 @@ struct msg_attach {
     uint32_t flags;
 };
 
-/* The worker of that epoch is gone; its rings will bring nothing more (drain up to tail, then drop). */
+/* The worker of that epoch is gone; its rings will bring nothing more (drain up to tail, then
+ * drop). */
 struct msg_detach {
     uint64_t epoch;
     int32_t err;              /* ERR_* for requests that now fail or wait */
@@ -98,15 +99,16 @@ struct msg_bulk {
     uint64_t bytes;
 };
 
-/* The card's memory as the monitor measured it; the supervisor adds what holds because of it and passes
- * it on. total_bytes 0: nobody looks at the card any more. */
+/* The card's memory as the monitor measured it; the supervisor adds what holds because of it and
+ * passes it on. total_bytes 0: nobody looks at the card any more. */
 struct msg_vram {
     uint64_t total_bytes, used_bytes, ours_bytes;
     uint64_t gtt_bytes;     /* host memory that the worker uses through the card */
     uint64_t spilled_bytes; /* of the worker's, that the driver moved out of VRAM */
     uint64_t ceiling_bytes; /* the supervisor's: what the worker may have */
     uint64_t reserve_bytes; /* the supervisor's: --vram-reserve */
-    uint64_t held_bytes, given_bytes, left_bytes; /* the supervisor's: as the worker said last (msg_gave) */
+    /* The supervisor's: as the worker said last (msg_gave). */
+    uint64_t held_bytes, given_bytes, left_bytes;
     uint32_t n_displays;
     uint32_t is_watched; /* the supervisor's: the monitor lives */
     int32_t busy_percent; /* -1: not known */
@@ -134,12 +136,13 @@ struct msg_card {
     char detail[64];
 };
 
-/* How much of the card's memory the worker may have from now on; it gives back what is more, or takes again what it
- * gave. The last one holds. */
+/* How much of the card's memory the worker may have from now on; it gives back what is more, or
+ * takes again what it gave. The last one holds. */
 struct msg_budget {
     uint64_t round; /* counts them */
     uint64_t ceiling_bytes;
-    uint64_t overhead_bytes; /* that it was measured to have beside what models took by its own count: the runtime's */
+    uint64_t overhead_bytes; /* that it was measured to have beside what models took by its own
+                                count: the runtime's */
 };
 
 /* The answer, when it is done. */
@@ -153,8 +156,8 @@ struct msg_gave {
     uint32_t reserved;
 };
 
-/* From the monitor: the machine is about to sleep, or woke. From the supervisor: no worker holds the card,
- * the machine may sleep. */
+/* From the monitor: the machine is about to sleep, or woke. From the supervisor: no worker holds
+ * the card, the machine may sleep. */
 struct msg_sleep {
     uint64_t begins;
 };
@@ -170,8 +173,8 @@ struct msg_verdict {
     char detail[MSG_DETAIL_BYTES];
 };
 
-/* From the worker: its models stand and it takes requests. From the gateway: it has seen every MODEL
- * of the epoch and sends it requests. */
+/* From the worker: its models stand and it takes requests. From the gateway: it has seen every
+ * MODEL of the epoch and sends it requests. */
 struct msg_ready {
     uint64_t epoch;
     uint64_t load_ns; /* from exec to here */
@@ -264,9 +267,9 @@ struct msg_stage {
     char remedy[MSG_DETAIL_BYTES];
 };
 
-/* STORE, fd: its memfd, sealed as its kind demands (ipc/store.h). From a worker: keep this for those
- * that come after me, in place of one of the same kind and key. From the supervisor, before ATTACH:
- * this was kept. DROP: nobody will want it. */
+/* STORE, fd: its memfd, sealed as its kind demands (ipc/store.h). From a worker: keep this for
+ * those that come after me, in place of one of the same kind and key. From the supervisor, before
+ * ATTACH: this was kept. DROP: nobody will want it. */
 struct msg_store {
     uint32_t kind; /* enum store_kind */
     uint32_t reserved;
@@ -276,8 +279,8 @@ struct msg_store {
 
 /* ---- ring ---- */
 
-/* One per served model, index counts from 0, when the worker begins to serve; then again whenever one
- * was loaded or unloaded. Of one that was not loaded yet, sizes are estimates. */
+/* One per served model, index counts from 0, when the worker begins to serve; then again whenever
+ * one was loaded or unloaded. Of one that was not loaded yet, sizes are estimates. */
 struct msg_model {
     uint32_t index;
     uint32_t n_models; /* how many there will be */
@@ -514,6 +517,7 @@ struct msg_cursor {
 /* payload + fixed struct -> cursor over what follows. */
 struct msg_cursor msg_sections(const void *payload, size_t len, size_t fixed_bytes);
 /* 1 and the next section, 0 at the end, ERR_PROTOCOL. data is borrowed, aligned to 8. */
-MUST_CHECK int msg_next_section(struct msg_cursor *c, struct msg_section *ret, const void **ret_data);
+MUST_CHECK int msg_next_section(struct msg_cursor *c, struct msg_section *ret,
+                                const void **ret_data);
 
 #endif

@@ -1,4 +1,5 @@
-/* The list of refused digests (see poison.h). Pure; runs in the gateway's and in the supervisor's loop. */
+/* The list of refused digests (see poison.h). Pure; runs in the gateway's and in the supervisor's
+ * loop. */
 #include "ipc/poison.h"
 
 #include <string.h>

@@ -152,8 +152,8 @@ int ring_put(struct ring *r, uint32_t type, const void *a, size_t a_len, const v
     r->own += record_bytes(len);
     atomic_store_explicit(&r->shared->tail, r->own, memory_order_release);
 
-    /* Either this load sees the consumer's flag, or the consumer's check after its flag sees the new
-     * tail: both sides put a full fence between their store and their load. */
+    /* Either this load sees the consumer's flag, or the consumer's check after its flag sees the
+     * new tail: both sides put a full fence between their store and their load. */
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&r->shared->sleeping, memory_order_relaxed) && r->bell >= 0) {
         uint64_t one = 1;

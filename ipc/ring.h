@@ -1,10 +1,11 @@
 /* A single-producer single-consumer ring of records between two processes that do not trust each
  * other, in a sealed memfd, with an eventfd bell.
  *
- * Memory layout (struct ring_shared in ring.c): a header page written once by the supervisor (magic,
- * ABI, capacity, epoch), the producer's line {tail, sleeping hint}, the consumer's line {head}, each
- * alone on 128 bytes, then 2^k payload bytes. tail and head are free-running byte counters; a
- * record is {len, type, seq, epoch, crc32c} + payload, padded to 16 bytes, and may wrap.
+ * Memory layout (struct ring_shared in ring.c): a header page written once by the supervisor
+ * (magic, ABI, capacity, epoch), the producer's line {tail, sleeping hint}, the consumer's line
+ * {head}, each alone on 128 bytes, then 2^k payload bytes. tail and head are free-running byte
+ * counters; a record is {len, type, seq, epoch, crc32c} + payload, padded to 16 bytes, and may
+ * wrap.
  *
  * Who writes what: the producer alone writes tail and payload, the consumer alone writes head; each
  * keeps a private copy of its own counter and never reads it back from shared memory. The producer

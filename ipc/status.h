@@ -3,7 +3,8 @@
  * torn values for what they are: `beat` is the only field that decides anything alone.
  *
  * Order: the worker stores step, phase and since_ns, then beat (release). Last words are written
- * once, before _exit, words_len last (release); the supervisor reads them after the worker is reaped. */
+ * once, before _exit, words_len last (release); the supervisor reads them after the worker is
+ * reaped. */
 #ifndef IPC_STATUS_H
 #define IPC_STATUS_H
 
@@ -55,7 +56,8 @@ struct status_page {
     /* What the worker measured (worker/pace.h): on which device, a digest, 0 nothing yet; bytes of
      * weights and operations a second. The page of the next epoch begins with it. */
     _Atomic uint64_t pace_device, pace_bytes, pace_ops;
-    /* what takes so long just now, where the worker can tell before it is ended; "" when it is over */
+    /* what takes so long just now, where the worker can tell before it is ended; "" when it is
+     * over */
     _Atomic uint32_t doing_len;
     char doing[STATUS_DOING_BYTES];
     _Atomic uint32_t words_len;

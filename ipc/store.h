@@ -5,8 +5,9 @@
  *   const     written, unmapped, then sealed with F_SEAL_WRITE: whoever maps it can only read, and
  *             what was true of it once stays true. Never checked again.
  *   writable  sealed against resizing only. One worker at a time has it; what it finds was perhaps
- *             left by one that crashed while writing, so every part is checked before it is believed.
- *             One that cannot be killed may still write: its writable stores are given to nobody.
+ *             left by one that crashed while writing, so every part is checked before it is
+ *             believed. One that cannot be killed may still write: its writable stores are given to
+ *             nobody.
  *
  * A key is a digest of all that the content depends on: who finds a store under its key may use it,
  * and what changed (the file, a setting, a layout) has another key. */

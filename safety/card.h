@@ -1,10 +1,11 @@
-/* What happens to the card beside our work, as the monitor hears it: a reset, throttling, that it is
- * wedged; and what follows from it for workers. In the supervisor's loop; never blocks.
+/* What happens to the card beside our work, as the monitor hears it: a reset, throttling, that it
+ * is wedged; and what follows from it for workers. In the supervisor's loop; never blocks.
  *
  * A reset ends every program on the card, guilty or not. The driver resets a card when some work on
- * it has not ended for CARD_HANG_MS at least: a worker that made progress a moment before, and had no
- * fault (nor may have had one: in a container nobody knows whose it was), did not cause it, and its death by it is nobody's fault here: no request is suspected, no
- * rung is lost, and the next worker starts when the reset is over. */
+ * it has not ended for CARD_HANG_MS at least: a worker that made progress a moment before, and had
+ * no fault (nor may have had one: in a container nobody knows whose it was), did not cause it, and
+ * its death by it is nobody's fault here: no request is suspected, no rung is lost, and the next
+ * worker starts when the reset is over. */
 #ifndef SAFETY_CARD_H
 #define SAFETY_CARD_H
 
@@ -20,7 +21,8 @@ enum {
 void card_saw(struct supervisor *s, const struct channel_msg *m, uint64_t now_ms);
 /* In every turn. */
 void card_tick(struct supervisor *s, uint64_t now_ms);
-/* The worker died while it held the card: was it a reset that another program caused? Once for each. */
+/* The worker died while it held the card: was it a reset that another program caused? Once for
+ * each. */
 bool card_explains(struct supervisor *s, uint64_t now_ms);
 /* May a worker be started that wants the card? */
 bool card_is_usable(const struct supervisor *s, uint64_t now_ms);

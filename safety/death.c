@@ -141,7 +141,8 @@ static int reason_of(const struct supervisor *s, const struct policy_death *d, b
     bool is_stuck = d->signal == 0 && d->exit_code < 0;
     bool is_lost = is_stuck && s->worker.holds_gpu && !degrade_is_cpu(s);
     int code = d->signal == 0 ? d->exit_code : 0;
-    bool is_stalled = is_stuck && !is_lost && !s->worker.was_ready; /* its model's disk does not answer */
+    bool is_stalled =
+        is_stuck && !is_lost && !s->worker.was_ready; /* its model's disk does not answer */
     bool is_wedged = s->card.is_wedged && !degrade_is_cpu(s);
     *is_hopeless = is_lost || is_stalled || is_wedged || code == EXIT_MODEL || code == EXIT_MODEL_IO ||
                    code == EXIT_VRAM;
@@ -179,7 +180,8 @@ static void death_of_worker(struct supervisor *s, struct policy_death *d, uint64
     char words[MSG_DETAIL_BYTES], where[96] = "";
     take_words(page, words, sizeof(words));
     d->has_words = *words != '\0';
-    d->is_oom_kill = d->signal == SIGKILL && !d->is_ordered && oom_kills(topology_root()) > s->n_oom_kills;
+    d->is_oom_kill =
+        d->signal == SIGKILL && !d->is_ordered && oom_kills(topology_root()) > s->n_oom_kills;
     if (page) {
         uint64_t step = atomic_load_explicit(&page->step, memory_order_relaxed);
         d->has_worked = w->was_ready && step > 0;

@@ -132,7 +132,8 @@ bool degrade_is_bound(const struct supervisor *s)
     enum fallback f = fallback_of(s);
     bool is_auto = strcmp(s->cfg->v[CONFIG_device].str, "auto") == 0;
     /* One that begins anew because the card is full is at its load. */
-    bool may_load = is_auto && (!s->degrade.had_gpu || s->giveback.left_ms || giveback_is_squeezed(s));
+    bool may_load =
+        is_auto && (!s->degrade.had_gpu || s->giveback.left_ms || giveback_is_squeezed(s));
     return f == FALLBACK_NEVER || (f == FALLBACK_LOAD && !may_load);
 }
 

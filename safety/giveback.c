@@ -48,7 +48,8 @@ void giveback_saw(struct supervisor *s, uint64_t now_ms)
     if (!is_above) {
         g->left_ms = 0;
     }
-    /* What it will load later is bound, too, by what it was told last; each worker is told at first. */
+    /* What it will load later is bound, too, by what it was told last; each worker is told at
+     * first. */
     bool is_news = !g->is_bound || g->bound_bytes != v->ceiling_bytes;
     if (is_above || may_grow || is_news) {
         g->is_bound = true;

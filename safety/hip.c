@@ -30,7 +30,8 @@ int hip_load(struct hip *ret, struct err *e)
     int err = dynamic_load(names, COUNT_OF(names), symbols, COUNT_OF(symbols), ret, &ret->handle,
                            &ret->soname, e);
     if (!ret->handle) {
-        return err_set(e, ERR_NO_GPU, "no libamdhip64.so.7, .6 or .5: the ROCm HIP runtime is missing");
+        return err_set(e, ERR_NO_GPU,
+                       "no libamdhip64.so.7, .6 or .5: the ROCm HIP runtime is missing");
     }
     if (err < 0) {
         return err;
@@ -70,7 +71,7 @@ int hip_arch(const struct hip *h, int device, char ret[32])
     return error;
 }
 
-/* --- code objects -------------------------------------------------------------------------------- */
+/* --- code objects ----------------------------------------------------------------------------- */
 
 /* The whole file in memory of its own: HIP wants to open the file again if it sees a mapping. */
 static int read_object(const char *path, void **ret, size_t *ret_bytes, struct err *e)

@@ -1,6 +1,6 @@
-/* The HIP runtime, found at run time: one table of its functions. Loading it runs its constructors and may hang or
- * abort, so only two processes do it: the probe's child, which is there to be lost, and the worker, after the
- * probe has passed. Nothing is ever unloaded: that can hang too. */
+/* The HIP runtime, found at run time: one table of its functions. Loading it runs its constructors
+ * and may hang or abort, so only two processes do it: the probe's child, which is there to be lost,
+ * and the worker, after the probe has passed. Nothing is ever unloaded: that can hang too. */
 #ifndef SAFETY_HIP_H
 #define SAFETY_HIP_H
 
@@ -45,15 +45,18 @@ struct hip { /* member X is hipX */
     int version; /* major * 10^7 + minor * 10^5 + patch */
 };
 
-/* ERR_NO_GPU: there is no runtime, or it lacks a function; e says which. *ret is then without library, or with it. */
+/* ERR_NO_GPU: there is no runtime, or it lacks a function; e says which. *ret is then without
+ * library, or with it. */
 MUST_CHECK int hip_load(struct hip *ret, struct err *e);
-/* The index of the device at this PCI address ("0000:03:00.0"), or of any GPU function of it; -1: HIP does not
- * have it. Indices are renumbered by variables of the environment, the address is not. */
+/* The index of the device at this PCI address ("0000:03:00.0"), or of any GPU function of it; -1:
+ * HIP does not have it. Indices are renumbered by variables of the environment, the address is
+ * not. */
 int hip_find(const struct hip *h, const char *pci, int n_devices);
 /* "gfx1100" of the device; what follows a colon is cut off. 0 or HIP's error. */
 MUST_CHECK int hip_arch(const struct hip *h, int device, char ret[32]);
 
-/* The code object for an architecture ("gfx1100"). dir: its folder; "": beside the program in a build tree, or installed. */
+/* The code object for an architecture ("gfx1100"). dir: its folder; "": beside the program in a
+ * build tree, or installed. */
 enum { HIP_PATH_BYTES = 512 };
 void hip_object_path(const char *dir, const char *arch, char ret[HIP_PATH_BYTES]);
 /* Loads it; ret_digest: of its bytes. ERR_NO_GPU; e says what is missing. */

@@ -137,8 +137,8 @@ static long find_taker(int fd, long not_pid)
     unsigned long inode;
     char line[256];
     while (!found && f && fgets(line, sizeof(line), f)) {
-        bool is_same = sscanf(line, "%*u: FLOCK %*s %*s %ld %x:%x:%lu", &pid, &dev_major, &dev_minor,
-                              &inode) == 4 &&
+        bool is_same = sscanf(line, "%*u: FLOCK %*s %*s %ld %x:%x:%lu", &pid, &dev_major,
+                              &dev_minor, &inode) == 4 &&
                        inode == want.st_ino && makedev(dev_major, dev_minor) == want.st_dev;
         if (is_same && pid > 0 && pid != not_pid && (kill((pid_t)pid, 0) == 0 || errno == EPERM)) {
             found = pid;

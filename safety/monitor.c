@@ -128,7 +128,8 @@ void monitor_tick(struct supervisor *s, uint64_t now_ms)
     uint64_t gap_ms = now_ms - s->watch.tick_ms;
     s->watch.tick_ms = now_ms;
     if (gap_ms > WATCHDOG_GAP_MS) {
-        s->watch.heard_ms = MIN(s->watch.heard_ms + gap_ms, now_ms); /* we did not run: perhaps it did not either */
+        s->watch.heard_ms =
+            MIN(s->watch.heard_ms + gap_ms, now_ms); /* we did not run: perhaps it did not either */
     }
     bool is_wanted = s->phase == SUPERVISOR_SERVING &&
                      (s->watch.is_asleep || card_is_watched(s, now_ms) ||

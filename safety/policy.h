@@ -3,8 +3,8 @@
  *
  * The rules (design, "whose fault"):
  * - A death is the child's own fault unless we ordered it, or it is a SIGKILL that neither we sent
- *   nor the kernel's OOM killer explains, or a reset of the GPU that another program caused. What is
- *   not its fault costs nothing.
+ *   nor the kernel's OOM killer explains, or a reset of the GPU that another program caused. What
+ *   is not its fault costs nothing.
  * - Its own fault, but it had got work done since its start: started again at once, or after
  *   POLICY_PACE_MS when the last such death was less than POLICY_QUICK_MS ago, because a GPU
  *   suffers from every kill. Whether a request is to blame is the gateway's business (poison).
@@ -36,7 +36,8 @@ struct policy_death {
     bool is_ordered;   /* we asked it to end */
     bool is_condemned; /* we killed it for missed progress or a broken protocol */
     bool is_oom_kill;  /* the kernel counted an OOM kill in our cgroup meanwhile */
-    bool is_explained; /* something outside ended it: the GPU was reset because of another program */
+    bool
+        is_explained; /* something outside ended it: the GPU was reset because of another program */
     bool has_words;    /* it left last words */
     bool has_worked;   /* it got work done since its start */
 };

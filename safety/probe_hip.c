@@ -187,7 +187,8 @@ int probe_hip_kernel(struct probe *p, struct msg_stage *out)
     }
     error = run_kernel(h, function, numbers, &call);
     for (uint32_t i = 0; i < KERNEL_NUMBERS && error == 0; i++) {
-        uint32_t from = i / KERNEL_THREADS * KERNEL_THREADS + KERNEL_THREADS - 1 - i % KERNEL_THREADS;
+        uint32_t from =
+            i / KERNEL_THREADS * KERNEL_THREADS + KERNEL_THREADS - 1 - i % KERNEL_THREADS;
         uint32_t wave = i % KERNEL_THREADS / 32 * 32;
         bad += numbers[i] != (from * from + 7) * 2654435761u + 32 * wave + 496;
     }

@@ -1,6 +1,6 @@
-/* Asking rocm-smi (see probe_smi.h): a child by fork() of the probe's child or of the monitor, both of
- * which have one thread. Who asked waits for no longer than its deadline and leaves a child that does
- * not die to the kernel. */
+/* Asking rocm-smi (see probe_smi.h): a child by fork() of the probe's child or of the monitor, both
+ * of which have one thread. Who asked waits for no longer than its deadline and leaves a child that
+ * does not die to the kernel. */
 #include "safety/probe_smi.h"
 #include "shared/clock.h"
 
@@ -26,8 +26,9 @@ enum {
 
 typedef void child_fn(const char *pci, int out_fd);
 
-/* fork(); the child runs f and ends. Its pid and the reading end of its pipe, or -errno. Nothing else
- * is open in it: one that hangs keeps neither the supervisor's channel nor the machine's sleep waiting. */
+/* fork(); the child runs f and ends. Its pid and the reading end of its pipe, or -errno. Nothing
+ * else is open in it: one that hangs keeps neither the supervisor's channel nor the machine's sleep
+ * waiting. */
 static pid_t start(child_fn *f, const char *pci, int *ret_fd)
 {
     int ends[2];
@@ -122,7 +123,8 @@ static void compare(const struct gpu *g, const struct smi_reading *r, struct msg
     }
     size_t len = strlen(out->detail);
     snprintf(out->detail + len, sizeof(out->detail) - len, "%.1f of %.1f GiB of VRAM in use%s%s%s",
-             (double)r->used_bytes / (1 << 30), (double)r->total_bytes / (1 << 30), busy, warm, says);
+             (double)r->used_bytes / (1 << 30), (double)r->total_bytes / (1 << 30), busy, warm,
+             says);
 }
 
 int probe_smi(struct probe *p, struct msg_stage *out)

@@ -7,8 +7,8 @@
 #include "safety/probe.h"
 #include "safety/smi.h"
 
-/* Stage of `rocmforge doctor`: what rocm-smi says of the card, and whether sysfs agrees. Never fails:
- * the detail says what is wrong with rocm-smi. */
+/* Stage of `rocmforge doctor`: what rocm-smi says of the card, and whether sysfs agrees. Never
+ * fails: the detail says what is wrong with rocm-smi. */
 probe_stage_fn probe_smi;
 
 /* ---- for the monitor, which goes on whatever becomes of it ---- */
@@ -22,8 +22,9 @@ struct probe_smi_news {
     char text[160]; /* why it failed; it then ends */
 };
 
-/* Starts a process that listens to the card at pci; starts it again, a while after it ended, hung or
- * failed. pci NULL: none is to hold a card now; the one there is is ended. To be called often. */
+/* Starts a process that listens to the card at pci; starts it again, a while after it ended, hung
+ * or failed. pci NULL: none is to hold a card now; the one there is is ended. To be called
+ * often. */
 void probe_smi_tend(const char *pci, uint64_t now_ms);
 /* To be polled for input; -1 while there is none. */
 int probe_smi_fd(void);

@@ -60,7 +60,8 @@ static uint64_t field(const char *text, const char *name)
     return 0;
 }
 
-/* What the client has there: the name has changed between versions of the driver, and some give both. */
+/* What the client has there: the name has changed between versions of the driver, and some give
+ * both. */
 static uint64_t memory(const char *text, const char *where)
 {
     char resident[32], old[32];
@@ -122,7 +123,8 @@ int probe_vram_read(const char *root, const struct gpu *g, pid_t worker, struct 
         rc = topology_number(root, path, &s.used_bytes);
     }
     uint64_t busy = 0;
-    snprintf(path, sizeof(path), "/sys/class/drm/renderD%u/device/gpu_busy_percent", g->render_minor);
+    snprintf(path, sizeof(path), "/sys/class/drm/renderD%u/device/gpu_busy_percent",
+             g->render_minor);
     s.busy_percent = topology_number(root, path, &busy) == 0 ? (int)MIN(busy, (uint64_t)100) : -1;
     if (worker > 0) {
         read_clients(root, g, worker, &s);

@@ -7,8 +7,8 @@
 #include "safety/topology.h"
 #include "safety/vram.h"
 
-/* worker: 0 where there is none. 0 or -errno: the card's own files cannot be read; the rest of *ret is
- * there all the same. */
+/* worker: 0 where there is none. 0 or -errno: the card's own files cannot be read; the rest of *ret
+ * is there all the same. */
 MUST_CHECK int probe_vram_read(const char *root, const struct gpu *g, pid_t worker,
                                struct vram_sample *ret);
 

@@ -1,6 +1,6 @@
-/* The monitor: `rocmforge-probe --watch PID [wedged]` looks at the card while a worker holds it, and
- * hears what the kernel, rocm-smi and logind announce. The supervisor can do without it: what it
- * reads may block for ever. */
+/* The monitor: `rocmforge-probe --watch PID [wedged]` looks at the card while a worker holds it,
+ * and hears what the kernel, rocm-smi and logind announce. The supervisor can do without it: what
+ * it reads may block for ever. */
 #ifndef SAFETY_PROBE_WATCH_H
 #define SAFETY_PROBE_WATCH_H
 

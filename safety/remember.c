@@ -98,7 +98,8 @@ int remember_write(const char *dir, const char *line)
     }
     snprintf(path, sizeof(path), "%s/ladder", dir);
     snprintf(part, sizeof(part), "%s/.ladder.part", dir);
-    int fd = b.failed ? -1 : open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int fd =
+        b.failed ? -1 : open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     int rc = b.failed ? -ENOMEM : fd < 0 ? -errno : 0;
     rc = rc == 0 && write(fd, b.data, b.len) != (ssize_t)b.len ? -EIO : rc;
     rc = rc == 0 && fsync(fd) != 0 ? -errno : rc;

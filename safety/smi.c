@@ -38,8 +38,8 @@ static int fail(const struct smi *h, const char *call, int status, struct err *e
  * versions, a partition. */
 static void write_pci(uint64_t id, char ret[16])
 {
-    snprintf(ret, 16, "%04x:%02x:%02x.%x", (unsigned)(id >> 32) & 0xffff, (unsigned)(id >> 8) & 0xff,
-             (unsigned)(id >> 3) & 0x1f, (unsigned)id & 7);
+    snprintf(ret, 16, "%04x:%02x:%02x.%x", (unsigned)(id >> 32) & 0xffff,
+             (unsigned)(id >> 8) & 0xff, (unsigned)(id >> 3) & 0x1f, (unsigned)id & 7);
 }
 
 int smi_open(const struct smi *h, const char *pci, uint32_t *ret_device, struct err *e)

@@ -1,7 +1,7 @@
-/* rocm-smi, found at run time: one table of its functions, and what we ask it. It takes a mutex that
- * all its users of the machine share, whose holder may have been killed; it reads the driver's files,
- * which can hang; it asserts. So only a process that is there to be lost calls it (probe_smi.h), and
- * nothing of ours depends on an answer. Never unloaded. */
+/* rocm-smi, found at run time: one table of its functions, and what we ask it. It takes a mutex
+ * that all its users of the machine share, whose holder may have been killed; it reads the driver's
+ * files, which can hang; it asserts. So only a process that is there to be lost calls it
+ * (probe_smi.h), and nothing of ours depends on an answer. Never unloaded. */
 #ifndef SAFETY_SMI_H
 #define SAFETY_SMI_H
 
@@ -42,7 +42,8 @@ struct smi { /* member x is rsmi_x */
     const char *soname;
 };
 
-/* ERR_NO_GPU: there is no library (*ret is then without one), or it lacks a function; e says which. */
+/* ERR_NO_GPU: there is no library (*ret is then without one), or it lacks a function; e says
+ * which. */
 MUST_CHECK int smi_load(struct smi *ret, struct err *e);
 
 /* What it says of the device at this PCI address. */

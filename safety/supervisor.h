@@ -99,7 +99,8 @@ struct monitor {
 struct card {
     bool is_resetting; /* since reset_ms */
     uint64_t reset_ms;
-    bool is_excuse; /* that reset was another program's doing, and has not ended a worker of ours yet */
+    bool is_excuse;  /* that reset was another program's doing, and has not ended a worker of ours
+                        yet */
     pid_t fault_pid; /* whose last page fault was reported (0: not known), and when; 0: none was */
     uint64_t fault_ms;
     uint64_t throttle_ms; /* when the log was told of it last */
@@ -113,7 +114,8 @@ struct giveback {
     uint64_t round, heard; /* BUDGETs, and of these the last that was answered */
     unsigned n_stale;      /* measurements to come that may be older than the last change */
     uint64_t left_ms;      /* since when more is held than can be given back; 0: it is not */
-    uint64_t full_bytes;   /* of memory that the worker had wanted that was ended for want of it; 0: none was */
+    uint64_t full_bytes;   /* of memory that the worker had wanted that was ended for want of it; 0:
+                              none was */
     uint64_t squeezed_ms;  /* when that was */
     bool is_told;          /* the log knows that nothing can be done */
     bool is_bound;         /* the worker was told a ceiling, */

@@ -19,9 +19,9 @@ struct tail {
 
 void tail_start(struct tail *t); /* a new worker */
 
-/* Takes what is there from fd (not blocking) and writes it to out_fd (a pipe, or not blocking). At most a few pieces, so that
- * a flood does not keep the loop busy; is_last: all of it, the writer is gone. False: no more
- * comes. */
+/* Takes what is there from fd (not blocking) and writes it to out_fd (a pipe, or not blocking). At
+ * most a few pieces, so that a flood does not keep the loop busy; is_last: all of it, the writer is
+ * gone. False: no more comes. */
 bool tail_read(struct tail *t, int fd, int out_fd, bool is_last, uint64_t now_ms);
 
 /* Copies the kept end, oldest first; returns its length. */

@@ -16,8 +16,8 @@ struct gpu {
     bool is_supported;                    /* we carry kernels for its gfx target */
 };
 
-/* What stands for "/": "" but in tests, which name a folder in the environment (ROCMFORGE_MACHINE_ROOT) so that
- * worker and probe see the same machine. */
+/* What stands for "/": "" but in tests, which name a folder in the environment
+ * (ROCMFORGE_MACHINE_ROOT) so that worker and probe see the same machine. */
 const char *topology_root(void);
 /* All GPUs in the driver's order. root as above. Returns how many, 0 where there is no
  * driver, or -errno. */

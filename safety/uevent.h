@@ -1,6 +1,6 @@
 /* What the kernel announces of the card (uevents, over netlink; no privilege is needed): that it is
- * wedged, so that nothing but the named remedy brings it back, or that its driver has taken it again.
- * In the monitor. Format: Documentation/gpu/drm-uapi, "Device wedging". */
+ * wedged, so that nothing but the named remedy brings it back, or that its driver has taken it
+ * again. In the monitor. Format: Documentation/gpu/drm-uapi, "Device wedging". */
 #ifndef SAFETY_UEVENT_H
 #define SAFETY_UEVENT_H
 
@@ -19,8 +19,8 @@ struct uevent {
     char remedy[48]; /* "rebind,bus-reset", as the kernel has it */
 };
 
-/* A socket that hears them, or -errno. root: "", or of a made-up machine, where they come as datagrams
- * to the Unix socket root/run/uevents. */
+/* A socket that hears them, or -errno. root: "", or of a made-up machine, where they come as
+ * datagrams to the Unix socket root/run/uevents. */
 MUST_CHECK int uevent_open(const char *root);
 /* 1: *ret is one; 0: there is no more for now. pci: the card, "0000:03:00.0". */
 MUST_CHECK int uevent_read(int fd, const char *pci, struct uevent *ret);

@@ -63,7 +63,7 @@ struct vram_holdings {
 struct vram_plan {
     uint64_t kv_bytes;             /* to give back of the KV pools */
     bool unloads[VRAM_MAX_MODELS]; /* idle models, longest unused first */
-    uint64_t left_bytes;           /* that cannot be had so: another worker has to place its models anew */
+    uint64_t left_bytes; /* that cannot be had so: another worker has to place its models anew */
 };
 
 /* The cheapest way to give back excess_bytes: first blocks of the KV pools that nobody runs on,

@@ -66,15 +66,15 @@ void config_finish(struct config *c);
 
 /* Reads the file, then the environment. path: must exist; NULL: /etc/rocmforge/rocmforge.conf, then
  * rocmforge/rocmforge.conf in $XDG_CONFIG_HOME (or ~/.config), absent is fine.
- * File: "key = value" lines; a line that begins with '#', and what follows " #", is a comment; a value
- * in double quotes is taken as it stands. Environment: ROCMFORGE_KEY; a list's items are separated by
- * commas; set but empty counts as absent.
+ * File: "key = value" lines; a line that begins with '#', and what follows " #", is a comment; a
+ * value in double quotes is taken as it stands. Environment: ROCMFORGE_KEY; a list's items are
+ * separated by commas; set but empty counts as absent.
  * Errors: ERR_CONFIG (e names file and line, key, value and what is allowed), -errno of reading. */
 MUST_CHECK int config_load(struct config *c, const char *path, struct err *e);
 
-/* Takes the option at argv[i] if it is a setting ("--key value", "--key=value", "-m value"). Returns
- * the number of arguments taken, 0 if it is no setting, ERR_CONFIG on a bad value, ERR_USAGE on a
- * missing one (a value that begins with "--" needs '='). */
+/* Takes the option at argv[i] if it is a setting ("--key value", "--key=value", "-m value").
+ * Returns the number of arguments taken, 0 if it is no setting, ERR_CONFIG on a bad value,
+ * ERR_USAGE on a missing one (a value that begins with "--" needs '='). */
 MUST_CHECK int config_take_flag(struct config *c, int argc, char **argv, int i, struct err *e);
 
 /* Sets one value by name (dashes count as underscores). A list takes value as a further item, after
@@ -93,8 +93,8 @@ void config_print(const struct config *c, struct buf *ret);
 /* The options part of a --help text for the given keys. */
 void config_help(const enum config_key *keys, size_t n, struct buf *ret);
 
-/* A model argument "PATH" or "NAME=PATH": name is the part before '=', else the file's stem (without
- * ".gguf" and "-00001-of-0000N"). Both results are owned by the caller. */
+/* A model argument "PATH" or "NAME=PATH": name is the part before '=', else the file's stem
+ * (without ".gguf" and "-00001-of-0000N"). Both results are owned by the caller. */
 MUST_CHECK int config_model(const char *arg, char **ret_name, char **ret_path, struct err *e);
 
 #endif

@@ -1,8 +1,8 @@
 /* Errors: one negative int everywhere, with its words in err.def; a struct err carries the place.
  *
- * A fallible function returns 0 (or a count) or a negative value: -errno, or -(ERR_BASE + n) for the
- * n-th line of err.def. Where the caller needs to know *what exactly* was wrong, the function takes
- * a struct err * last (may be NULL) and fills it on failure only. */
+ * A fallible function returns 0 (or a count) or a negative value: -errno, or -(ERR_BASE + n) for
+ * the n-th line of err.def. Where the caller needs to know *what exactly* was wrong, the function
+ * takes a struct err * last (may be NULL) and fills it on failure only. */
 #ifndef SHARED_ERR_H
 #define SHARED_ERR_H
 

@@ -85,12 +85,12 @@ MUST_CHECK int gguf_parse(const uint8_t *data, size_t bytes, struct gguf *ret, s
 /* 0: unchanged; ERR_MODEL_CHANGED when a part's size, time or inode differ from when opened. */
 MUST_CHECK int gguf_check_unchanged(const struct gguf *g, struct err *e);
 
-/* Takes the files' pages out of this process; whoever reads them again gets them from the page cache,
- * or from disk. */
+/* Takes the files' pages out of this process; whoever reads them again gets them from the page
+ * cache, or from disk. */
 void gguf_let_go(const struct gguf *g);
 
-/* Copies bytes of a tensor, from `offset` in it, without mapping them: around a page that is read in
- * place the system maps up to 2 MB. False: they cannot be had, or g has no files. */
+/* Copies bytes of a tensor, from `offset` in it, without mapping them: around a page that is read
+ * in place the system maps up to 2 MB. False: they cannot be had, or g has no files. */
 bool gguf_read(const struct gguf *g, const struct gguf_tensor *t, uint64_t offset, size_t bytes,
                void *to);
 

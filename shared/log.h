@@ -14,7 +14,8 @@ void log_init(const char *who, enum log_level level, enum log_format format);
 bool log_enabled(enum log_level level);
 
 /* Once, by a program whose loop must not wait: where stderr is a terminal, lines go to a descriptor
- * of its own from now on that drops what the terminal does not take (Ctrl-S stops one for hours). */
+ * of its own from now on that drops what the terminal does not take (Ctrl-S stops one for
+ * hours). */
 void log_open_terminal(void);
 int log_fd(void); /* where lines go */
 

@@ -1,5 +1,6 @@
 /* Command lines: a command's own options from a table, the settings of
- * config.def that it names besides, and positional arguments. --help is made from the same table. */
+ * config.def that it names besides, and positional arguments. --help is made from the same
+ * table. */
 #ifndef SHARED_OPTIONS_H
 #define SHARED_OPTIONS_H
 

@@ -7,7 +7,8 @@
 
 void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t ret[4]);
 
-/* Uniform in [0,1) with 53 bits, for (seed, choice, position); draw numbers the draws made there. */
+/* Uniform in [0,1) with 53 bits, for (seed, choice, position); draw numbers the draws made
+ * there. */
 double philox_uniform(uint64_t seed, uint32_t choice, uint32_t position, uint32_t draw);
 
 #endif

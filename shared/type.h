@@ -23,7 +23,8 @@ const struct type_info *type_info(uint32_t id);
 /* By name as in type.def, case-insensitive. Returns the id or -1. */
 int type_by_name(const char *name);
 
-/* Bytes of a row of n elements; n must be a multiple of the block length (checked by the loader). */
+/* Bytes of a row of n elements; n must be a multiple of the block length (checked by the
+ * loader). */
 static inline size_t type_row_bytes(enum type t, size_t n)
 {
     const struct type_info *i = type_info((uint32_t)t);

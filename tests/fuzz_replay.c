@@ -1,4 +1,5 @@
-/* Replays a fuzzer's corpus: each file given, or in a folder given, through LLVMFuzzerTestOneInput. */
+/* Replays a fuzzer's corpus: each file given, or in a folder given, through
+ * LLVMFuzzerTestOneInput. */
 #include "tests/test.h"
 
 #include <dirent.h>

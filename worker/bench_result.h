@@ -1,5 +1,5 @@
-/* Results of `bench`: one line each, as a table or JSON, beside the machine's ceilings and beside an
- * earlier run (the baseline). */
+/* Results of `bench`: one line each, as a table or JSON, beside the machine's ceilings and beside
+ * an earlier run (the baseline). */
 #ifndef WORKER_BENCH_RESULT_H
 #define WORKER_BENCH_RESULT_H
 

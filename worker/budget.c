@@ -124,7 +124,8 @@ bool budget_apply(struct budget *b, struct fleet *f, bool may_unload, struct msg
     struct models *m = f->models;
     uint64_t before = held_bytes(m), left = 0;
     /* What is ours and no model's is the runtime's, and stays. */
-    uint64_t allowed = b->asked.ceiling_bytes - MIN(b->asked.overhead_bytes, b->asked.ceiling_bytes);
+    uint64_t allowed =
+        b->asked.ceiling_bytes - MIN(b->asked.overhead_bytes, b->asked.ceiling_bytes);
     uint32_t n_unloaded = 0;
     if (before > allowed) {
         struct vram_holdings h = look(f, may_unload);

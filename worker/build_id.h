@@ -4,8 +4,8 @@
 
 #include "shared/base.h"
 
-/* The linker's digest of the program (the note GNU_BUILD_ID): another build has another one. Static.
- * Where it was linked without: the version's text. */
+/* The linker's digest of the program (the note GNU_BUILD_ID): another build has another one.
+ * Static. Where it was linked without: the version's text. */
 const void *build_id(size_t *ret_bytes);
 
 #endif

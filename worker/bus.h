@@ -1,5 +1,6 @@
-/* SIGBUS: a page of mapped memory cannot be had. A model file was cut short under its mapping, or its
- * disk failed; or there is no memory for a page of a store. Nothing can go on, but it can be said. */
+/* SIGBUS: a page of mapped memory cannot be had. A model file was cut short under its mapping, or
+ * its disk failed; or there is no memory for a page of a store. Nothing can go on, but it can be
+ * said. */
 #ifndef WORKER_BUS_H
 #define WORKER_BUS_H
 

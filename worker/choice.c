@@ -171,7 +171,8 @@ static int draw(struct choice *c, struct choice_logits *x, int64_t position, uin
         *ret = sampler_draw(c->sampler, logits, (uint32_t)position, n_top, top);
         return 0;
     }
-    int err = constraint_mask(r->constraint, &c->place, c->ids, (size_t)position, logits, &allowed, e);
+    int err =
+        constraint_mask(r->constraint, &c->place, c->ids, (size_t)position, logits, &allowed, e);
     *ret = -1;
     if (err < 0 || !allowed) {
         return err;

@@ -7,7 +7,8 @@
 #include "worker/grammar/constraint.h"
 #include "worker/request.h"
 
-/* Logits of one row of a step; on a device they may have stayed there but for the largest (worker/engine.h). */
+/* Logits of one row of a step; on a device they may have stayed there but for the largest
+ * (worker/engine.h). */
 struct choice_logits {
     struct engine *engine; /* borrowed */
     int64_t at;            /* the row's place among those of the step that wanted logits */

@@ -54,7 +54,8 @@ static int take_lock(struct device *d, const struct config *c, const char *pci, 
     return lock_take(&d->lock, dir, pci, purpose, timeout_ms, e);
 }
 
-/* Our models may have what others leave, and never so much that the desktop's reserve is touched. */
+/* Our models may have what others leave, and never so much that the desktop's reserve is
+ * touched. */
 static uint64_t vram_of(struct device *d, const struct config *c, const struct gpu *g)
 {
     uint64_t free_bytes, total, reserve = (uint64_t)c->v[CONFIG_vram_reserve].i << 20;

@@ -1,5 +1,6 @@
-/* Where the models are computed: the choice between GPU and CPU, the machine-wide lock, the preflight, and the GPU's
- * door. Once per process; blocks on the lock, on the preflight, and in the GPU's driver. */
+/* Where the models are computed: the choice between GPU and CPU, the machine-wide lock, the
+ * preflight, and the GPU's door. Once per process; blocks on the lock, on the preflight, and in the
+ * GPU's driver. */
 #ifndef WORKER_DEVICE_H
 #define WORKER_DEVICE_H
 
@@ -16,7 +17,8 @@ struct device {
     bool is_required;      /* --device gpu: what the GPU cannot do is an error */
 };
 
-/* Asks for the preflight of the GPU with this index, with the lock held. 0, or why not: ERR_*, -errno. */
+/* Asks for the preflight of the GPU with this index, with the lock held. 0, or why not: ERR_*,
+ * -errno. */
 typedef int device_preflight_fn(void *arg, uint32_t index, struct err *e);
 
 enum { DEVICE_PATH_BYTES = 512 };
@@ -24,9 +26,9 @@ enum { DEVICE_PATH_BYTES = 512 };
 bool device_lock_dir(const struct config *c, char ret[DEVICE_PATH_BYTES]);
 
 void device_init(struct device *d);
-/* By --device. auto: where the GPU cannot be used, a line in the log says why and the CPU computes. purpose: for the
- * lock, "worker, epoch 3". status, preflight may be NULL. Errors: ERR_LOCK_BUSY, ERR_LOCK_PATH, ERR_NO_GPU, and the
- * preflight's. */
+/* By --device. auto: where the GPU cannot be used, a line in the log says why and the CPU computes.
+ * purpose: for the lock, "worker, epoch 3". status, preflight may be NULL. Errors: ERR_LOCK_BUSY,
+ * ERR_LOCK_PATH, ERR_NO_GPU, and the preflight's. */
 MUST_CHECK int device_open(struct device *d, const struct config *c, const char *purpose,
                            struct status_page *status, device_preflight_fn *preflight, void *arg,
                            struct err *e);

@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- what a file says about itself -----------------------------------------------------------------*/
+/* --- what a file says about itself -------------------------------------------------------------*/
 
 /* general.file_type; numbers and words are facts of the format. */
 static const char *const file_types[] = {
@@ -59,7 +59,8 @@ static int fingerprint(const struct gguf *g, uint8_t ret[HASH_SHA256_BYTES])
     for (size_t i = 0; i < g->n_kv; i++) {
         const struct gguf_kv *kv = &g->kv[i];
         buf_add(&b, kv->key.data, kv->key.len);
-        buf_printf(&b, "=%d:%d:%llu:", (int)kv->kind, (int)kv->elem_kind, (unsigned long long)kv->n);
+        buf_printf(&b, "=%d:%d:%llu:", (int)kv->kind, (int)kv->elem_kind,
+                   (unsigned long long)kv->n);
         if (kv->kind == GGUF_STRING) {
             buf_add(&b, kv->strings[0].data, kv->strings[0].len);
         } else if (kv->kind != GGUF_ARRAY) {
@@ -146,7 +147,7 @@ static void fill_info(const struct gguf *g, const struct program *p, struct engi
     snprintf(i->quant, sizeof i->quant, "%s", quant_words(g));
 }
 
-/* --- sizes -----------------------------------------------------------------------------------------*/
+/* --- sizes -------------------------------------------------------------------------------------*/
 
 static int64_t blocks_of(int64_t n_tokens)
 {
@@ -189,9 +190,10 @@ static uint64_t weights_here(const struct place *s)
     return n;
 }
 
-/* Bytes that a KV cache may take, in all layers: where they lie in two memories, as many as either has for its own. */
-static double kv_room(const struct program *p, const struct engine_options *o, const struct place *s,
-                      const struct engine_info *i)
+/* Bytes that a KV cache may take, in all layers: where they lie in two memories, as many as either
+ * has for its own. */
+static double kv_room(const struct program *p, const struct engine_options *o,
+                      const struct place *s, const struct engine_info *i)
 {
     uint64_t avail = memory_available(), used = i->weight_bytes + i->scratch_bytes;
     double given = o->kv_memory_bytes ? (double)o->kv_memory_bytes : INFINITY;
@@ -220,13 +222,15 @@ static void note_kv(const struct program *p, const struct engine_options *o, con
                     struct engine_info *i)
 {
     uint64_t n_blocks = (uint64_t)i->n_blocks;
-    i->kv_bytes = kv_bytes_per_block(p->kv, p->n_kv) * n_blocks + states_bytes(p, o, i->n_snapshots);
+    i->kv_bytes =
+        kv_bytes_per_block(p->kv, p->n_kv) * n_blocks + states_bytes(p, o, i->n_snapshots);
     i->vram_kv_bytes = s->vram_kv_block_bytes * (uint64_t)i->n_device_blocks;
     i->vram_bytes += i->vram_kv_bytes;
 }
 
-/* Of blocks on a device, how many may be copied to host memory: as many as a cache there might have.
- * Of a recurrent model none: its states are not copied, without which blocks are of no use. */
+/* Of blocks on a device, how many may be copied to host memory: as many as a cache there might
+ * have. Of a recurrent model none: its states are not copied, without which blocks are of no
+ * use. */
 static int64_t n_kept(const struct program *p, const struct engine_options *o,
                       const struct place *s, const struct engine_info *i)
 {
@@ -247,7 +251,8 @@ static void use_kept(const struct kv_size *kept, struct engine_info *i)
     i->n_kept_blocks = kept->n_kept;
 }
 
-/* What others leave of a device's memory is never twice the same; a cache of another size is none. */
+/* What others leave of a device's memory is never twice the same; a cache of another size is
+ * none. */
 static bool is_near(int64_t a, int64_t b)
 {
     return 4 * a >= 3 * b && 4 * b >= 3 * a;
@@ -277,12 +282,12 @@ static int size_kv(const struct program *p, const struct engine_options *o,
         fit = (int64_t)MIN(room / (double)per_block, (double)fit);
     }
     if (o->n_ctx > 0 && fit < per_seq) {
-        return err_set(e, no_room,
-                       "a context of %lld tokens takes %.1f MiB of KV cache, %.1f MiB may be used "
-                       "(%s)",
-                       (long long)n_ctx, (double)per_block * (double)per_seq / 1048576,
-                       room / 1048576,
-                       o->kv_memory_bytes ? "--kv-memory" : "a share of what is free: --kv-memory-share");
+        return err_set(
+            e, no_room,
+            "a context of %lld tokens takes %.1f MiB of KV cache, %.1f MiB may be used "
+            "(%s)",
+            (long long)n_ctx, (double)per_block * (double)per_seq / 1048576, room / 1048576,
+            o->kv_memory_bytes ? "--kv-memory" : "a share of what is free: --kv-memory-share");
     }
     if (fit < 1) {
         uint64_t avail = is_for_gpu ? o->vram_bytes : memory_available();
@@ -313,8 +318,8 @@ static int build_for_cpu(const struct gguf *g, const struct engine_options *o, i
     return err;
 }
 
-/* Builds the program and sizes everything. A program whose RoPE depends on the context length is built
- * for the context that memory allows, hence the second round. */
+/* Builds the program and sizes everything. A program whose RoPE depends on the context length is
+ * built for the context that memory allows, hence the second round. */
 static int build(const struct gguf *g, const struct engine_options *o, const struct kv_size *kept,
                  struct pool *pool, struct program *p, struct place *s, struct engine_info *i,
                  struct err *e)
@@ -341,13 +346,13 @@ static int build(const struct gguf *g, const struct engine_options *o, const str
         }
         n_ctx = i->n_ctx;
     }
-    /* Of a kept cache the device may have room for a part only: the program is the one that computed
-     * it, but no longer context is promised. */
+    /* Of a kept cache the device may have room for a part only: the program is the one that
+     * computed it, but no longer context is promised. */
     i->n_ctx = MIN(i->n_ctx, i->n_device_blocks * KV_BLOCK);
     return err;
 }
 
-/* --- opening ---------------------------------------------------------------------------------------*/
+/* --- opening -----------------------------------------------------------------------------------*/
 
 static void describe_memory(struct engine *en)
 {
@@ -448,15 +453,16 @@ static int open_parts(struct engine *en, const char *path, struct err *e)
     if (err == 0) {
         memcpy(en->info.fingerprint, print, sizeof print);
         engine_find_kv(en);
-        err = build(&en->gguf, o, en->kv_store.map ? &en->kv_store.size : NULL, en->pool, &en->program,
-                    &en->place, &en->info, e);
+        err = build(&en->gguf, o, en->kv_store.map ? &en->kv_store.size : NULL, en->pool,
+                    &en->program, &en->place, &en->info, e);
         memcpy(en->info.fingerprint, print, sizeof print);
     }
     bool is_here = !o->door, is_whole_there = o->door && place_is_whole(&en->place);
     if (err == 0 && is_here) {
         err = params_copy(&en->program, &en->gguf, e);
     }
-    if (err == 0 && !is_whole_there) { /* a part of the weights depends on the placement: it is not kept */
+    if (err == 0 &&
+        !is_whole_there) { /* a part of the weights depends on the placement: it is not kept */
         err = weights_open(&en->weights, &en->program, o->isa, en->pool, is_here ? o->stores : NULL,
                            en->info.fingerprint, o->progress, o->progress_arg, e);
     }

@@ -1,5 +1,5 @@
-/* Sequences: their block tables and recurrent states, what they take from the prefix cache and leave
- * in it. The token loop's thread; allocates nothing. */
+/* Sequences: their block tables and recurrent states, what they take from the prefix cache and
+ * leave in it. The token loop's thread; allocates nothing. */
 #include "worker/engine_state.h"
 
 #include <errno.h>
@@ -166,7 +166,7 @@ int64_t engine_seq_limit(struct engine *en, int64_t n_blocks)
     return limit;
 }
 
-/* --- the prefix cache ------------------------------------------------------------------------------*/
+/* --- the prefix cache --------------------------------------------------------------------------*/
 
 /* Copies the states of all layers between a sequence and a snapshot. */
 static void copy_states(struct engine *en, const struct engine_seq *s, int32_t snapshot,

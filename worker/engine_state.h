@@ -73,9 +73,9 @@ static inline bool engine_keeps_kv(const struct engine *en)
 {
     return !en->options.door || en->info.n_kept_blocks > 0;
 }
-/* engine_gpu.c: builds the program for the GPU, or for both: layers placed, rewritten, linked, the device's memory
- * planned. ret_place is finished by the caller, also on failure. Errors: ERR_NO_GPU where no layer has kernels,
- * ERR_NO_VRAM where none fits. */
+/* engine_gpu.c: builds the program for the GPU, or for both: layers placed, rewritten, linked, the
+ * device's memory planned. ret_place is finished by the caller, also on failure. Errors: ERR_NO_GPU
+ * where no layer has kernels, ERR_NO_VRAM where none fits. */
 MUST_CHECK int engine_gpu_build(const struct gguf *g, const struct engine_options *o, int64_t n_ctx,
                                 struct pool *pool, struct program *p, struct place *ret_place,
                                 struct engine_info *i, struct err *e);

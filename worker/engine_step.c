@@ -1,6 +1,6 @@
 /* One step: rows of tokens through the program. The token loop's thread, which drives the pool; no
- * allocation, no system call but the pool's waking and sleeping, the reading of the embedding's rows, and
- * now and then advice on memory. */
+ * allocation, no system call but the pool's waking and sleeping, the reading of the embedding's
+ * rows, and now and then advice on memory. */
 #include "worker/engine_state.h"
 
 #include <string.h>
@@ -66,8 +66,8 @@ const float *engine_logits(struct engine *en, int64_t i)
     return gpu_engine_logits(en->gpu, i);
 }
 
-/* Read in place, a prompt of many different tokens would leave the whole table in this process, beside the
- * packed copy that a tied output matrix has. */
+/* Read in place, a prompt of many different tokens would leave the whole table in this process,
+ * beside the packed copy that a tied output matrix has. */
 static bool read_embedding(void *arg, int64_t row, void *to)
 {
     const struct engine *en = arg;

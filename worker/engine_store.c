@@ -1,5 +1,5 @@
-/* What of an engine outlives the process: under which keys it is kept, and the memory of its KV pool.
- * The thread that opens a model; the keys: any. */
+/* What of an engine outlives the process: under which keys it is kept, and the memory of its KV
+ * pool. The thread that opens a model; the keys: any. */
 #include "worker/build_id.h"
 #include "worker/canary.h"
 #include "worker/engine_state.h"

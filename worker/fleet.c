@@ -52,7 +52,8 @@ struct scheduler *fleet_scheduler(const struct fleet *f, const struct model *m)
 
 /* ---- unloading ---- */
 
-/* keeps_cache: its KV cache stays, for when it is loaded again; only what was used of it takes memory. */
+/* keeps_cache: its KV cache stays, for when it is loaded again; only what was used of it takes
+ * memory. */
 static void unload(struct fleet *f, size_t i, bool keeps_cache)
 {
     struct model *v = &f->models->v[i];
@@ -278,8 +279,8 @@ static void fail_stalled(struct fleet *f, struct request *live)
     for (struct request *r = live; r; r = r->next_live) {
         if (r->stage == REQUEST_LOADING && !r->model->engine) {
             struct err e;
-            err_set(&e, ERR_MODEL_STALLED, "%s: %llu MB were read, and then nothing for %d s", v->name,
-                    (unsigned long long)f->seen_bytes / 1000000, FLEET_STALL_MS / 1000);
+            err_set(&e, ERR_MODEL_STALLED, "%s: %llu MB were read, and then nothing for %d s",
+                    v->name, (unsigned long long)f->seen_bytes / 1000000, FLEET_STALL_MS / 1000);
             events_fail(f->events, r, &e);
         }
     }

@@ -1,8 +1,8 @@
 /* Which models are loaded, and the schedulers of those: loading when a request asks for one, giving
  * up the one that was unused longest where there is no room, unloading what was idle for long. A
- * model with live requests is never unloaded. A load that makes no progress for FLEET_STALL_MS fails
- * the requests that wait for it, and those that want another load, until it goes on by itself; models
- * that are loaded go on meanwhile. Token loop; loading itself runs in the loader. */
+ * model with live requests is never unloaded. A load that makes no progress for FLEET_STALL_MS
+ * fails the requests that wait for it, and those that want another load, until it goes on by
+ * itself; models that are loaded go on meanwhile. Token loop; loading itself runs in the loader. */
 #ifndef WORKER_FLEET_H
 #define WORKER_FLEET_H
 
@@ -21,7 +21,7 @@ struct fleet {
     uint64_t told_bytes;                        /* of the progress that was told last */
     uint64_t seen_bytes, seen_ns;               /* of the progress that was made last, and when */
     uint64_t tick_ns;                           /* when that was looked at last */
-    bool is_stalled;                            /* the load at work makes none: its disk does not answer */
+    bool is_stalled; /* the load at work makes none: its disk does not answer */
 };
 
 /* bell: rung when a load is over; all is borrowed. */

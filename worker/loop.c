@@ -273,8 +273,8 @@ static void tell_requests(const struct loop *l)
     status_requests(l->attach->status, ids, n);
 }
 
-/* A model's first step, or its first after it was unloaded and went elsewhere: what an earlier worker
- * measured counts, or what can be seen of the device. */
+/* A model's first step, or its first after it was unloaded and went elsewhere: what an earlier
+ * worker measured counts, or what can be seen of the device. */
 static void begin_pace(struct status_page *page, struct engine *en, struct pace *p)
 {
     const struct engine_info *info = engine_info(en);
@@ -316,7 +316,8 @@ static void tell_pace(struct status_page *page, const struct pace *p)
     }
 }
 
-/* The step that the scheduler planned; what it should take is told before, what it took is learnt. */
+/* The step that the scheduler planned; what it should take is told before, what it took is
+ * learnt. */
 static void run_step(struct loop *l, size_t i, enum status_phase phase)
 {
     struct status_page *page = l->attach->status;

@@ -96,8 +96,8 @@ static void report(struct loop *l, struct request *r)
     }
 }
 
-/* The answers that run of the old file go on; others are told, or wait for the new file when there are
- * none. */
+/* The answers that run of the old file go on; others are told, or wait for the new file when there
+ * are none. */
 static void wait_for_new_file(struct loop *l, struct request *r, const struct err *e)
 {
     bool is_used = l->n_orphans > 0;

@@ -169,7 +169,8 @@ void memory_file_at(const void *at, struct memory_file *ret)
         n += (size_t)got;
         text[n] = 0;
         char *line = text, *end;
-        for (; (end = strchr(line, '\n')); line = end + 1) { /* "from-to rwxp offset dev inode path" */
+        for (; (end = strchr(line, '\n'));
+             line = end + 1) { /* "from-to rwxp offset dev inode path" */
             char *next;
             uintptr_t from = strtoul(line, &next, 16), to = strtoul(next + 1, &next, 16);
             const char *path = memchr(line, '/', (size_t)(end - line));

@@ -35,7 +35,7 @@ void *model_alloc(struct model *m, size_t bytes)
     return p;
 }
 
-/* --- metadata --------------------------------------------------------------------------------------*/
+/* --- metadata ----------------------------------------------------------------------------------*/
 
 static const char *full_key(const struct model *m, const char *key, char buf[NAME_BYTES])
 {
@@ -151,7 +151,7 @@ bool model_key_is(struct model *m, const char *key, const char *text)
     return s.data && s.len == strlen(text) && memcmp(s.data, text, s.len) == 0;
 }
 
-/* --- tensors ---------------------------------------------------------------------------------------*/
+/* --- tensors -----------------------------------------------------------------------------------*/
 
 static const char *full_name(const struct model *m, const char *name, char buf[NAME_BYTES])
 {
@@ -233,15 +233,15 @@ const float *model_vec(struct model *m, const char *name, int64_t n)
     return v;
 }
 
-struct matmul_weight *model_matrix(struct model *m, const char *name, int64_t n_cols, int64_t n_rows,
-                                   int64_t n_mat)
+struct matmul_weight *model_matrix(struct model *m, const char *name, int64_t n_cols,
+                                   int64_t n_rows, int64_t n_mat)
 {
     const struct gguf_tensor *t = model_tensor(m, name);
     if (!t) {
         return NULL;
     }
-    if (t->ne[0] != (uint64_t)n_cols || t->ne[1] != (uint64_t)n_rows || t->ne[2] != (uint64_t)n_mat ||
-        t->ne[3] != 1) {
+    if (t->ne[0] != (uint64_t)n_cols || t->ne[1] != (uint64_t)n_rows ||
+        t->ne[2] != (uint64_t)n_mat || t->ne[3] != 1) {
         model_fail(m, ERR_MODEL_TENSOR,
                    "tensor '%s' is %llu x %llu x %llu, expected %lld x %lld x %lld", t->name,
                    (unsigned long long)t->ne[0], (unsigned long long)t->ne[1],
@@ -270,7 +270,7 @@ struct matmul_weight *model_matrix(struct model *m, const char *name, int64_t n_
     return w;
 }
 
-/* --- the whole -------------------------------------------------------------------------------------*/
+/* --- the whole ---------------------------------------------------------------------------------*/
 
 int model_context_train(const struct gguf *g, int64_t *ret, struct err *e)
 {

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 
-/* --- RoPE ------------------------------------------------------------------------------------------*/
+/* --- RoPE --------------------------------------------------------------------------------------*/
 
 /* Divisors of the frequencies that come with the file: Llama 3's, LongRoPE's for long and short. */
 static const float *freq_factors(struct model *m, int64_t n_pairs, int64_t n_ctx_original)
@@ -19,7 +19,8 @@ static const float *freq_factors(struct model *m, int64_t n_pairs, int64_t n_ctx
     return factors ? factors : model_vec_maybe(m, "rope_freqs.weight", n_pairs);
 }
 
-/* YaRN (Peng et al. 2023): the pair index at which a wave makes `turns` turns in the original context. */
+/* YaRN (Peng et al. 2023): the pair index at which a wave makes `turns` turns in the original
+ * context. */
 static double yarn_pair(double n_rot, double n_ctx, double turns, double base)
 {
     return n_rot * log(n_ctx / (turns * 2 * M_PI)) / (2 * log(base));
@@ -99,7 +100,8 @@ struct model_rope model_rope(struct model *m, const struct model_rope_spec *spec
         mscale *= yarn_magnitude(factor, 1) / yarn_magnitude(factor, log_mul);
     }
     mscale = spec->magnitude > 0 ? spec->magnitude : mscale;
-    struct op op = {.u.rope_table = {.inv_freq = inv_freq, .n = (int32_t)n, .mscale = (float)mscale}};
+    struct op op = {
+        .u.rope_table = {.inv_freq = inv_freq, .n = (int32_t)n, .mscale = (float)mscale}};
     op.u.rope_table.y = model_new_rows(m, "rope_table", 2 * n, 1, false);
     model_emit(m, OP_rope_table, &op);
     rope.table = op.u.rope_table.y;
@@ -151,7 +153,7 @@ struct op_rows model_rotate(struct model *m, struct op_rows x, int64_t n_groups,
     return op.u.rope.y;
 }
 
-/* --- attention -------------------------------------------------------------------------------------*/
+/* --- attention ---------------------------------------------------------------------------------*/
 
 enum { MAX_HEADS = 1024, MAX_HEAD_DIM = 1024 };
 
@@ -173,8 +175,8 @@ struct model_attention model_attention_read(struct model *m)
     return a;
 }
 
-/* Press, Smith, Lewis 2021: a geometric sequence; head counts that are no power of two interleave the
- * sequence of twice as many. */
+/* Press, Smith, Lewis 2021: a geometric sequence; head counts that are no power of two interleave
+ * the sequence of twice as many. */
 const float *model_alibi(struct model *m, int64_t n_head, double max_bias)
 {
     float *slope = model_alloc(m, (size_t)n_head * sizeof *slope);

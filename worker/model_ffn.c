@@ -35,7 +35,7 @@ struct op_rows model_ffn(struct model *m, struct op_rows x, enum op_glu_kind kin
     return model_linear(m, h, down, m->n_embd);
 }
 
-/* --- experts ---------------------------------------------------------------------------------------*/
+/* --- experts -----------------------------------------------------------------------------------*/
 
 enum { MAX_EXPERTS = 1024 };
 
@@ -64,7 +64,8 @@ void model_moe_read(struct model *m, struct model_moe *moe)
     if (moe->n_group > 1 && (moe->n_expert % moe->n_group != 0 || moe->n_group_used < 1 ||
                              moe->n_group_used > moe->n_group ||
                              moe->n_used > moe->n_expert / moe->n_group * moe->n_group_used)) {
-        model_fail(m, ERR_GGUF_KEY, "%lld experts in %lld groups, %lld groups and %lld experts used",
+        model_fail(m, ERR_GGUF_KEY,
+                   "%lld experts in %lld groups, %lld groups and %lld experts used",
                    (long long)moe->n_expert, (long long)moe->n_group, (long long)moe->n_group_used,
                    (long long)moe->n_used);
     }

@@ -234,7 +234,7 @@ struct op_rows model_heads(struct model *m, struct op_rows x, const char *name, 
     return op.u.heads.y;
 }
 
-/* --- recurrent -------------------------------------------------------------------------------------*/
+/* --- recurrent ---------------------------------------------------------------------------------*/
 
 int model_state(struct model *m, int64_t floats)
 {

@@ -1,5 +1,5 @@
-/* The set of served models. Loading blocks on disk: it runs on the main thread before the token loop
- * begins, and later in the loader's (worker/loader.h). */
+/* The set of served models. Loading blocks on disk: it runs on the main thread before the token
+ * loop begins, and later in the loader's (worker/loader.h). */
 #include "worker/models.h"
 #include "ipc/memfd.h"
 #include "shared/log.h"

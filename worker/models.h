@@ -1,6 +1,6 @@
-/* The served models: each with its engine, tokenizer and chat template while it is loaded. The index
- * of a model is its number in every message. The engine belongs to the token loop; the rest of a
- * loaded model may be read by any thread that prepares a request of it. */
+/* The served models: each with its engine, tokenizer and chat template while it is loaded. The
+ * index of a model is its number in every message. The engine belongs to the token loop; the rest
+ * of a loaded model may be read by any thread that prepares a request of it. */
 #ifndef WORKER_MODELS_H
 #define WORKER_MODELS_H
 
@@ -47,26 +47,27 @@ struct models {
 typedef void models_progress_fn(void *arg, uint64_t done, uint64_t total);
 
 /* Names every model of the configuration and loads as many as may be loaded at once, in order, with
- * a line in the log for each; the others are only looked at. On failure nothing stays loaded; e names
- * the model's path. Errors: those of engine_open, tokenizer_create, ERR_CONFIG, ERR_TEMPLATE
+ * a line in the log for each; the others are only looked at. On failure nothing stays loaded; e
+ * names the model's path. Errors: those of engine_open, tokenizer_create, ERR_CONFIG, ERR_TEMPLATE
  * (--chat-template), and of setup_engine. c, device and stores are borrowed. */
 MUST_CHECK int models_load(struct models *m, const struct config *c, const struct device *device,
                            struct stores *stores, models_progress_fn *progress,
                            void *progress_arg, struct err *e);
 void models_finish(struct models *m);
 
-/* Opens a model that is not loaded into *ret, whose names are those of the model. Any thread; blocks
- * on disk. e names the path. */
+/* Opens a model that is not loaded into *ret, whose names are those of the model. Any thread;
+ * blocks on disk. e names the path. */
 MUST_CHECK int models_open(const struct models *m, size_t index, models_progress_fn *progress,
                            void *progress_arg, struct model *ret, struct err *e);
 /* Of a loaded model: brings its card up to date. */
 void models_describe(struct model *v);
 /* Frees all but names and card. Nobody may use the model. What is kept for the next load stays. */
 void models_unload(struct model *v);
-/* The vocabulary of a loaded model, sorted; made when it is first wanted. Any thread. Errors: those of
- * pieces_create; ERR_NO_TOKENIZER. */
+/* The vocabulary of a loaded model, sorted; made when it is first wanted. Any thread. Errors: those
+ * of pieces_create; ERR_NO_TOKENIZER. */
 MUST_CHECK int models_pieces(const struct model *v, const struct pieces **ret, struct err *e);
-/* Of one that is not loaded: what is kept of it is given up, but for the KV cache with keeps_cache. */
+/* Of one that is not loaded: what is kept of it is given up, but for the KV cache with
+ * keeps_cache. */
 void models_drop_stores(const struct models *m, const struct model *v, bool keeps_cache);
 size_t models_n_loaded(const struct models *m);
 

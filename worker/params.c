@@ -1,4 +1,5 @@
-/* Copies of small parameters (see params.h). Runs once, on the thread that opens a model; reads the file. */
+/* Copies of small parameters (see params.h). Runs once, on the thread that opens a model; reads the
+ * file. */
 #include "worker/params.h"
 #include "worker/memory.h"
 

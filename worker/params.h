@@ -1,5 +1,5 @@
-/* A program's small parameters (norms, biases) in memory of its own. Read in place, each would keep the
- * pages around it mapped, 64 KB to 2 MB of matrices that stand packed elsewhere. */
+/* A program's small parameters (norms, biases) in memory of its own. Read in place, each would keep
+ * the pages around it mapped, 64 KB to 2 MB of matrices that stand packed elsewhere. */
 #ifndef WORKER_PARAMS_H
 #define WORKER_PARAMS_H
 

@@ -17,7 +17,7 @@ static const double cpu_share = 0.5;   /* of the operations it could do at most,
 static const double gpu_share = 0.3;
 static const double answer_tokens = 256; /* that a prompt of PLACE_PROMPT is weighed against */
 
-/* --- units -----------------------------------------------------------------------------------------*/
+/* --- units -------------------------------------------------------------------------------------*/
 
 /* What stands between the layers counts as what is behind them. */
 static int32_t unit_of(const struct place *s, const struct program *p, size_t op)
@@ -51,7 +51,8 @@ static bool is_of_experts(struct grouping *g, const struct op *op)
     int out = program_output(op);
     g->reads_theirs = false;
     program_visit(&copy, look_at_input, g);
-    if (op->code == OP_order || op->code == OP_combine) { /* what they write is read by others, too */
+    if (op->code == OP_order ||
+        op->code == OP_combine) { /* what they write is read by others, too */
         return true;
     }
     bool is = op->code == OP_dispatch || op->code == OP_experts || g->reads_theirs;
@@ -150,7 +151,8 @@ int place_read(struct place *ret, const struct program *p)
         if (gpu_pass_check(p, op, &e) < 0) {
             u->has_kernels = false;
             if (!*s.no_kernel) {
-                snprintf(s.no_kernel, sizeof s.no_kernel, "%.*s", (int)sizeof s.no_kernel - 1, e.detail);
+                snprintf(s.no_kernel, sizeof s.no_kernel, "%.*s", (int)sizeof s.no_kernel - 1,
+                         e.detail);
             }
         }
         u->experts.is_there = u->experts.is_there || is_experts;
@@ -171,14 +173,15 @@ void place_finish(struct place *s)
     *s = (struct place){0};
 }
 
-/* --- cost ------------------------------------------------------------------------------------------*/
+/* --- cost --------------------------------------------------------------------------------------*/
 
 static double part_seconds(const struct place_part *p, const struct rates *r, double rows)
 {
     bool is_gpu = p->place == OP_ON_GPU;
     double bytes = MIN(p->token_bytes * rows, MAX((double)p->file_bytes, p->token_bytes));
     double by_bytes = bytes / (is_gpu ? r->gpu_bytes : r->cpu_bytes);
-    double by_ops = p->token_ops * rows / (is_gpu ? gpu_share * r->gpu_ops : cpu_share * r->cpu_ops);
+    double by_ops =
+        p->token_ops * rows / (is_gpu ? gpu_share * r->gpu_ops : cpu_share * r->cpu_ops);
     return MAX(by_bytes, by_ops);
 }
 
@@ -217,7 +220,7 @@ static void add_up(struct place *s, const struct rates *r)
     }
 }
 
-/* --- choice ----------------------------------------------------------------------------------------*/
+/* --- choice ------------------------------------------------------------------------------------*/
 
 struct candidate {
     int32_t n_first;   /* layers that go to the CPU, from the first */
@@ -299,8 +302,8 @@ static double score(const struct place *s)
     return answer_tokens * s->decode_s + s->prefill_s;
 }
 
-/* As many layers as fit, then the faster: the choice so hardly depends on rates, which are measured anew by each
- * worker, and the next one computes the same bits. */
+/* As many layers as fit, then the faster: the choice so hardly depends on rates, which are measured
+ * anew by each worker, and the next one computes the same bits. */
 static double worth(const struct place *s)
 {
     return 1e9 * (double)place_gpu_layers(s) - score(s);
@@ -368,7 +371,7 @@ bool place_choose(struct place *s, const struct place_limits *l)
     return found;
 }
 
-/* --- the program -----------------------------------------------------------------------------------*/
+/* --- the program -------------------------------------------------------------------------------*/
 
 int place_apply(const struct place *s, struct program *p)
 {
@@ -392,7 +395,7 @@ int place_apply(const struct place *s, struct program *p)
     return 0;
 }
 
-/* --- words -----------------------------------------------------------------------------------------*/
+/* --- words -------------------------------------------------------------------------------------*/
 
 const char *place_why(enum place_why why)
 {

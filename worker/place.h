@@ -1,12 +1,13 @@
-/* Placement: which layers of a model the GPU computes and which the CPU. A pass over the program, before anything is
- * allocated.
+/* Placement: which layers of a model the GPU computes and which the CPU. A pass over the program,
+ * before anything is allocated.
  *
- * Units are the layers, what stands before them (embedding) and behind them (output). The first ones go to the CPU, as
- * many as it takes: a step so crosses from one to the other once. Of mixture-of-experts models the experts alone may
- * go, which are most of the bytes and of which a token reads few; rows then cross twice in such a layer. What has no
- * kernel goes where it can be computed. As many layers go to the GPU as fit; which way, and whether the CPU alone would
- * not be faster, a model of cost says: bytes that a step reads over the memory's rate or operations over the
- * processor's, whichever takes longer, and the crossings. */
+ * Units are the layers, what stands before them (embedding) and behind them (output). The first
+ * ones go to the CPU, as many as it takes: a step so crosses from one to the other once. Of
+ * mixture-of-experts models the experts alone may go, which are most of the bytes and of which a
+ * token reads few; rows then cross twice in such a layer. What has no kernel goes where it can be
+ * computed. As many layers go to the GPU as fit; which way, and whether the CPU alone would not be
+ * faster, a model of cost says: bytes that a step reads over the memory's rate or operations over
+ * the processor's, whichever takes longer, and the crossings. */
 #ifndef WORKER_PLACE_H
 #define WORKER_PLACE_H
 
@@ -60,7 +61,8 @@ enum { PLACE_PROMPT = 512 };
 struct place_limits {
     uint64_t vram_bytes;  /* for parameters and KV cache */
     int64_t n_blocks;     /* of KV cache that must fit */
-    int64_t max_layers;   /* on the GPU, the output counted as one; below 0: as many as make it faster */
+    int64_t
+        max_layers; /* on the GPU, the output counted as one; below 0: as many as make it faster */
     bool is_required;     /* the GPU is used, slower or not */
     struct rates rates;
 };
@@ -72,7 +74,8 @@ void place_finish(struct place *s);
 bool place_all(struct place *s);
 /* Of one that is wholly on the GPU, how fast it should be. */
 void place_estimate(struct place *s, const struct rates *r);
-/* The best that the limits allow; false: all goes to the CPU, as no layer fits, or it is faster (is_slower). */
+/* The best that the limits allow; false: all goes to the CPU, as no layer fits, or it is faster
+ * (is_slower). */
 bool place_choose(struct place *s, const struct place_limits *l);
 /* Marks the ops and matrices of a program built as the one that was read. -ENOMEM. */
 MUST_CHECK int place_apply(const struct place *s, struct program *p);

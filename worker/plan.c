@@ -13,7 +13,8 @@ struct row { /* parts that were placed alike */
     uint64_t weights, kv;
 };
 
-static void name_units(const struct place *s, int32_t first, int32_t n, const char *of, char ret[40])
+static void name_units(const struct place *s, int32_t first, int32_t n, const char *of,
+                       char ret[40])
 {
     if (first == 0 || first == s->n - 1) {
         snprintf(ret, 40, "%s", first == 0 ? "embedding" : "output");
@@ -52,7 +53,7 @@ static void each_row(const struct place *s, const struct engine_info *i, row_fn 
     }
 }
 
-/* --- table -----------------------------------------------------------------------------------------*/
+/* --- table -------------------------------------------------------------------------------------*/
 
 static double mib(uint64_t bytes)
 {
@@ -77,7 +78,8 @@ void plan_put_table(const struct place *s, const struct engine_info *i, uint64_t
     each_row(s, i, put_row, b);
     uint64_t work = i->vram_bytes - i->vram_kv_bytes - s->vram_bytes;
     buf_printf(b,
-               "  VRAM: %.1f MiB for weights, %.1f for the KV cache, %.1f to work in; %.1f of %.1f in all\n",
+               "  VRAM: %.1f MiB for weights, %.1f for the KV cache, %.1f to work in; %.1f of %.1f "
+               "in all\n",
                mib(s->vram_bytes), mib(i->vram_kv_bytes), mib(work), mib(i->vram_bytes),
                mib(vram_bytes));
     buf_printf(b, "  context %lld tokens, KV cache for %lld\n", (long long)i->n_ctx,
@@ -91,11 +93,12 @@ void plan_put_table(const struct place *s, const struct engine_info *i, uint64_t
     buf_str(b, " and ");
     put_rate(b, s->cpu_prefill_s, PLACE_PROMPT);
     buf_printf(b,
-               "\n  by rates of %.0f GB/s (CPU, measured), %.0f GB/s (GPU, by its kind), %.0f GB/s between them\n",
+               "\n  by rates of %.0f GB/s (CPU, measured), %.0f GB/s (GPU, by its kind), %.0f GB/s "
+               "between them\n",
                s->rates.cpu_bytes / 1e9, s->rates.gpu_bytes / 1e9, s->rates.link_bytes / 1e9);
 }
 
-/* --- JSON ------------------------------------------------------------------------------------------*/
+/* --- JSON --------------------------------------------------------------------------------------*/
 
 struct json {
     struct buf *b;
@@ -105,7 +108,9 @@ struct json {
 static void put_part(void *arg, const struct row *r)
 {
     struct json *j = arg;
-    buf_printf(j->b, "%s{\"part\":\"%s\",\"device\":\"%s\",\"weight_bytes\":%llu,\"kv_bytes\":%llu,\"why\":\"%s\"}",
+    buf_printf(j->b,
+               "%s{\"part\":\"%s\",\"device\":\"%s\",\"weight_bytes\":%llu,\"kv_bytes\":%llu,"
+               "\"why\":\"%s\"}",
                j->is_first ? "" : ",", r->name, r->is_gpu ? "gpu" : "cpu",
                (unsigned long long)r->weights, (unsigned long long)r->kv, r->why);
     j->is_first = false;

@@ -1,5 +1,6 @@
-/* The plan of a model: where each of its layers is computed and why, what that takes of both memories, and how fast it
- * should be. As a table for people (`inspect --plan`) and as JSON (GET /props). Pure. */
+/* The plan of a model: where each of its layers is computed and why, what that takes of both
+ * memories, and how fast it should be. As a table for people (`inspect --plan`) and as JSON (GET
+ * /props). Pure. */
 #ifndef WORKER_PLAN_H
 #define WORKER_PLAN_H
 

@@ -31,8 +31,8 @@ static const char *tensor_of(const struct program *p, const struct matmul_weight
     return NULL;
 }
 
-/* A product is called after its matrix ("ffn_down" of "blk.7.ffn_down.weight"), another op after what
- * it writes; kv_write writes no buffer. */
+/* A product is called after its matrix ("ffn_down" of "blk.7.ffn_down.weight"), another op after
+ * what it writes; kv_write writes no buffer. */
 static void name_op(const struct program *p, const struct op *op, char *ret, size_t n)
 {
     const char *what = ops_name(op->code), *of = NULL;

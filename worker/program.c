@@ -154,7 +154,7 @@ void program_redirect(struct program *p, size_t first, int32_t from, int32_t to)
     }
 }
 
-/* --- matrices --------------------------------------------------------------------------------------*/
+/* --- matrices ----------------------------------------------------------------------------------*/
 
 static uint64_t weights_bytes(const struct program_weights *w)
 {
@@ -186,10 +186,11 @@ int program_describe_weights(struct program *p, enum isa isa, struct err *e)
     return 0;
 }
 
-/* --- running ---------------------------------------------------------------------------------------*/
+/* --- running -----------------------------------------------------------------------------------*/
 
 /* The number of rows an op runs over is that of its output. kv_write has none: tokens. */
-static int64_t op_rows_of(const struct program *p, const struct op *op, int64_t n_rows, int64_t n_out)
+static int64_t op_rows_of(const struct program *p, const struct op *op, int64_t n_rows,
+                          int64_t n_out)
 {
     int out = program_output(op);
     if (out < 0) {
@@ -217,7 +218,7 @@ void program_run(const struct program *p, const struct op_step *s, int64_t n_out
     }
 }
 
-/* --- text ------------------------------------------------------------------------------------------*/
+/* --- text --------------------------------------------------------------------------------------*/
 
 struct printer {
     const struct program *p;

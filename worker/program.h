@@ -1,9 +1,9 @@
 /* A program: the flat list of ops over named buffers that a model is compiled to at load. The same
  * list serves prefill and decode; only the number of rows differs.
  *
- * Building (worker/model.h): every buffer is written by exactly one op, before all that read it. Passes then rewrite
- * the list (fusion, conversion of activations), and linking gives buffers their memory: two buffers
- * share bytes when they are never alive at once.
+ * Building (worker/model.h): every buffer is written by exactly one op, before all that read it.
+ * Passes then rewrite the list (fusion, conversion of activations), and linking gives buffers their
+ * memory: two buffers share bytes when they are never alive at once.
  *
  * A buffer's rows are tokens; `mult` rows for each token where a token has several (experts); only
  * the rows that want logits where is_out. */
@@ -80,8 +80,9 @@ uint64_t program_weight_bytes(const struct program *p);
 MUST_CHECK int program_compile(struct program *p);
 MUST_CHECK int program_link(struct program *p, int64_t max_rows, int64_t max_logits, int64_t n_ctx,
                             int n_threads);
-/* Sets the addresses in the ops of one place; memory holds memory_bytes. Where ops of both places share a program, each
- * place has its own memory, by the one plan: a buffer has the same offset in both. */
+/* Sets the addresses in the ops of one place; memory holds memory_bytes. Where ops of both places
+ * share a program, each place has its own memory, by the one plan: a buffer has the same offset in
+ * both. */
 void program_place(struct program *p, enum op_place place, char *memory);
 /* Where the result is computed, and where a KV layer is written. */
 enum op_place program_result_place(const struct program *p);

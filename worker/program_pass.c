@@ -1,12 +1,13 @@
 /* Passes that rewrite a program after it was built. Pure; run once at load, in the order of
- * program_compile. Each keeps the rule that every buffer is written by one op, before all readers. */
+ * program_compile. Each keeps the rule that every buffer is written by one op, before all
+ * readers. */
 #include "worker/program_use.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* --- sums ------------------------------------------------------------------------------------------*/
+/* --- sums --------------------------------------------------------------------------------------*/
 
 /* Where an op can add a further row to its result, free yet; NULL: it cannot. */
 static struct op_rows *summand_of(struct op *op)
@@ -60,7 +61,7 @@ static int fuse_add(struct program *p)
     return 0;
 }
 
-/* --- rows that want logits -------------------------------------------------------------------------*/
+/* --- rows that want logits ---------------------------------------------------------------------*/
 
 /* Each row of the output depends on the same row of the inputs and on nothing else. */
 static bool is_row_wise(enum op_code code)
@@ -187,15 +188,15 @@ static int hoist_gather(struct program *p)
     return g.err < 0 ? g.err : 0;
 }
 
-/* --- forms of activations --------------------------------------------------------------------------*/
+/* --- forms of activations ----------------------------------------------------------------------*/
 
 struct conversion { /* made already: which buffer holds x in which form */
     int32_t x_buf, act, y_buf;
     uint8_t place; /* each has its own forms */
 };
 
-/* Puts a convert op before the first product that wants its input in another form than F32; products
- * of the same input share it. */
+/* Puts a convert op before the first product that wants its input in another form than F32;
+ * products of the same input share it. */
 static int insert_converts(struct program *p)
 {
     size_t n_old = p->n_ops;
@@ -246,7 +247,7 @@ static int insert_converts(struct program *p)
     return err < 0 ? err : 0;
 }
 
-/* --- joined products -------------------------------------------------------------------------------*/
+/* --- joined products ---------------------------------------------------------------------------*/
 
 struct writers {
     const int32_t *writer; /* per buffer */
@@ -325,7 +326,8 @@ static bool find_pair(const struct program *p, size_t i, size_t end, const struc
     return true;
 }
 
-/* Brings a glu over two products of the group behind it, and those two to its end, the gate first. */
+/* Brings a glu over two products of the group behind it, and those two to its end, the gate
+ * first. */
 static bool take_glu(struct program *p, size_t i, size_t end, int32_t *writer)
 {
     size_t gate, up;
@@ -360,8 +362,8 @@ static void raise_converts(struct program *p, int32_t *writer)
     }
 }
 
-/* Products whose inputs stand when another one runs are moved beside it and run in its job; then the
- * glu that follows. */
+/* Products whose inputs stand when another one runs are moved beside it and run in its job; then
+ * the glu that follows. */
 static int join_products(struct program *p)
 {
     int32_t *writer = malloc((p->n_bufs + 1) * sizeof *writer);

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- uses ------------------------------------------------------------------------------------------*/
+/* --- uses --------------------------------------------------------------------------------------*/
 
 struct noting {
     struct program_use *use;
@@ -75,7 +75,7 @@ const struct matmul_weight *program_matrices(const struct op *op, int64_t *ret_n
     }
 }
 
-/* --- memory ----------------------------------------------------------------------------------------*/
+/* --- memory ------------------------------------------------------------------------------------*/
 
 struct live { /* a placed buffer that is still needed */
     size_t offset, bytes;
@@ -118,7 +118,8 @@ static void release(struct live *live, size_t *n_live, size_t i)
     *n_live = n;
 }
 
-/* What a run of ops of one place reads from outside stays until the run is done, so that it can be done again. */
+/* What a run of ops of one place reads from outside stays until the run is done, so that it can be
+ * done again. */
 static void stretch(const struct program *p, struct program_use *use)
 {
     for (size_t first = 0, end; first < p->n_ops; first = end) {
@@ -135,9 +136,9 @@ static void stretch(const struct program *p, struct program_use *use)
     }
 }
 
-/* The CPU's glu in the job of its two products, op `first` on, overwrites its gate, which nobody else
- * reads: what a thread computes of both it turns into that part of the result. Returns the gate's buffer, -1
- * where there is none. */
+/* The CPU's glu in the job of its two products, op `first` on, overwrites its gate, which nobody
+ * else reads: what a thread computes of both it turns into that part of the result. Returns the
+ * gate's buffer, -1 where there is none. */
 static int32_t overwritten(const struct program *p, size_t first, size_t op,
                            const struct program_use *use)
 {
@@ -149,9 +150,9 @@ static int32_t overwritten(const struct program *p, size_t first, size_t op,
     return o->u.glu.gate.buf;
 }
 
-static bool place_output(struct program *p, size_t op, const struct program_use *use, size_t first_op,
-                         size_t last_op, uint64_t max_rows, uint64_t max_logits, struct live *live,
-                         size_t *n_live)
+static bool place_output(struct program *p, size_t op, const struct program_use *use,
+                         size_t first_op, size_t last_op, uint64_t max_rows, uint64_t max_logits,
+                         struct live *live, size_t *n_live)
 {
     int buf = program_output(&p->ops[op]);
     uint64_t bytes;
@@ -193,8 +194,9 @@ int program_link(struct program *p, int64_t max_rows, int64_t max_logits, int64_
         release(live, &n_live, i);
         for (size_t k = i; k < end && ok; k++) {
             if (p->ops[k].place == OP_ON_CPU) {
-                p->scratch_bytes = MAX(p->scratch_bytes, ops_scratch_bytes(&p->ops[k], p->kv, max_rows,
-                                                                           n_ctx, n_threads));
+                p->scratch_bytes =
+                    MAX(p->scratch_bytes,
+                        ops_scratch_bytes(&p->ops[k], p->kv, max_rows, n_ctx, n_threads));
             }
             ok = place_output(p, k, use, i, end - 1, (uint64_t)max_rows, (uint64_t)max_logits, live,
                               &n_live);

@@ -1,6 +1,6 @@
 /* Which type each tensor of a model gets when it is quantized to a file type: a "mixture" keeps the
- * sensitive tensors (values, the way down, the output) in more bits. The names and mixtures are those
- * users know from llama.cpp, so that a Q4_K_M is a Q4_K_M. */
+ * sensitive tensors (values, the way down, the output) in more bits. The names and mixtures are
+ * those users know from llama.cpp, so that a Q4_K_M is a Q4_K_M. */
 #ifndef WORKER_QUANTIZE_H
 #define WORKER_QUANTIZE_H
 

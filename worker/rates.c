@@ -1,4 +1,5 @@
-/* Rates of devices (see rates.h). The thread that loads; reads sysfs, which may block like any of its reads. */
+/* Rates of devices (see rates.h). The thread that loads; reads sysfs, which may block like any of
+ * its reads. */
 #include "worker/rates.h"
 
 #include "kernels/cpu/peak.h"
@@ -11,17 +12,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* By the target's first digits, as published for its most common card: GB/s of memory, 8-bit operations of a compute unit
- * and clock (dot4: 512; with matrix units 1024), GHz, compute units. */
+/* By the target's first digits, as published for its most common card: GB/s of memory, 8-bit
+ * operations of a compute unit and clock (dot4: 512; with matrix units 1024), GHz, compute
+ * units. */
 static const struct {
     const char *gfx;
     double gigabytes, ops_per_clock, gigahertz;
     unsigned n_cus;
 } kinds[] = {
-    {"gfx1030", 512, 512, 2.1, 60},  {"gfx1031", 384, 512, 2.4, 40}, {"gfx1032", 224, 512, 2.4, 28},
-    {"gfx1034", 144, 512, 2.6, 16},  {"gfx103", 60, 512, 2.2, 6},    {"gfx1100", 800, 1024, 2.4, 84},
-    {"gfx1101", 624, 1024, 2.4, 60}, {"gfx1102", 288, 1024, 2.6, 32}, {"gfx1103", 80, 1024, 2.7, 12},
-    {"gfx115", 200, 1024, 2.8, 40},  {"gfx1200", 320, 2048, 2.8, 32}, {"gfx1201", 640, 2048, 2.9, 64},
+    {"gfx1030", 512, 512, 2.1, 60},  {"gfx1031", 384, 512, 2.4, 40},
+    {"gfx1032", 224, 512, 2.4, 28},  {"gfx1034", 144, 512, 2.6, 16},
+    {"gfx103", 60, 512, 2.2, 6},     {"gfx1100", 800, 1024, 2.4, 84},
+    {"gfx1101", 624, 1024, 2.4, 60}, {"gfx1102", 288, 1024, 2.6, 32},
+    {"gfx1103", 80, 1024, 2.7, 12},  {"gfx115", 200, 1024, 2.8, 40},
+    {"gfx1200", 320, 2048, 2.8, 32}, {"gfx1201", 640, 2048, 2.9, 64},
     {"", 800, 1024, 2.4, 84},
 };
 
@@ -59,7 +63,8 @@ static double link_of(const char *root, const char *pci)
     return rate > 0 && rate < 1000 ? rate * 1e9 / 8 * (double)width * 0.8 : 0;
 }
 
-void rates_read_gpu(struct rates *r, const char *root, const char *gfx, const char *pci, unsigned n_cus)
+void rates_read_gpu(struct rates *r, const char *root, const char *gfx, const char *pci,
+                    unsigned n_cus)
 {
     size_t k = 0;
     while (strncmp(kinds[k].gfx, gfx, strlen(kinds[k].gfx)) != 0) {

@@ -43,8 +43,8 @@ static void put_work(const struct choice *c, struct buf *b)
                (long long)(c->n_max - c->n_ids), (long long)c->n_ids);
 }
 
-void report_slots(const struct model *m, const struct scheduler *s, int64_t n_seqs, int64_t first_id,
-                  struct buf *b)
+void report_slots(const struct model *m, const struct scheduler *s, int64_t n_seqs,
+                  int64_t first_id, struct buf *b)
 {
     int n_running = scheduler_n_running(s);
     for (int64_t i = 0; i < n_seqs; i++) {
@@ -96,8 +96,8 @@ void report_props(const struct model *m, int64_t n_seqs, struct buf *b)
         put_text(b, "chat_template", template.data, template.len);
     }
     buf_str(b, ",\"endpoint_slots\":true,\"endpoint_props\":false,\"endpoint_metrics\":true,"
-               "\"modalities\":{\"vision\":false,\"video\":false,\"audio\":false},\"build_info\":\"rocmforge "
-               ROCMFORGE_VERSION "\"");
+               "\"modalities\":{\"vision\":false,\"video\":false,\"audio\":false},\"build_info\":"
+               "\"rocmforge " ROCMFORGE_VERSION "\"");
     if (info) {
         buf_printf(b,
                    ",\"kv_cache\":{\"blocks\":%lld,\"free_blocks\":%lld,\"block_tokens\":%d,"

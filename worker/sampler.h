@@ -37,8 +37,8 @@ void sampler_accept(struct sampler *s, int32_t id, bool is_prompt);
 int32_t sampler_draw(struct sampler *s, const float *logits, uint32_t position, uint32_t n_ret,
                      struct msg_logprob *ret);
 
-/* Logits need not all be here: how many of the largest might be enough for the next draw. 0: all are needed. At most
- * SAMPLER_TOP. */
+/* Logits need not all be here: how many of the largest might be enough for the next draw. 0: all
+ * are needed. At most SAMPLER_TOP. */
 enum { SAMPLER_TOP = 64 };
 int32_t sampler_n_top(const struct sampler *s);
 /* The largest logits in order, lower ids first among equals; every one of them a number. */

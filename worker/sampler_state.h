@@ -1,5 +1,5 @@
-/* A sampler's state, shared by its parts: sampler.c (filters, draws over all logits), sampler_top.c (draws from the
- * largest). */
+/* A sampler's state, shared by its parts: sampler.c (filters, draws over all logits), sampler_top.c
+ * (draws from the largest). */
 #ifndef WORKER_SAMPLER_STATE_H
 #define WORKER_SAMPLER_STATE_H
 
@@ -28,7 +28,8 @@ struct sampler {
 
 /* Of the pool's weights. */
 double sampler_pool_mass(const struct sampler *s);
-/* Filters the pool, whose weights are set, and draws from it. max: the largest logit; total: the mass of all. */
+/* Filters the pool, whose weights are set, and draws from it. max: the largest logit; total: the
+ * mass of all. */
 int32_t sampler_draw_pool(struct sampler *s, float max, double total, uint32_t position);
 
 #endif

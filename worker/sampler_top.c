@@ -1,5 +1,5 @@
-/* Draws from the largest logits alone, where all others stayed on a device: the same ids as from all, or none. One
- * thread at a time; blocks never, allocates nothing. */
+/* Draws from the largest logits alone, where all others stayed on a device: the same ids as from
+ * all, or none. One thread at a time; blocks never, allocates nothing. */
 #include "worker/sampler_state.h"
 
 static bool is_greedy(const struct sampler *s)

@@ -140,7 +140,8 @@ enum status_phase scheduler_plan(struct scheduler *s)
 /* ---- the run ---- */
 
 /* A step that failed has spoiled its sequences. One request alone is the culprit, unless the engine
- * has another way to compute it; of several each gets its chance alone, the others go on afterwards. */
+ * has another way to compute it; of several each gets its chance alone, the others go on
+ * afterwards. */
 static void step_failed(struct scheduler *s, const struct err *e)
 {
     bool is_one = true;

@@ -5,8 +5,8 @@
  * decode step, a sequence that lost its blocks, and a replay are one case.
  *
  * A step holds one row of every sequence that needs just one (decode), then prompt rows, the
- * prompts taking turns: up to the chunk size, beside streams no more than delay them by a fifth of a
- * second. Order of age is order of arrival.
+ * prompts taking turns: up to the chunk size, beside streams no more than delay them by a fifth of
+ * a second. Order of age is order of arrival.
  *
  * - Admission: of the client that has least running the oldest, after ten seconds the oldest of
  *   all, goes in when slots for all its choices and blocks for all its tokens are there; until then

@@ -3,7 +3,8 @@
 #include "worker/scheduler_state.h"
 
 /* Of an id that an earlier epoch drew. 0, or the request has failed. */
-static int check(struct scheduler *s, struct choice *c, int64_t position, struct choice_logits *logits)
+static int check(struct scheduler *s, struct choice *c, int64_t position,
+                 struct choice_logits *logits)
 {
     struct err e;
     int err = choice_wants_check(c, position) ? choice_check(c, position, logits, &e) : 0;

@@ -7,9 +7,10 @@
 #include <string.h>
 
 const enum config_key setup_keys[] = {
-    CONFIG_model,    CONFIG_device,   CONFIG_gpu_layers, CONFIG_isa,        CONFIG_threads,        CONFIG_ctx_size,
-    CONFIG_kv_type,  CONFIG_parallel, CONFIG_chunk_size, CONFIG_kv_memory,
-    CONFIG_kv_memory_share, CONFIG_vram_reserve, CONFIG_kernel_dir, CONFIG_safe_mode, CONFIG_gpu_fusion, CONFIG_gpu_lock_timeout,
+    CONFIG_model,       CONFIG_device,    CONFIG_gpu_layers,      CONFIG_isa,
+    CONFIG_threads,     CONFIG_ctx_size,  CONFIG_kv_type,         CONFIG_parallel,
+    CONFIG_chunk_size,  CONFIG_kv_memory, CONFIG_kv_memory_share, CONFIG_vram_reserve,
+    CONFIG_kernel_dir,  CONFIG_safe_mode, CONFIG_gpu_fusion,      CONFIG_gpu_lock_timeout,
     CONFIG_gpu_timeout,
 };
 const size_t setup_n_keys = COUNT_OF(setup_keys);
@@ -38,8 +39,10 @@ int setup_engine(const struct config *c, struct engine_options *ret, struct err 
     char number[24];
     snprintf(number, sizeof number, "%.*s", (int)MIN(is_halved ? n - 2 : n, sizeof number), layers);
     uint64_t n_layers = UINT64_MAX;
-    if (strcmp(number, "auto") != 0 && (!num_parse_u64(number, &n_layers) || n_layers > INT32_MAX)) {
-        return err_set(e, ERR_CONFIG, "gpu_layers is '%s', which is neither a number nor 'auto'", layers);
+    if (strcmp(number, "auto") != 0 &&
+        (!num_parse_u64(number, &n_layers) || n_layers > INT32_MAX)) {
+        return err_set(e, ERR_CONFIG, "gpu_layers is '%s', which is neither a number nor 'auto'",
+                       layers);
     }
     *ret = (struct engine_options){
         .gpu_layers = n_layers <= INT32_MAX ? (int64_t)n_layers : -1,

@@ -1,5 +1,5 @@
-/* The table of stores (see stores.h). Any thread, under one mutex; never blocks on the supervisor: a
- * message that finds no room is not sent, and the store is then not kept. */
+/* The table of stores (see stores.h). Any thread, under one mutex; never blocks on the supervisor:
+ * a message that finds no room is not sent, and the store is then not kept. */
 #include "worker/stores.h"
 #include "shared/buf.h"
 #include "shared/err.h"

@@ -1,6 +1,6 @@
-/* The stores (ipc/store.h) of this worker: those that the supervisor handed over, and those it made.
- * Safe for any thread. Every function takes NULL for a process without a supervisor (the tools):
- * nothing is found, nothing is kept. */
+/* The stores (ipc/store.h) of this worker: those that the supervisor handed over, and those it
+ * made. Safe for any thread. Every function takes NULL for a process without a supervisor (the
+ * tools): nothing is found, nothing is kept. */
 #ifndef WORKER_STORES_H
 #define WORKER_STORES_H
 
@@ -26,12 +26,12 @@ struct stores_part {
 void stores_key(enum store_kind kind, const struct stores_part *parts, size_t n,
                 uint8_t ret[STORE_KEY_BYTES]);
 
-/* The store's descriptor (borrowed) and size; -ENOENT: there is none, or it is writable and taken. It
- * is the caller's to use until stores_release. */
+/* The store's descriptor (borrowed) and size; -ENOENT: there is none, or it is writable and taken.
+ * It is the caller's to use until stores_release. */
 MUST_CHECK int stores_take(struct stores *s, enum store_kind kind, const uint8_t *key,
                            size_t *ret_bytes);
-/* A new store, taken by the caller. The descriptor is taken over in any case. False: nobody keeps it,
- * and it is the caller's memory as any other. */
+/* A new store, taken by the caller. The descriptor is taken over in any case. False: nobody keeps
+ * it, and it is the caller's memory as any other. */
 bool stores_put(struct stores *s, enum store_kind kind, const uint8_t *key, int fd, size_t bytes);
 void stores_release(struct stores *s, enum store_kind kind, const uint8_t *key);
 

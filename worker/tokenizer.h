@@ -18,8 +18,8 @@ enum { TOKENIZER_MAX_TEXT_BYTES = 256 * 1024 * 1024 };
  * name; empty when there is nothing to say. */
 MUST_CHECK int tokenizer_create(const struct gguf *g, struct tokenizer **ret, char warn[160],
                                 struct err *e);
-/* The same with tables that a tokenizer of the same file gave before (tokenizer_tables): borrowed until
- * the end, and made anew where they do not fit. */
+/* The same with tables that a tokenizer of the same file gave before (tokenizer_tables): borrowed
+ * until the end, and made anew where they do not fit. */
 struct tokenizer_tables {
     const void *data; /* NULL: none */
     size_t bytes;

@@ -20,8 +20,8 @@
 enum { ID_BITS = 20, RANK_BITS = 24 };
 _Static_assert(LIMIT_VOCAB <= 1 << ID_BITS && LIMIT_MERGES < 1 << RANK_BITS, "a slot is 64 bits");
 
-/* The tables: this head, n_slots slots, then the tokens that the merges make. Most of the time that a
- * big vocabulary takes to load is spent in them. */
+/* The tables: this head, n_slots slots, then the tokens that the merges make. Most of the time that
+ * a big vocabulary takes to load is spent in them. */
 struct merges {
     uint64_t n_slots; /* a power of two */
     uint64_t n_merges;

@@ -37,8 +37,8 @@ extern const struct tokenizer_kind tokenizer_bpe, tokenizer_spm, tokenizer_wordp
 /* Whether a list of names, one space between them, holds this one. */
 bool tokenizer_kind_is_named(const char *names, const char *name, size_t n);
 
-/* All tokens of the vocabulary in a packed trie: from tables that were kept, or made anew where they do
- * not fit. -ENOMEM. */
+/* All tokens of the vocabulary in a packed trie: from tables that were kept, or made anew where
+ * they do not fit. -ENOMEM. */
 struct tokenizer_trie;
 MUST_CHECK int tokenizer_kind_trie(const struct tokenizer_vocab *v, struct tokenizer_tables kept,
                                    struct tokenizer_trie *ret);

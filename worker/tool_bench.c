@@ -1,6 +1,6 @@
 /* `bench`: prefill and decode rates of a model through the engine, beside what the memory and the
- * arithmetic of this machine can deliver in the same run, and beside an earlier run. Random tokens from
- * a fixed seed; medians, with the spread. */
+ * arithmetic of this machine can deliver in the same run, and beside an earlier run. Random tokens
+ * from a fixed seed; medians, with the spread. */
 #include "kernels/cpu/peak.h"
 #include "shared/clock.h"
 #include "shared/limits.h"
@@ -144,7 +144,8 @@ static int fill(struct bench *b, size_t n_seqs, int64_t depth, struct err *e)
     int err = ids ? 0 : -ENOMEM;
     for (size_t s = 0; s < n_seqs && err == 0; s++) {
         for (int64_t i = 0; i < depth; i++) {
-            ids[i] = (int32_t)(philox_uniform(2, (uint32_t)s, (uint32_t)i, 0) * (double)b->info->n_vocab);
+            ids[i] = (int32_t)(philox_uniform(2, (uint32_t)s, (uint32_t)i, 0) *
+                               (double)b->info->n_vocab);
         }
         int64_t done = engine_seq_reuse(b->engine, b->seqs[s], ids,
                                         MIN(depth, b->info->n_ctx));
@@ -182,8 +183,8 @@ static void close_seqs(struct bench *b, size_t n)
     }
 }
 
-/* n tokens at that depth, for n_seqs sequences at once; token by token where there is a plain loop to
- * compare with, which reads right before and right after: what memory gives does not stay. */
+/* n tokens at that depth, for n_seqs sequences at once; token by token where there is a plain loop
+ * to compare with, which reads right before and right after: what memory gives does not stay. */
 static int run(struct bench *b, const struct peak_read *plain, size_t n_seqs, int64_t n,
                int64_t depth, int64_t repeat, struct measure *ret, struct err *e)
 {
@@ -429,7 +430,8 @@ static int bench_engine(struct bench *b, struct config *c, const struct plan *p,
     b->info = engine_info(b->engine);
     b->rows = calloc((size_t)MAX(b->options.max_rows, LIMIT_SLOTS), sizeof(*b->rows));
     put_model(b, name, machine);
-    err = b->rows ? run_all(b, p, type_info((uint32_t)b->options.kv_type)->name, machine, e) : -ENOMEM;
+    err = b->rows ? run_all(b, p, type_info((uint32_t)b->options.kv_type)->name, machine, e)
+                  : -ENOMEM;
     free(b->rows);
     b->rows = NULL;
     tool_close(&device, &b->engine);
@@ -473,7 +475,8 @@ int tool_bench(int argc, char **argv)
     struct plan p = {.repeat = 5};
     struct bench b = {.tolerance = 5};
     const struct option_spec specs[] = {
-        {"prompt", 'p', OPTION_STR, &prompts, 0, 0, "prefill lengths, comma-separated; 0: none (512)"},
+        {"prompt", 'p', OPTION_STR, &prompts, 0, 0,
+         "prefill lengths, comma-separated; 0: none (512)"},
         {"generate", 'n', OPTION_STR, &generates, 0, 0, "decode lengths; 0: none (128)"},
         {"depth", 'd', OPTION_STR, &depths, 0, 0, "tokens that stand before (0)"},
         {"batch", 'b', OPTION_STR, &batches, 0, 0, "sequences decoded together (1)"},
@@ -488,8 +491,9 @@ int tool_bench(int argc, char **argv)
     };
     struct options o = {
         .usage = "bench -m MODEL [options]",
-        .summary = "Measures prefill and decode rates of a model. A server is measured with --server "
-                   "URL\n('rocmforge bench --server URL --help').",
+        .summary =
+            "Measures prefill and decode rates of a model. A server is measured with --server "
+            "URL\n('rocmforge bench --server URL --help').",
         .specs = specs,
         .n_specs = COUNT_OF(specs),
         .keys = setup_keys,

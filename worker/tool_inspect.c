@@ -18,7 +18,7 @@
 
 enum { TEXT_COLUMNS = 60, ARRAY_SHOWN = 8 };
 
-/* --- words --- */
+/* --- words ---- */
 
 struct words { /* a short text to print */
     char s[48];
@@ -134,7 +134,7 @@ static void print_error(const char *what, const struct err *e)
     buf_finish(&b);
 }
 
-/* --- the sections --- */
+/* --- the sections ---- */
 
 static struct gguf_str architecture(const struct gguf *g)
 {
@@ -401,7 +401,8 @@ static int show_plan(const struct gguf *g, const struct config *c, int64_t vram_
         return err_set(e, ERR_NO_GPU, "no AMD GPU is here; --vram MIB plans for one that is not");
     }
     if (o.vram_bytes == 0) {
-        return err_set(e, ERR_NO_VRAM, "of %s nothing is left beside what others use and --vram-reserve",
+        return err_set(e, ERR_NO_VRAM,
+                       "of %s nothing is left beside what others use and --vram-reserve",
                        size_words(total).s);
     }
     printf("Placement on a GPU with %s, of which models may take %s\n", size_words(total).s,

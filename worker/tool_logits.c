@@ -1,8 +1,9 @@
-/* `logits`: the logits of a prompt and of its greedy continuation as a golden file, so that any other
- * implementation can be compared with. The file: one line of JSON
+/* `logits`: the logits of a prompt and of its greedy continuation as a golden file, so that any
+ * other implementation can be compared with. The file: one line of JSON
  *   {"golden":1,"n_vocab":V,"n_prompt":P,"n_rows":R,"full":true,"top":K,"prompt":[...],"greedy":[...]}
- * then R rows, row i after token i: V float32, or with "full":false the float32 log-sum-exp and K pairs of
- * int32 id and float32 logit, best first. An end-of-text id ends the list and has no row. */
+ * then R rows, row i after token i: V float32, or with "full":false the float32 log-sum-exp and K
+ * pairs of int32 id and float32 logit, best first. An end-of-text id ends the list and has no
+ * row. */
 #include "shared/buf.h"
 #include "shared/limits.h"
 #include "shared/num.h"
@@ -191,9 +192,11 @@ static int write_file(const struct job *j, const char *path, struct err *e)
     if (!f) {
         return err_set(e, -errno, "%s", path);
     }
-    fprintf(f, "{\"golden\":1,\"n_vocab\":%lld,\"n_prompt\":%lld,\"n_rows\":%lld,\"full\":%s,\"top\":%lld",
-            (long long)j->info->n_vocab, (long long)j->n_prompt, (long long)j->n_rows,
-            j->n_top ? "false" : "true", (long long)j->n_top);
+    fprintf(
+        f,
+        "{\"golden\":1,\"n_vocab\":%lld,\"n_prompt\":%lld,\"n_rows\":%lld,\"full\":%s,\"top\":%lld",
+        (long long)j->info->n_vocab, (long long)j->n_prompt, (long long)j->n_rows,
+        j->n_top ? "false" : "true", (long long)j->n_top);
     put_ids(f, "prompt", ids_of(j), j->n_prompt);
     put_ids(f, "greedy", ids_of(j) + j->n_prompt, j->n_greedy);
     fputs("}\n", f);

@@ -2,8 +2,8 @@
  * figures compare: the text is cut into chunks of N tokens, each computed alone; where the model
  * wants a BOS it replaces a chunk's first token; the second half of each chunk counts.
  *
- * Stored distributions (--save, --kl): a header, then for every counted row a float lo, a float step
- * and n_vocab uint16, log p = lo + step * value. */
+ * Stored distributions (--save, --kl): a header, then for every counted row a float lo, a float
+ * step and n_vocab uint16, log p = lo + step * value. */
 #include "shared/clock.h"
 #include "worker/setup.h"
 #include "worker/tokenizer.h"

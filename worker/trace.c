@@ -79,7 +79,8 @@ void trace_print(const struct trace *t, const char *devices, struct buf *b)
     uint64_t n = MIN(t->n, (uint64_t)TRACE_SPANS);
     buf_str(b, "{\"resourceSpans\":[{\"resource\":{\"attributes\":[{\"key\":\"service.name\","
                "\"value\":{\"stringValue\":\"rocmforge\"}},{\"key\":\"service.version\",\"value\":"
-               "{\"stringValue\":\"" ROCMFORGE_VERSION "\"}},{\"key\":\"rocmforge.devices\",\"value\":{"
+               "{\"stringValue\":\"" ROCMFORGE_VERSION
+               "\"}},{\"key\":\"rocmforge.devices\",\"value\":{"
                "\"stringValue\":");
     json_put_string(b, devices, strlen(devices));
     buf_str(b, "}}]},\"scopeSpans\":[{\"scope\":{\"name\":\"rocmforge-worker\"},\"spans\":[");

@@ -1,5 +1,5 @@
-/* What happened to requests, as spans in a bounded ring: the newest stand, the oldest go. One owner,
- * the token loop; recording costs a few stores. */
+/* What happened to requests, as spans in a bounded ring: the newest stand, the oldest go. One
+ * owner, the token loop; recording costs a few stores. */
 #ifndef WORKER_TRACE_H
 #define WORKER_TRACE_H
 
@@ -37,8 +37,8 @@ void trace_add(struct trace *t, enum trace_kind kind, uint64_t request, uint64_t
 /* The same of a step; way outlives the trace. */
 void trace_add_step(struct trace *t, enum trace_kind kind, uint64_t request, uint64_t start_ns,
                     uint64_t end_ns, int64_t value, const char *way);
-/* All of it as OTLP/JSON (opentelemetry-proto, ExportTraceServiceRequest): a trace a request. devices: a resource
- * attribute, where the models are computed. */
+/* All of it as OTLP/JSON (opentelemetry-proto, ExportTraceServiceRequest): a trace a request.
+ * devices: a resource attribute, where the models are computed. */
 void trace_print(const struct trace *t, const char *devices, struct buf *b);
 
 #endif

@@ -1,5 +1,5 @@
-/* Packed weights in a sealed memfd (see weights.h). The thread that opens a model, and its pool; reads
- * the model file. Invariant: what is mapped by a program is sealed against writing. */
+/* Packed weights in a sealed memfd (see weights.h). The thread that opens a model, and its pool;
+ * reads the model file. Invariant: what is mapped by a program is sealed against writing. */
 #include "worker/weights.h"
 #include "worker/build_id.h"
 
@@ -47,7 +47,7 @@ void weights_key(enum isa isa, const uint8_t fingerprint[32], uint8_t ret[STORE_
     stores_key(STORE_WEIGHTS, parts, COUNT_OF(parts), ret);
 }
 
-/* --- checksums -------------------------------------------------------------------------------------*/
+/* --- checksums ---------------------------------------------------------------------------------*/
 
 struct summing {
     const char *data;
@@ -85,7 +85,7 @@ static int check_sums(const struct weights *w, size_t data_bytes, struct pool *p
     return err;
 }
 
-/* --- making and mapping ----------------------------------------------------------------------------*/
+/* --- making and mapping ------------------------------------------------------------------------*/
 
 /* Says where each matrix stands. Returns the bytes of all. */
 static size_t place(struct program *p, const char *map)
@@ -102,7 +102,8 @@ static size_t place(struct program *p, const char *map)
 }
 
 /* In pieces, whose file pages are let go: or the largest matrix would stand in memory twice. A page
- * that the disk does not give is an error here; read by a kernel, it would be the end of the process. */
+ * that the disk does not give is an error here; read by a kernel, it would be the end of the
+ * process. */
 static int pack_matrix(const struct matmul_weight *w, char *to, struct pool *pool,
                        void (*progress)(void *arg, uint64_t done, uint64_t total),
                        void *progress_arg, uint64_t done, uint64_t total, struct err *e)
@@ -196,7 +197,8 @@ static int make(struct program *p, size_t data_bytes, size_t bytes, struct pool 
     return fd;
 }
 
-/* A store of that key is trusted for what it is; its size and table say that we speak of the same. */
+/* A store of that key is trusted for what it is; its size and table say that we speak of the
+ * same. */
 static bool map_store(struct weights *w, int fd, size_t have, size_t data_bytes, size_t bytes)
 {
     w->map = have == bytes ? memory_map_fd(fd, bytes, false) : NULL;

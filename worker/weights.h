@@ -3,8 +3,8 @@
  *   matrix 0, matrix 1, ...      in the order of the program, each at a multiple of 64
  *   struct weights_table         at the end: written last
  *
- * A kernel that streams weights misses the TLB less with huge pages; memfds get them where the kernel
- * can collapse pages (Linux 6.1) or is set to give shared memory huge pages. */
+ * A kernel that streams weights misses the TLB less with huge pages; memfds get them where the
+ * kernel can collapse pages (Linux 6.1) or is set to give shared memory huge pages. */
 #ifndef WORKER_WEIGHTS_H
 #define WORKER_WEIGHTS_H
 
@@ -19,9 +19,10 @@ struct weights {
     uint8_t key[STORE_KEY_BYTES];
 };
 
-/* Gives the program's matrices their packed form: that of the store with this model's fingerprint, or
- * else packs and keeps it. progress may be NULL. Errors: ERR_MODEL_IO, ERR_MODEL_CHANGED, ERR_NO_MEMORY, ERR_INTERNAL (what was sealed
- * is not what was packed), -errno; *ret needs no close then. */
+/* Gives the program's matrices their packed form: that of the store with this model's fingerprint,
+ * or else packs and keeps it. progress may be NULL. Errors: ERR_MODEL_IO, ERR_MODEL_CHANGED,
+ * ERR_NO_MEMORY, ERR_INTERNAL (what was sealed is not what was packed), -errno; *ret needs no close
+ * then. */
 MUST_CHECK int weights_open(struct weights *ret, struct program *p, enum isa isa, struct pool *pool,
                             struct stores *stores, const uint8_t fingerprint[32],
                             void (*progress)(void *arg, uint64_t done, uint64_t total),

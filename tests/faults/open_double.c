@@ -1,6 +1,6 @@
-/* A preloaded open(): one file cannot be opened for now. OPEN_DOUBLE_PATH is how the file's name ends,
- * OPEN_DOUBLE_WHILE a file; while that exists the error is EAGAIN, as /dev/kfd has it while the driver
- * resets the GPU. */
+/* A preloaded open(): one file cannot be opened for now. OPEN_DOUBLE_PATH is how the file's name
+ * ends, OPEN_DOUBLE_WHILE a file; while that exists the error is EAGAIN, as /dev/kfd has it while
+ * the driver resets the GPU. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +19,8 @@ __attribute__((visibility("default"))) int open(const char *path, int flags, ...
     }
     const char *end = getenv("OPEN_DOUBLE_PATH"), *mark = getenv("OPEN_DOUBLE_WHILE");
     size_t n = strlen(path), n_end = end ? strlen(end) : 0;
-    if (end && mark && n >= n_end && strcmp(path + n - n_end, end) == 0 && access(mark, F_OK) == 0) {
+    if (end && mark && n >= n_end && strcmp(path + n - n_end, end) == 0 &&
+        access(mark, F_OK) == 0) {
         errno = EAGAIN;
         return -1;
     }

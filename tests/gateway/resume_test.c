@@ -313,7 +313,8 @@ static void suspects_are_tried_alone(struct rig *r)
     CHECK(rig_expect(r, MSG_POISON, &cleared));
     memcpy(&m, cleared.payload, sizeof(m));
     CHECK_INT(m.until_ms, 0);
-    /* What the supervisor said before it heard that is not believed; what it says after its answer is. */
+    /* What the supervisor said before it heard that is not believed; what it says after its answer
+     * is. */
     struct msg_poison again;
     memcpy(&again, told.payload, sizeof(again));
     CHECK_INT(channel_send(&r->channel, MSG_POISON, r->epoch, &again, sizeof(again), NULL, 0), 0);

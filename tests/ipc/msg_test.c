@@ -76,8 +76,9 @@ static void token_lengths_must_add_up(void)
         }
     }
     m.top[1].piece_bytes = UINT32_MAX;
-    CHECK_INT(msg_check(MSG_TOKEN, MSG_RING, MSG_WORKER, MSG_GATEWAY, MSG_STATE_RUNNING, &m, len, 0),
-              ERR_PROTOCOL);
+    CHECK_INT(
+        msg_check(MSG_TOKEN, MSG_RING, MSG_WORKER, MSG_GATEWAY, MSG_STATE_RUNNING, &m, len, 0),
+        ERR_PROTOCOL);
 }
 
 static void strings_must_end(void)

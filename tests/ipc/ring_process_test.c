@@ -1,5 +1,5 @@
-/* Ten million records between two processes with a sleeping consumer, across many wraps of the index;
- * the round-trip times of ring and channel; a lost bell. Argument: number of records. */
+/* Ten million records between two processes with a sleeping consumer, across many wraps of the
+ * index; the round-trip times of ring and channel; a lost bell. Argument: number of records. */
 #include "ipc/channel.h"
 #include "ipc/memfd.h"
 #include "ipc/ring.h"

@@ -53,7 +53,8 @@ static void check_columns(void)
         op_concat_run(&o, &g.step, 5);
         for (int64_t r = 0; r < 5; r++) {
             for (int k = 0; k < 4; k++) {
-                CHECK(memcmp(rig_at(&z, r) + k * 10, rig_at(&a, r) + k * 9, 7 * sizeof(float)) == 0);
+                CHECK(memcmp(rig_at(&z, r) + k * 10, rig_at(&a, r) + k * 9, 7 * sizeof(float)) ==
+                      0);
                 CHECK(memcmp(rig_at(&z, r) + k * 10 + 7, rig_at(&b, r), 3 * sizeof(float)) == 0);
             }
         }

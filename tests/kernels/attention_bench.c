@@ -1,5 +1,5 @@
-/* Speed of attention alone: prefill in GFLOP/s (4 for a query, a position and a dimension), decode in
- * GB/s of the cache, beside a plain read and the multiply-add's own peak in the same run.
+/* Speed of attention alone: prefill in GFLOP/s (4 for a query, a position and a dimension), decode
+ * in GB/s of the cache, beside a plain read and the multiply-add's own peak in the same run.
  *
  *     kernels_attention_bench [threads [heads kv_heads dim [depth [kv_type]]]]
  *
@@ -71,7 +71,8 @@ int main(int argc, char **argv)
     s.scratch = aligned_alloc(64, (op_attention_scratch(&o, &layer, depth + TOKENS,
                                                         pool_threads(pool)) + 63) / 64 * 64);
     CHECK(s.scratch);
-    printf("plain read %.1f GB/s, multiply-add peak (of the 8-bit products': a quarter) %.0f GFLOP/s\n",
+    printf("plain read %.1f GB/s, multiply-add peak (of the 8-bit products': a quarter) %.0f "
+           "GFLOP/s\n",
            1e-9 * peak_read_rate(pool), 0.25e-9 * peak_dot_rate(pool, s.isa));
     run.pos = depth;
     for (run.n = 1; run.n <= TOKENS; run.n *= 8) {

@@ -217,7 +217,8 @@ static void check(const struct setup *s)
     free(table);
 }
 
-/* A group's extremes: what is not finite stays so, what is too small becomes 0, nothing overflows. */
+/* A group's extremes: what is not finite stays so, what is too small becomes 0, nothing
+ * overflows. */
 static void check_q8_extremes(void)
 {
     static const float odd[] = {NAN, INFINITY, -INFINITY};

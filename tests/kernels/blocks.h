@@ -1,5 +1,5 @@
-/* Random blocks of every tensor type, with scales that are small ordinary numbers, so that decoded weights are a few units
- * at most. Everything else in a block is random bytes. */
+/* Random blocks of every tensor type, with scales that are small ordinary numbers, so that decoded
+ * weights are a few units at most. Everything else in a block is random bytes. */
 #ifndef TESTS_KERNELS_BLOCKS_H
 #define TESTS_KERNELS_BLOCKS_H
 

@@ -1,5 +1,5 @@
-/* Activations against double precision: every kind, gated and plain, over the range where they bend and far
- * beyond it; a gate for a whole row; groups; NaN stays NaN. */
+/* Activations against double precision: every kind, gated and plain, over the range where they bend
+ * and far beyond it; a gate for a whole row; groups; NaN stays NaN. */
 #include "tests/kernels/ops_rig.h"
 
 static double exact_sigmoid(double x)

@@ -1,6 +1,6 @@
-/* What the tests of the ops share: rows with guards around them, steps without an engine, comparison
- * with double precision. Every check runs on every instruction set of the machine and with one and
- * three threads. */
+/* What the tests of the ops share: rows with guards around them, steps without an engine,
+ * comparison with double precision. Every check runs on every instruction set of the machine and
+ * with one and three threads. */
 #ifndef TESTS_KERNELS_OPS_RIG_H
 #define TESTS_KERNELS_OPS_RIG_H
 
@@ -61,8 +61,8 @@ static inline float *rig_vec(int64_t n, double center, double scale, uint64_t *s
 }
 
 /* Each value within limit of the exact one, relative to the largest exact value of the row. */
-static inline void rig_compare(const char *what, enum isa isa, const float *got, const double *exact,
-                               int64_t n, double limit)
+static inline void rig_compare(const char *what, enum isa isa, const float *got,
+                               const double *exact, int64_t n, double limit)
 {
     double largest = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -71,9 +71,10 @@ static inline void rig_compare(const char *what, enum isa isa, const float *got,
     for (int64_t i = 0; i < n; i++) {
         double error = fabs((double)got[i] - exact[i]);
         if (!(error <= limit * largest + 1e-30)) {
-            TEST_FAIL("%s, %s: value %lld is %.9g, exactly %.9g, largest %.3g: error %.2e over %.2e",
-                      what, isa_name(isa), (long long)i, (double)got[i], exact[i], largest,
-                      error / largest, limit);
+            TEST_FAIL(
+                "%s, %s: value %lld is %.9g, exactly %.9g, largest %.3g: error %.2e over %.2e",
+                what, isa_name(isa), (long long)i, (double)got[i], exact[i], largest,
+                error / largest, limit);
         }
     }
 }
@@ -106,8 +107,8 @@ static inline void rig_init(struct rig *g, int64_t n_rows, int64_t pos)
                                .n_runs = 1};
 }
 
-/* True for each instruction set, first with one thread and then with three; step.isa and step.pool are
- * set. Frees everything when it returns false. */
+/* True for each instruction set, first with one thread and then with three; step.isa and step.pool
+ * are set. Frees everything when it returns false. */
 static inline bool rig_next(struct rig *g)
 {
     bool is_last_isa = g->n_threads != 0 && g->step.isa == isa_detect();

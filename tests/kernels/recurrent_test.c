@@ -1,5 +1,5 @@
-/* Recurrent ops against double precision, over enough tokens for errors to add up; cutting the tokens
- * into steps changes no bit; each sequence keeps its own state. */
+/* Recurrent ops against double precision, over enough tokens for errors to add up; cutting the
+ * tokens into steps changes no bit; each sequence keeps its own state. */
 #include "shared/num.h"
 #include "tests/kernels/ops_rig.h"
 

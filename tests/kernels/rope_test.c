@@ -1,4 +1,5 @@
-/* RoPE against long double: tables up to position 4 million, both pairings, partial rotation, groups. */
+/* RoPE against long double: tables up to position 4 million, both pairings, partial rotation,
+ * groups. */
 #include "tests/kernels/ops_rig.h"
 
 static void check(int64_t pos, int64_t n_groups, int64_t n, int64_t n_rot, int64_t gap,

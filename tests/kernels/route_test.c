@@ -1,5 +1,5 @@
-/* Routing and experts against double precision: gatings, bias, groups, ties, and the whole way of rows
- * through sorted experts and back. */
+/* Routing and experts against double precision: gatings, bias, groups, ties, and the whole way of
+ * rows through sorted experts and back. */
 #include "tests/kernels/ops_rig.h"
 
 enum { N_EXPERT = 8, N_USED = 3 };
@@ -116,7 +116,8 @@ static void check_experts(int64_t n_rows)
     uint64_t seed = (uint64_t)n_rows;
     struct rig g;
     struct rig_rows logits = rig_random(n_rows, N_EXPERT, 3, &seed);
-    struct rig_rows x = rig_random(n_rows, COLS, 1, &seed), add = rig_random(n_rows, ROWS, 1, &seed);
+    struct rig_rows x = rig_random(n_rows, COLS, 1, &seed),
+                    add = rig_random(n_rows, ROWS, 1, &seed);
     float *data = rig_vec(N_EXPERT * COLS * ROWS, 0, 0.2, &seed);
     float *bias = rig_vec(N_EXPERT * ROWS, 0, 1, &seed);
     rig_init(&g, n_rows, 0);

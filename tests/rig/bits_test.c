@@ -160,7 +160,8 @@ static void run(int n_seqs, int64_t chunk, enum way way)
     printf(way == REUSED ? " %lld tokens: equal\n" : ": equal\n", (long long)n_reused);
 }
 
-/* In safe mode too, without any of the fast ways (worker/gpu/gpu_route.def): what was seen with them is known. */
+/* In safe mode too, without any of the fast ways (worker/gpu/gpu_route.def): what was seen with
+ * them is known. */
 static void run_plainly(const char *path, const struct engine_options *o)
 {
     struct engine_options plain = *o;

@@ -1,15 +1,18 @@
-/* A stand-in for rocm-smi: a library by its name, found through LD_LIBRARY_PATH. Device 0 is a processor's own
- * graphics (0000:0e:00.0), device 1 the card at 0000:03:00.0. The environment says what it tells and what goes wrong:
+/* A stand-in for rocm-smi: a library by its name, found through LD_LIBRARY_PATH. Device 0 is a
+ * processor's own graphics (0000:0e:00.0), device 1 the card at 0000:03:00.0. The environment says
+ * what it tells and what goes wrong:
  *   SMI_DOUBLE      rules, separated by ';': FAULT@FUNCTION, FUNCTION without "rsmi_"
  *                     abort     the process aborts
  *                     hang      the function never returns
  *                     error=N   it returns this status
  *                   and alone: abort-load, the library aborts when it is loaded
  *   SMI_DOUBLE_DIR  a folder; in it
- *     card          lines "total BYTES", "used BYTES", "busy PERCENT", "heat MILLIDEGREES" of the card, read at every
+ *     card          lines "total BYTES", "used BYTES", "busy PERCENT", "heat MILLIDEGREES" of the
+ *     card, read at every
  *                   call; without them 20 GiB, 2 GiB, 37, 54000
  *     rules         rules as above, read at every call: a fault that begins later
- *     events        lines "NUMBER MESSAGE", as the driver tells them: those that come after the subscription */
+ *     events        lines "NUMBER MESSAGE", as the driver tells them: those that come after the
+ *     subscription */
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -76,7 +79,10 @@ static int begin(const char *function, uint32_t device)
     }
     int status = obey(getenv("SMI_DOUBLE"), function);
     status = status == SUCCESS ? obey(text, function) : status;
-    return status != SUCCESS ? status : !is_open ? INIT_ERROR : device >= DEVICES ? INPUT_OUT_OF_BOUNDS : SUCCESS;
+    return status != SUCCESS   ? status
+           : !is_open          ? INIT_ERROR
+           : device >= DEVICES ? INPUT_OUT_OF_BOUNDS
+                               : SUCCESS;
 }
 
 static uint64_t number_of_card(const char *name, uint64_t without)
@@ -201,8 +207,8 @@ static uint32_t read_events(uint32_t room, struct event *ret)
         while (n < room && fgets(line, sizeof line, f) && strchr(line, '\n')) {
             struct event e = {.device = CARD};
             events_at = ftell(f);
-            if (sscanf(line, "%d %63[^\n]", &e.kind, e.message) >= 1 && e.kind >= 1 && e.kind <= 64 &&
-                (subscribed[CARD] >> (e.kind - 1) & 1)) {
+            if (sscanf(line, "%d %63[^\n]", &e.kind, e.message) >= 1 && e.kind >= 1 &&
+                e.kind <= 64 && (subscribed[CARD] >> (e.kind - 1) & 1)) {
                 ret[n++] = e;
             }
         }

@@ -1,5 +1,5 @@
-/* What the supervisor makes of a reset of the card: whose doing it was, which death it explains, and
- * when a worker may be started again; and of a card that is wedged. */
+/* What the supervisor makes of a reset of the card: whose doing it was, which death it explains,
+ * and when a worker may be started again; and of a card that is wedged. */
 #include "safety/card.h"
 #include "safety/degrade.h"
 #include "tests/test.h"
@@ -14,8 +14,12 @@ static uint64_t now_ms;
 static void begin(uint32_t phase, uint64_t still_ms)
 {
     s = (struct supervisor){.options = &options, .cfg = &config};
-    s.worker = (struct child){.name = "worker", .state = CHILD_READY, .holds_gpu = true, .pid = 4242,
-                              .pidfd = -1, .stderr_fd = -1};
+    s.worker = (struct child){.name = "worker",
+                              .state = CHILD_READY,
+                              .holds_gpu = true,
+                              .pid = 4242,
+                              .pidfd = -1,
+                              .stderr_fd = -1};
     now_ms = 1000000;
     s.watchdog.last.phase = phase;
     s.watchdog.change_ms = now_ms - still_ms;

@@ -286,7 +286,8 @@ static void run_gateway_attached(void)
         send_message(MSG_BREACH, &b, sizeof(b), NULL, 0);
     }
     if (does("poison") && epoch == 1) {
-        struct msg_poison p = {.digest = {7}, .since_unix_s = 5, .until_ms = clock_ms() + 60 * 1000};
+        struct msg_poison p = {
+            .digest = {7}, .since_unix_s = 5, .until_ms = clock_ms() + 60 * 1000};
         send_message(MSG_POISON, &p, sizeof(p), NULL, 0);
     }
     if (does("dies") || (does("diesonce") && epoch == 1)) {

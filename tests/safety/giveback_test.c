@@ -1,5 +1,5 @@
-/* What the supervisor tells the worker of the card's memory, and when: above the ceiling; when it may
- * grow; and, once it was bound, whatever holds from then on, for models that it will load. */
+/* What the supervisor tells the worker of the card's memory, and when: above the ceiling; when it
+ * may grow; and, once it was bound, whatever holds from then on, for models that it will load. */
 #include "safety/giveback.h"
 #include "safety/vram.h"
 #include "shared/config.h"
@@ -18,7 +18,8 @@ static void begin(void)
     int fds[2];
     CHECK_INT(channel_pair(fds), 0);
     s = (struct supervisor){.options = &options, .cfg = &config, .epoch = {.id = 1}};
-    s.worker = (struct child){.state = CHILD_READY, .holds_gpu = true, .pidfd = -1, .stderr_fd = -1};
+    s.worker =
+        (struct child){.state = CHILD_READY, .holds_gpu = true, .pidfd = -1, .stderr_fd = -1};
     channel_init(&s.worker.channel, fds[0], MSG_SUPERVISOR, MSG_WORKER);
     channel_init(&worker, fds[1], MSG_WORKER, MSG_SUPERVISOR);
     s.worker.channel.state = worker.state = MSG_STATE_RUNNING;

@@ -1,5 +1,6 @@
 /* `rocmforge doctor` on made-up machines: sysfs, device nodes and lock folder under a scratch root,
- * HIP and rocm-smi by doubles. The trees are written here after what amdgpu shows on real machines. */
+ * HIP and rocm-smi by doubles. The trees are written here after what amdgpu shows on real
+ * machines. */
 #include "safety/lock.h"
 #include "shared/clock.h"
 #include "tests/safety/tree.h"
@@ -127,8 +128,9 @@ static void test_healthy(void)
     check_stage("lock", "ok", "rocmforge-0000:03:00.0.lock is free");
     check_stage("nodes", "ok", "renderD128 open");
     check_stage("quiet", "ok", "2.0 of 20.0 GiB of VRAM in use; 0 other");
-    check_stage("smi", "ok", "librocm_smi64.so.7: 2.1 of 20.0 GiB of VRAM in use, 37 % busy, 54 degrees; "
-                             "sysfs agrees");
+    check_stage("smi", "ok",
+                "librocm_smi64.so.7: 2.1 of 20.0 GiB of VRAM in use, 37 % busy, 54 degrees; "
+                "sysfs agrees");
     check_stage("runtime", "ok", "libamdhip64.so.6, HIP 6.3");
     check_stage("see", "ok", "HIP device 1, 15360 of 20480 MiB free");
     check_stage("copy", "ok", "4 MiB");
@@ -297,7 +299,8 @@ static void test_hip(void)
         {"abort-load", "runtime", "ended by SIGABRT", EXIT_GPU_DEVICE},
         {"abort@Init", "see", "ended by SIGABRT", EXIT_GPU_DEVICE},
         {"error=100@Init", "see", "hipInit: error 100, no ROCm-capable device", EXIT_GPU_DEVICE},
-        {"hidden@GetDeviceCount", "see", "HIP sees 1 devices, but not 0000:03:00.0", EXIT_GPU_DEVICE},
+        {"hidden@GetDeviceCount", "see", "HIP sees 1 devices, but not 0000:03:00.0",
+         EXIT_GPU_DEVICE},
         {"oom@Malloc", "copy", "hipMalloc: error 2, out of memory", EXIT_GPU_DEVICE},
         {"corrupt@Memcpy*0", "copy", "byte 1234564 came back as", EXIT_GPU_MEMORY},
         {"sticky@probe", "kernel", "hipMemcpy from the card: error 700", EXIT_GPU_KERNEL},
@@ -322,7 +325,8 @@ static void test_smi(void)
         const char *plan, *card, *result, *says;
     } cases[] = {
         {"", "used 9663676416\n", "ok", "sysfs says another size"},
-        {"", "total 21458059264\nused 9663676416\n", "ok", "sysfs says otherwise of what is in use"},
+        {"", "total 21458059264\nused 9663676416\n", "ok",
+         "sysfs says otherwise of what is in use"},
         {"error=2@dev_busy_percent_get;error=2@dev_temp_metric_get", "total 21458059264\n", "ok",
          "VRAM in use; sysfs agrees"},
         {"abort-load", "", "skipped", "it was ended by SIGABRT"},
@@ -341,7 +345,8 @@ static void test_smi(void)
     }
     put_machine();
     char without[1024];
-    snprintf(without, sizeof(without), "%.*s", (int)(strchr(library_path, ':') - library_path), library_path);
+    snprintf(without, sizeof(without), "%.*s", (int)(strchr(library_path, ':') - library_path),
+             library_path);
     setenv("LD_LIBRARY_PATH", without, 1);
     CHECK_INT(doctor(NULL, NULL), 0);
     CHECK(strstr(output, "no librocm_smi64.so"));

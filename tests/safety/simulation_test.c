@@ -3,9 +3,9 @@
  * gateway (journal, trials, epochs, rings) in a made-up world of processes, channels and time
  * (world.h). Children greet, load, work, hang, die of themselves, are killed by others or by the
  * kernel, do not die of SIGKILL, talk nonsense; the card is reset, wedged, gone; requests kill;
- * clients leave and read slowly; clocks jump. After every step the invariants are checked; at the end faults stop, a worker must
- * come, every request must end, and SIGTERM must end it all. The seed of a schedule is printed when
- * it fails.
+ * clients leave and read slowly; clocks jump. After every step the invariants are checked; at the
+ * end faults stop, a worker must come, every request must end, and SIGTERM must end it all. The
+ * seed of a schedule is printed when it fails.
  *
  *     safety_simulation_test [SCHEDULES [FIRST_SEED]] */
 #include "safety/card.h"
@@ -101,7 +101,8 @@ static void direct(void)
             w.signal = SIGTERM;
             w.end_ms = w.now_ms + 5 * 60 * 1000;
         } else if (w.now_ms > w.end_ms) {
-            WRONG("all is calm, and %s", gateway_is_idle() ? "no worker comes" : "a request does not end");
+            WRONG("all is calm, and %s",
+                  gateway_is_idle() ? "no worker comes" : "a request does not end");
         }
     } else if (w.is_ending && w.now_ms > w.end_ms) {
         WRONG("it does not end");

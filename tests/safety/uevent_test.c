@@ -1,5 +1,5 @@
-/* Uevents as kernels send them, and as they do not. The texts are those of Documentation/gpu/drm-uapi
- * and of real cards' `udevadm monitor --kernel --property`. */
+/* Uevents as kernels send them, and as they do not. The texts are those of
+ * Documentation/gpu/drm-uapi and of real cards' `udevadm monitor --kernel --property`. */
 #include "safety/uevent.h"
 #include "tests/test.h"
 
@@ -14,7 +14,7 @@
 #define PATH "/devices/pci0000:00/0000:00:01.1/0000:01:00.0/0000:02:00.0/0000:03:00.0"
 
 #define WEDGED_BY(who)                                                                             \
-    "change@" PATH "/drm/card0\0ACTION=change\0DEVPATH=" PATH "/drm/card0\0SUBSYSTEM=drm\0"         \
+    "change@" PATH "/drm/card0\0ACTION=change\0DEVPATH=" PATH "/drm/card0\0SUBSYSTEM=drm\0"        \
     "WEDGED=rebind,bus-reset\0" who "MAJOR=226\0MINOR=0\0DEVNAME=dri/card0\0SEQNUM=4711"
 
 static struct uevent parse(const char *text, size_t n)
@@ -31,18 +31,23 @@ static void test_kinds(void)
     CHECK(e.kind == UEVENT_WEDGED && e.pid == 0 && strcmp(e.remedy, "rebind,bus-reset") == 0);
     e = PARSE(WEDGED_BY("PID=4242\0TASK=game\0"));
     CHECK(e.kind == UEVENT_WEDGED && e.pid == 4242);
-    e = PARSE("change@" PATH "/drm/card0\0ACTION=change\0DEVPATH=" PATH "/drm/card0\0SUBSYSTEM=drm\0WEDGED=none\0"
+    e = PARSE("change@" PATH "/drm/card0\0ACTION=change\0DEVPATH=" PATH
+              "/drm/card0\0SUBSYSTEM=drm\0WEDGED=none\0"
               "PID=77\0SEQNUM=1");
     CHECK(e.kind == UEVENT_RECOVERED && e.pid == 77);
-    e = PARSE("bind@" PATH "\0ACTION=bind\0DEVPATH=" PATH "\0SUBSYSTEM=pci\0DRIVER=amdgpu\0SEQNUM=2");
+    e = PARSE("bind@" PATH "\0ACTION=bind\0DEVPATH=" PATH
+              "\0SUBSYSTEM=pci\0DRIVER=amdgpu\0SEQNUM=2");
     CHECK(e.kind == UEVENT_BACK);
 }
 
 static void test_others(void)
 {
-    CHECK(PARSE("change@" PATH "/drm/card0\0ACTION=change\0DEVPATH=" PATH "/drm/card0\0SUBSYSTEM=drm\0HOTPLUG=1\0"
-                "CONNECTOR=92\0SEQNUM=3").kind == UEVENT_OTHER);
-    CHECK(PARSE("unbind@" PATH "\0ACTION=unbind\0DEVPATH=" PATH "\0SUBSYSTEM=pci\0SEQNUM=3").kind == UEVENT_OTHER);
+    CHECK(PARSE("change@" PATH "/drm/card0\0ACTION=change\0DEVPATH=" PATH
+                "/drm/card0\0SUBSYSTEM=drm\0HOTPLUG=1\0"
+                "CONNECTOR=92\0SEQNUM=3")
+              .kind == UEVENT_OTHER);
+    CHECK(PARSE("unbind@" PATH "\0ACTION=unbind\0DEVPATH=" PATH "\0SUBSYSTEM=pci\0SEQNUM=3").kind ==
+          UEVENT_OTHER);
     struct uevent e;
     uevent_parse(WEDGED_BY(""), sizeof(WEDGED_BY("")), "0000:0e:00.0", &e);
     CHECK(e.kind == UEVENT_OTHER);
@@ -64,8 +69,11 @@ static void test_damaged(void)
         free(copy);
     }
     CHECK(PARSE("libudev\0\xfe\xed\xca\xfe").kind == UEVENT_OTHER);
-    e = PARSE("x\0DEVPATH=" PATH "\0SUBSYSTEM=drm\0WEDGED=\x1b[2J\xff-012345678901234567890123456789012345678901234567890");
-    CHECK(e.kind == UEVENT_WEDGED && strncmp(e.remedy, "?[2J?-0", 7) == 0 && strlen(e.remedy) == 47);
+    e = PARSE(
+        "x\0DEVPATH=" PATH
+        "\0SUBSYSTEM=drm\0WEDGED=\x1b[2J\xff-012345678901234567890123456789012345678901234567890");
+    CHECK(e.kind == UEVENT_WEDGED && strncmp(e.remedy, "?[2J?-0", 7) == 0 &&
+          strlen(e.remedy) == 47);
 }
 
 static void test_socket(void)
@@ -92,7 +100,8 @@ static void test_socket(void)
     close(fd);
     CHECK(unlink(to.sun_path) == 0 && rmdir(run) == 0 && rmdir(root) == 0);
     fd = uevent_open(""); /* the kernel's own; not every sandbox has it */
-    CHECK(fd >= 0 || fd == -EPERM || fd == -EACCES || fd == -EAFNOSUPPORT || fd == -EPROTONOSUPPORT);
+    CHECK(fd >= 0 || fd == -EPERM || fd == -EACCES || fd == -EAFNOSUPPORT ||
+          fd == -EPROTONOSUPPORT);
     if (fd >= 0) {
         CHECK(uevent_read(fd, CARD, &e) == 0);
         close(fd);

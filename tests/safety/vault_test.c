@@ -1,5 +1,5 @@
-/* The supervisor's stores: kept by kind and key, replaced, handed on, given up; what is not sealed as
- * promised is refused. */
+/* The supervisor's stores: kept by kind and key, replaced, handed on, given up; what is not sealed
+ * as promised is refused. */
 #include "ipc/memfd.h"
 #include "safety/vault.h"
 #include "shared/err.h"

@@ -62,7 +62,8 @@ static void it_falls_at_once_and_rises_when_it_is_calm(void)
 static void what_was_spilled(void)
 {
     struct vram_spill w = {0};
-    struct vram_sample s = {.total_bytes = 20480 * MIB, .used_bytes = 8192 * MIB, .gtt_bytes = 300 * MIB};
+    struct vram_sample s = {
+        .total_bytes = 20480 * MIB, .used_bytes = 8192 * MIB, .gtt_bytes = 300 * MIB};
     CHECK_INT(vram_spill(&w, &s), 0);
     s.gtt_bytes = 500 * MIB; /* buffers of the runtime's, while the card has room */
     CHECK_INT(vram_spill(&w, &s), 0);
@@ -129,9 +130,10 @@ static void a_look(void)
     tree_put(root, "/sys/class/drm/card1-DP-2/status", "connected\n");
     tree_put(root, "/sys/class/drm/card10-DP-2/status", "connected\n");
     tree_put(root, "/proc/7/fdinfo/0", "pos:\t0\n");
-    tree_put(root, "/proc/7/fdinfo/5", "drm-driver:\tamdgpu\ndrm-client-id:\t12\ndrm-pdev:\t0000:03:00.0\n"
-                            "drm-memory-vram:\t3145728 KiB\ndrm-memory-gtt: \t2048 KiB\n"
-                            "amd-evicted-vram:\t0 KiB\n");
+    tree_put(root, "/proc/7/fdinfo/5",
+             "drm-driver:\tamdgpu\ndrm-client-id:\t12\ndrm-pdev:\t0000:03:00.0\n"
+             "drm-memory-vram:\t3145728 KiB\ndrm-memory-gtt: \t2048 KiB\n"
+             "amd-evicted-vram:\t0 KiB\n");
     tree_put(root, "/proc/7/fdinfo/6", "drm-client-id:\t12\ndrm-pdev:\t0000:03:00.0\n"
                             "drm-memory-vram:\t3145728 KiB\n"); /* the same client once more */
     tree_put(root, "/proc/7/fdinfo/7", "drm-client-id:\t13\ndrm-pdev:\t0000:03:00.0\n"
@@ -144,8 +146,9 @@ static void a_look(void)
     CHECK_INT(s.spilled_bytes, 512 * 1024);
     CHECK_INT(s.n_displays, 2);
     CHECK_INT(s.busy_percent, 42);
-    tree_put(root, "/proc/7/fdinfo/9", "drm-client-id:\t15\ndrm-pdev:\t0000:03:00.0\n"
-                            "drm-resident-vram:\t8 MiB\ndrm-resident-gtt:\t4096\n"); /* newer names */
+    tree_put(root, "/proc/7/fdinfo/9",
+             "drm-client-id:\t15\ndrm-pdev:\t0000:03:00.0\n"
+             "drm-resident-vram:\t8 MiB\ndrm-resident-gtt:\t4096\n"); /* newer names */
     CHECK_INT(probe_vram_read(root, &g, 7, &s), 0);
     CHECK_INT(s.ours_bytes / MIB, 3081);
     CHECK_INT(s.gtt_bytes, 2 * MIB + 4096);

@@ -1,7 +1,7 @@
 /* The gateway (see world.h): its real link, journal, trial and epochs, on timers and rings of this
  * world, and the clients that submit, cancel and read slowly. What clients must never see is
- * checked where they hear: a request that ends twice or not at all, other ids than its own, a conviction
- * without two deaths, the second of them alone. */
+ * checked where they hear: a request that ends twice or not at all, other ids than its own, a
+ * conviction without two deaths, the second of them alone. */
 #include "gateway/epoch.h"
 #include "gateway/metrics.h"
 #include "gateway/outbox.h"

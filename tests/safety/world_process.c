@@ -227,7 +227,8 @@ static void on_detach(const struct msg_detach *m)
     }
     uint64_t trouble_ms = MAX(w.reset_ms, w.wedged_ms); /* of the card */
     bool has_excuse = trouble_ms > 0 && w.now_ms - trouble_ms <= CARD_EXCUSE_MS;
-    if (w.dead_signal == SIGSEGV && w.dead_healthy && !m->is_counted && !w.is_ending && !has_excuse) {
+    if (w.dead_signal == SIGSEGV && w.dead_healthy && !m->is_counted && !w.is_ending &&
+        !has_excuse) {
         WRONG("a crash is not held against anybody");
     }
 }
@@ -314,11 +315,13 @@ static void watch_card(struct proc *p)
 {
     struct msg_vram vram = {.busy_percent = -1};
     struct proc *worker = find(WORKER);
-    struct msg_card card = {.event = w.is_calm ? MSG_CARD_BACK : 1 + (uint32_t)roll(MSG_CARD_UNREAD + 1),
+    struct msg_card card = {.event =
+                                w.is_calm ? MSG_CARD_BACK : 1 + (uint32_t)roll(MSG_CARD_UNREAD + 1),
                             .pid = worker && roll(2) ? (uint32_t)worker->pid : (uint32_t)roll(2)};
     p->next_ms = w.now_ms + 1000;
     bool has_news = w.is_calm ? w.wedged_ms > 0 : roll(20) == 0;
-    (void)(has_news ? say(p, MSG_CARD, 0, &card, sizeof(card)) : say(p, MSG_VRAM, 0, &vram, sizeof(vram)));
+    (void)(has_news ? say(p, MSG_CARD, 0, &card, sizeof(card))
+                    : say(p, MSG_VRAM, 0, &vram, sizeof(vram)));
     if (has_news && card.event == MSG_CARD_RESET_BEGINS && worker && worker->has_gpu && roll(4)) {
         end(worker, -1, SIGABRT);
     }

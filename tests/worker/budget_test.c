@@ -1,4 +1,5 @@
-/* Giving back device memory: what is freed in which order, what sequences keep, and that it grows again. */
+/* Giving back device memory: what is freed in which order, what sequences keep, and that it grows
+ * again. */
 #include "tests/test.h"
 #include "tests/worker/fake_engine.h"
 #include "tests/worker/fake_tokenizer.h"

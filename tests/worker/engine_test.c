@@ -1,5 +1,5 @@
-/* The engine's interface: what it says about a model, what sequences take and give back, which errors
- * come, and that a step allocates nothing. */
+/* The engine's interface: what it says about a model, what sequences take and give back, which
+ * errors come, and that a step allocates nothing. */
 #include "tests/worker/tiny_model.h"
 
 #include "shared/ggufw.h"
@@ -8,7 +8,7 @@
 
 #include <errno.h>
 
-/* --- counting allocations --------------------------------------------------------------------------*/
+/* --- counting allocations ----------------------------------------------------------------------*/
 
 static bool is_counting;
 static int n_allocations;
@@ -34,7 +34,7 @@ void *realloc(void *p, size_t n)
 }
 #endif
 
-/* --- helpers ---------------------------------------------------------------------------------------*/
+/* --- helpers -----------------------------------------------------------------------------------*/
 
 enum { N_CTX = 64, N_SEQS = 3 };
 
@@ -62,7 +62,7 @@ static struct engine *open_tiny(const char *name)
     return en;
 }
 
-/* --- tests -----------------------------------------------------------------------------------------*/
+/* --- tests -------------------------------------------------------------------------------------*/
 
 struct seen {
     uint64_t done, total;
@@ -179,7 +179,8 @@ static void check_steps(const char *model)
     engine_close(&en);
 }
 
-/* A model whose weights hold a NaN says so, and the next sequence in the same memory is none the worse. */
+/* A model whose weights hold a NaN says so, and the next sequence in the same memory is none the
+ * worse. */
 static void check_nan(void)
 {
     struct engine_options o = options();

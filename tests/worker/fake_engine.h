@@ -1,8 +1,8 @@
-/* An engine for tests, in place of worker/engine.c and engine_step.c at link time: the sequences and
- * the KV cache are the real ones, what stands in them is the tokens, and logits are a pure function
- * of the tokens that are read back through the block table. So a result depends on scheduling only
- * if a wrong token was fed or a wrong block was shared. Every promise of engine.h that a caller
- * makes is checked.
+/* An engine for tests, in place of worker/engine.c and engine_step.c at link time: the sequences
+ * and the KV cache are the real ones, what stands in them is the tokens, and logits are a pure
+ * function of the tokens that are read back through the block table. So a result depends on
+ * scheduling only if a wrong token was fed or a wrong block was shared. Every promise of engine.h
+ * that a caller makes is checked.
  *
  * What it says: after the token FAKE_COPY it repeats what stood before it (behind the last BOS),
  * then FAKE_END. Elsewhere, or when the copy is not told, every token is a hash of what came
@@ -20,7 +20,8 @@ void fake_models_finish(struct models *m); /* checks that no sequence and no blo
  * and so many snapshots; 0: they have none. */
 extern int32_t fake_n_snapshots;
 
-/* Of device memory, that a block of the KV cache takes, and a fourth of a model's other memory; 0: it is on the CPU. */
+/* Of device memory, that a block of the KV cache takes, and a fourth of a model's other memory; 0:
+ * it is on the CPU. */
 extern uint64_t fake_block_bytes;
 
 /* So many pieces wait to be copied from the device (engine_settle). */

@@ -1,12 +1,13 @@
-/* The engine against reference logits: every model file of the reference data that has a golden file, with
- * every instruction set of this machine, in one table.
+/* The engine against reference logits: every model file of the reference data that has a golden
+ * file, with every instruction set of this machine, in one table.
  *
  *   golden_test [--quick | PART-OF-NAME]
  *
- * Bars: the scalar form (weights decoded, F32 everything) at most 1e-9 from `exact`; fast forms at most
- * max(1.1 x the peer's own distance, 1e-6), for the tiny random models of archs/ 5e-6; greedy continuations equal where the file's
- * weights are at least Q8_0-like. Distance: NMSE over the rows of the prompt. A row of a mixture of
- * experts whose router has a near-tie may go another way: at most 2 % of the rows, and they are named. */
+ * Bars: the scalar form (weights decoded, F32 everything) at most 1e-9 from `exact`; fast forms at
+ * most max(1.1 x the peer's own distance, 1e-6), for the tiny random models of archs/ 5e-6; greedy
+ * continuations equal where the file's weights are at least Q8_0-like. Distance: NMSE over the rows
+ * of the prompt. A row of a mixture of experts whose router has a near-tie may go another way: at
+ * most 2 % of the rows, and they are named. */
 #include "shared/clock.h"
 #include "shared/json.h"
 #include "tests/test.h"
@@ -80,7 +81,8 @@ static void golden_free(struct golden *g)
 }
 
 /* Logits of all rows; negative on a model that cannot be opened. */
-static int compute(const char *path, enum isa isa, const struct golden *g, float *ret, struct err *e)
+static int compute(const char *path, enum isa isa, const struct golden *g, float *ret,
+                   struct err *e)
 {
     struct engine_options o = {.n_threads = 2,
                                .isa = isa,
@@ -134,7 +136,8 @@ static struct distance row_distance(const float *a, const float *b, int64_t n)
 }
 
 /* NMSE over the prompt; rows that are far off are left out when few enough, and counted. */
-static double nmse(const float *a, const struct golden *g, double bar, bool may_flip, int *ret_flips)
+static double nmse(const float *a, const struct golden *g, double bar, bool may_flip,
+                   int *ret_flips)
 {
     double error = 0, power = 0;
     *ret_flips = 0;

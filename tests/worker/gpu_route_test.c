@@ -1,10 +1,13 @@
-/* The router: which ways a step takes, that a latch falls once and stays, and that safe mode takes none. */
+/* The router: which ways a step takes, that a latch falls once and stays, and that safe mode takes
+ * none. */
 #include "tests/test.h"
 #include "worker/gpu/gpu_emit.h"
 #include "worker/gpu/gpu_route.h"
 
-static const struct gpu_route_step decode = {.n_rows = 3, .longest_run = 1, .n_parts = 1, .n_top = 8};
-static const struct gpu_route_step prompt = {.n_rows = 100, .longest_run = 97, .n_parts = 1, .n_top = 1};
+static const struct gpu_route_step decode = {
+    .n_rows = 3, .longest_run = 1, .n_parts = 1, .n_top = 8};
+static const struct gpu_route_step prompt = {
+    .n_rows = 100, .longest_run = 97, .n_parts = 1, .n_top = 1};
 static const struct gpu_route_step experts = {
     .n_rows = 9, .longest_run = 2, .n_slots = GPU_EMIT_EXPERT_SLOTS + 1, .n_parts = 5};
 

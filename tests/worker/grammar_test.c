@@ -315,8 +315,8 @@ static void schemas(void)
     }
 }
 
-/* Rules that name each other thousands of times: every place is one of few, and is met by millions of
- * ways. Refused before those are gone, and not only when a prompt waits for the mask. */
+/* Rules that name each other thousands of times: every place is one of few, and is met by millions
+ * of ways. Refused before those are gone, and not only when a prompt waits for the mask. */
 static void many_ways_are_refused(void)
 {
     struct buf text;
@@ -361,7 +361,8 @@ static void others_have_the_memory(void)
 {
     enum {
         PART = 16 * 1024,
-        ALTERNATIVES = 2047, /* with the ground as many as a table holds: its index has just grown */
+        ALTERNATIVES =
+            2047, /* with the ground as many as a table holds: its index has just grown */
     };
     struct buf text;
     struct grammar *g;

@@ -1,6 +1,7 @@
-/* Models whose metadata and tensors do not fit together: every key of every architecture with numbers
- * that are absurd, zero, of the wrong kind or missing; every tensor missing, turned or of another
- * size. Each is refused with an error that says what and where, or computes without harm. */
+/* Models whose metadata and tensors do not fit together: every key of every architecture with
+ * numbers that are absurd, zero, of the wrong kind or missing; every tensor missing, turned or of
+ * another size. Each is refused with an error that says what and where, or computes without
+ * harm. */
 #include "tests/worker/tiny_model.h"
 
 #include "shared/num.h"
@@ -44,7 +45,8 @@ static void try_model(const struct tiny_model *m)
     engine_close(&en);
 }
 
-/* The text with its i-th word replaced by what `change` makes of it; false when there is no such. */
+/* The text with its i-th word replaced by what `change` makes of it; false when there is no
+ * such. */
 static bool with_word(const char *text, int i, void (*change)(char *word, int how), int how,
                       char *ret, size_t bytes)
 {

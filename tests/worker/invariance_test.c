@@ -1,6 +1,7 @@
-/* Invariance: a row's logits are the same bits whatever else is in the step, wherever the prompt was
- * cut, however many threads compute, and whether the sequence was forked or taken from the prefix cache; past position 2048, over
- * window and split borders, for attention, latent attention, experts and recurrent layers. */
+/* Invariance: a row's logits are the same bits whatever else is in the step, wherever the prompt
+ * was cut, however many threads compute, and whether the sequence was forked or taken from the
+ * prefix cache; past position 2048, over window and split borders, for attention, latent attention,
+ * experts and recurrent layers. */
 #include "tests/worker/tiny_model.h"
 
 #include "shared/num.h"
@@ -107,7 +108,8 @@ static void run_among(struct engine *en, int64_t n_tokens, int n_others, float *
                 CHECK(engine_seq_create(en, &o->seq) == 0);
                 *o = (struct feed){o->seq, 0, (int64_t)(test_random(&random) % 100)};
             }
-            int64_t theirs = (int64_t)(test_random(&random) % 3 == 0 ? test_random(&random) % 30 : 0);
+            int64_t theirs =
+                (int64_t)(test_random(&random) % 3 == 0 ? test_random(&random) % 30 : 0);
             CHECK(engine_seq_reserve(en, o->seq, theirs + 1) == 0);
             n += add_rows(o, theirs + 1, rows + n);
             o->at += theirs + 1;
@@ -199,11 +201,12 @@ static void compare(const char *model, const char *how, int64_t parameter, const
     }
 }
 
-static void check_model(const struct tiny_model *m, enum isa isa, enum type matrix, enum type kv_type,
-                        int64_t n_tokens)
+static void check_model(const struct tiny_model *m, enum isa isa, enum type matrix,
+                        enum type kv_type, int64_t n_tokens)
 {
     static const int64_t chunks[] = {0, 257, 511, 513, 1, 15, 16, 17, 255, 256};
-    static const int64_t cuts[] = {0, 1, 15, 16, 17, 47, 48, 49, 143, 160, 271, 272, 2047, 2049, LONG};
+    static const int64_t cuts[] = {0,   1,   15,  16,  17,   47,   48,  49,
+                                   143, 160, 271, 272, 2047, 2049, LONG};
     bool is_long = n_tokens == LONG; /* fewer ways: the borders are the same in short texts */
     const char *path = tiny_model_file(m, matrix);
     size_t bytes = (size_t)(n_tokens * TINY_VOCAB) * sizeof(float);

@@ -64,7 +64,8 @@ static void pages_are_made_one_by_one_before_they_are_needed(void)
             bool is_near = false;
             for (int i = 0; i < N_LAYERS; i++) {
                 char *end = layers[i].data + (b + KV_HUGE_AHEAD + 1) * BLOCK_BYTES;
-                is_near = is_near || (made[k] < end && made[k] + MEMORY_HUGE_BYTES > layers[i].data);
+                is_near =
+                    is_near || (made[k] < end && made[k] + MEMORY_HUGE_BYTES > layers[i].data);
             }
             CHECK(is_near);
         }

@@ -1,6 +1,6 @@
-/* What of a KV pool outlives its process: a writer is stopped after every single instruction, killed
- * at random moments, and its memory is scribbled over; whoever goes on in it finds blocks whose
- * tokens and content are exactly what was published, or does not find them. */
+/* What of a KV pool outlives its process: a writer is stopped after every single instruction,
+ * killed at random moments, and its memory is scribbled over; whoever goes on in it finds blocks
+ * whose tokens and content are exactly what was published, or does not find them. */
 #include "tests/test.h"
 #include "worker/kv_record.h"
 
@@ -166,7 +166,8 @@ static void compute(struct kv_pool *p, int which)
 }
 
 /* Another process goes on in a copy of this memory. Returns the blocks that it finds. One that was
- * only stopped left nothing for the sums to find: what it had begun does not even claim to stand. */
+ * only stopped left nothing for the sums to find: what it had begun does not even claim to
+ * stand. */
 static int64_t go_on(const void *memory, void *copy, bool was_scribbled)
 {
     int32_t text[TEXT_BLOCKS * KV_BLOCK];
@@ -240,7 +241,8 @@ static void killed_at_any_moment(void)
         if (pid == 0) {
             struct pool pool;
             open_at(&pool, memory);
-            for (uint64_t i = (uint64_t)round;; i = i * 6364136223846793005u + 1442695040888963407u) {
+            for (uint64_t i = (uint64_t)round;;
+                 i = i * 6364136223846793005u + 1442695040888963407u) {
                 compute(&pool.p, (int)(i >> 33) % TEXTS);
             }
         }
@@ -299,7 +301,8 @@ static void scribbled_anywhere(void)
     munmap(copy, bytes);
 }
 
-/* Of a broken block nothing is believed, nor of what is behind it; the others are none the worse. */
+/* Of a broken block nothing is believed, nor of what is behind it; the others are none the
+ * worse. */
 static void a_broken_block_goes_with_all_behind_it(void)
 {
     void *memory = new_memory();

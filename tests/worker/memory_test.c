@@ -1,5 +1,5 @@
-/* Pages of a file that cannot be had are found before somebody reads them; and which file is mapped at
- * an address. */
+/* Pages of a file that cannot be had are found before somebody reads them; and which file is mapped
+ * at an address. */
 #include "worker/memory.h"
 #include "tests/test.h"
 

@@ -1,6 +1,6 @@
-/* Placement, on every architecture: what is chosen keeps to the limits and prefers the first layers or the experts for
- * the CPU; a program that is cut in two still has every value where it is read, and nothing overwrites what a part
- * needs until the part is done. */
+/* Placement, on every architecture: what is chosen keeps to the limits and prefers the first layers
+ * or the experts for the CPU; a program that is cut in two still has every value where it is read,
+ * and nothing overwrites what a part needs until the part is done. */
 #include "tests/worker/tiny_model.h"
 
 #include "shared/num.h"
@@ -42,7 +42,7 @@ static void release(struct built *b)
     gguf_close(&b->g);
 }
 
-/* --- values are where they are read ------------------------------------------------------------------- */
+/* --- values are where they are read ----------------------------------------------------------- */
 
 struct watch {
     const struct program *p;
@@ -169,12 +169,15 @@ static void test_values_cross(void)
     }
 }
 
-/* --- choice ------------------------------------------------------------------------------------------- */
+/* --- choice ----------------------------------------------------------------------------------- */
 
 static struct place_limits limits(uint64_t vram_bytes)
 {
-    return (struct place_limits){
-        .vram_bytes = vram_bytes, .n_blocks = 4, .max_layers = -1, .is_required = true, .rates = rates};
+    return (struct place_limits){.vram_bytes = vram_bytes,
+                                 .n_blocks = 4,
+                                 .max_layers = -1,
+                                 .is_required = true,
+                                 .rates = rates};
 }
 
 static void test_what_fits(void)

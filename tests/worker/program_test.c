@@ -140,7 +140,8 @@ static void check_shape_of_llama(void)
     CHECK_INT(count_product_jobs(&b.p, 0), 4); /* q+k+v, output, gate+up+glu, down */
     CHECK_INT(count(&b.p, OP_add, 0), 0);
     CHECK_INT(count(&b.p, OP_gather, 0) + count(&b.p, OP_gather, 1), 2);
-    for (size_t i = 0; i < b.p.n_ops; i++) { /* q, k, v over all rows of the last layer, the rest not */
+    for (size_t i = 0; i < b.p.n_ops;
+         i++) { /* q, k, v over all rows of the last layer, the rest not */
         const struct op *op = &b.p.ops[i];
         if (op->layer == 1 && op->code == OP_matmul) {
             const struct program_buffer *y = &b.p.bufs[op->u.matmul.y.buf];
@@ -153,7 +154,8 @@ static void check_shape_of_llama(void)
     buf_finish(&text);
     release(&b);
     build(tiny_model_find("qwen3next"), &b);
-    CHECK_INT(count_product_jobs(&b.p, 1), 6); /* qkv, output, router+shared, experts, down, shared down */
+    CHECK_INT(count_product_jobs(&b.p, 1),
+              6); /* qkv, output, router+shared, experts, down, shared down */
     release(&b);
 }
 

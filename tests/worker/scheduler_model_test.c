@@ -152,7 +152,8 @@ static void check_answer(const struct plan *p, const struct answer *an)
         CHECK_INT(an->done.n_prompt, p->prompt.n);
         CHECK_INT(an->done.n_completion, n_tokens);
         CHECK_INT(an->done.n_cached, an->started.n_cached);
-        CHECK(an->done.n_cached < an->done.n_prompt + p->is_replay); /* its next id needs no prompt */
+        CHECK(an->done.n_cached <
+              an->done.n_prompt + p->is_replay); /* its next id needs no prompt */
     }
     t.count.whole += is_whole;
     t.count.cut_short += p->is_cancelled || is_late;
@@ -400,7 +401,8 @@ static void operate(void)
         bench_pause(t.b, r->id, false);
     } else if (what < 160) {
         send();
-    } else if (what < 161) { /* the cache gets smaller or larger; who is alone takes back what it needs */
+    } else if (what <
+               161) { /* the cache gets smaller or larger; who is alone takes back what it needs */
         struct engine *en = t.b->scheduler->engine;
         engine_resize_kv(en, (int64_t)below((uint64_t)engine_info(en)->n_blocks * 3 / 2));
     } else {

@@ -1,5 +1,5 @@
-/* Stores through the engine: what one worker leaves, the next one goes on with, bit for bit; what is
- * broken, of another time or of other settings is made anew. The test is the supervisor. */
+/* Stores through the engine: what one worker leaves, the next one goes on with, bit for bit; what
+ * is broken, of another time or of other settings is made anew. The test is the supervisor. */
 #include "tests/worker/tiny_model.h"
 
 #include "ipc/memfd.h"
@@ -298,7 +298,8 @@ static void what_is_handed_over_is_checked(void)
     CHECK_INT(stores_receive(w.stores, &m), ERR_PROTOCOL);
     channel_msg_finish(&m);
     m.n_fds = 1;
-    m.fds[0] = memfd_create_open("test", 8192); /* may yet be sealed: fine, its size cannot change */
+    m.fds[0] =
+        memfd_create_open("test", 8192); /* may yet be sealed: fine, its size cannot change */
     CHECK_INT(stores_receive(w.stores, &m), 0);
     m.n_fds = 1;
     m.fds[0] = memfd_create_shared("test", 8192);

@@ -42,29 +42,33 @@ const struct tiny_model tiny_models[] = {
      HEADS RMS ROTATED "rope.scaling.type=yarn rope.scaling.factor=4.0 "
                        "rope.scaling.original_context_length=16",
      ENDS ATTN FFN},
-    {"llama-linear", "llama", 2, HEADS RMS ROTATED "rope.scaling.type=linear rope.scaling.factor=4.0",
+    {"llama-linear", "llama", 2,
+     HEADS RMS ROTATED "rope.scaling.type=linear rope.scaling.factor=4.0",
      ENDS ATTN FFN "/rope_freqs.weight:4 attn_q.bias:32 attn_k.bias:16 attn_v.bias:16 "},
     {"internlm2", "internlm2", 2, HEADS RMS ROTATED, ENDS ATTN FFN},
-    {"olmoe", "olmoe", 2,
-     "attention.head_count=4 attention.head_count_kv=4 " RMS ROTATED EXPERTS,
+    {"olmoe", "olmoe", 2, "attention.head_count=4 attention.head_count_kv=4 " RMS ROTATED EXPERTS,
      ENDS "attn_q.weight:32,32 attn_k.weight:32,32 attn_v.weight:32,32 attn_output.weight:32,32 "
           "attn_q_norm.weight:32 attn_k_norm.weight:32 " MOE_WIDE},
     {"baichuan-7b", "baichuan", 32, "attention.head_count=4 attention.head_count_kv=4 " RMS ROTATED,
-     ENDS "attn_q.weight:32,32 attn_k.weight:32,32 attn_v.weight:32,32 attn_output.weight:32,32 " FFN},
+     ENDS
+     "attn_q.weight:32,32 attn_k.weight:32,32 attn_v.weight:32,32 attn_output.weight:32,32 " FFN},
     {"baichuan-13b", "baichuan", 40,
      "attention.head_count=4 attention.head_count_kv=4 " RMS ROTATED,
-     ENDS "attn_q.weight:32,32 attn_k.weight:32,32 attn_v.weight:32,32 attn_output.weight:32,32 " FFN},
+     ENDS
+     "attn_q.weight:32,32 attn_k.weight:32,32 attn_v.weight:32,32 attn_output.weight:32,32 " FFN},
     {"starcoder2", "starcoder2", 2, HEADS LAYER_NORM ROTATED,
-     ENDS ATTN "/output_norm.bias:32 attn_norm.bias:32 attn_q.bias:32 attn_k.bias:16 attn_v.bias:16 "
-               "attn_output.bias:32 ffn_norm.weight:32 ffn_norm.bias:32 ffn_up.weight:32,48 "
-               "ffn_up.bias:48 ffn_down.weight:48,32 ffn_down.bias:32 "},
+     ENDS ATTN
+     "/output_norm.bias:32 attn_norm.bias:32 attn_q.bias:32 attn_k.bias:16 attn_v.bias:16 "
+     "attn_output.bias:32 ffn_norm.weight:32 ffn_norm.bias:32 ffn_up.weight:32,48 "
+     "ffn_up.bias:48 ffn_down.weight:48,32 ffn_down.bias:32 "},
     {"stablelm", "stablelm", 2,
      HEADS LAYER_NORM "rope.dimension_count=4 rope.freq_base=10000.0 use_parallel_residual=false",
      ENDS ATTN FFN "/output_norm.bias:32 attn_norm.bias:32 ffn_norm.bias:32 "},
     {"stablelm-parallel", "stablelm", 2,
      HEADS LAYER_NORM "rope.dimension_count=4 rope.freq_base=10000.0 use_parallel_residual=true",
-     ENDS ATTN "/output_norm.bias:32 attn_norm.bias:32 attn_q_norm.weight:8,4 attn_k_norm.weight:8,2 "
-               "ffn_gate.weight:32,48 ffn_up.weight:32,48 ffn_down.weight:48,32 "},
+     ENDS ATTN
+     "/output_norm.bias:32 attn_norm.bias:32 attn_q_norm.weight:8,4 attn_k_norm.weight:8,2 "
+     "ffn_gate.weight:32,48 ffn_up.weight:32,48 ffn_down.weight:48,32 "},
     {"command-r", "command-r", 2, HEADS LAYER_NORM ROTATED "logit_scale=0.25",
      "/output_norm.weight:32 attn_norm.weight:32 " ATTN
      "ffn_gate.weight:32,48 ffn_up.weight:32,48 ffn_down.weight:48,32 "},
@@ -82,8 +86,10 @@ const struct tiny_model tiny_models[] = {
      "attention.head_count=4 attention.head_count_kv=[0,2,0] " RMS ROTATED EXPERTS
      "shortconv.l_cache=3 leading_dense_block_count=1 expert_gating_func=2",
      "/token_embd_norm.weight:32 attn_norm.weight:32 ffn_norm.weight:32 "
-     "0:shortconv.in_proj.weight:32,96 0:shortconv.conv.weight:3,32 0:shortconv.out_proj.weight:32,32 "
-     "2:shortconv.in_proj.weight:32,96 2:shortconv.conv.weight:3,32 2:shortconv.out_proj.weight:32,32 "
+     "0:shortconv.in_proj.weight:32,96 0:shortconv.conv.weight:3,32 "
+     "0:shortconv.out_proj.weight:32,32 "
+     "2:shortconv.in_proj.weight:32,96 2:shortconv.conv.weight:3,32 "
+     "2:shortconv.out_proj.weight:32,32 "
      "1:attn_q.weight:32,32 1:attn_k.weight:32,16 1:attn_v.weight:32,16 1:attn_output.weight:32,32 "
      "1:attn_q_norm.weight:8 1:attn_k_norm.weight:8 "
      "0:ffn_gate.weight:32,48 0:ffn_up.weight:32,48 0:ffn_down.weight:48,32 "
@@ -99,12 +105,13 @@ const struct tiny_model tiny_models[] = {
      "rope.freq_base=10000.0 rope.scaling.type=yarn rope.scaling.factor=4.0 "
      "rope.scaling.original_context_length=16 rope.scaling.yarn_log_multiplier=0.0707 "
      "expert_weights_scale=1.5 expert_weights_norm=true expert_gating_func=2",
-     ENDS MLA_ATTN "attn_k_b.weight:8,16,4 attn_v_b.weight:16,8,4 ffn_norm.weight:32 "
-                   "0:ffn_gate.weight:32,48 0:ffn_up.weight:32,48 0:ffn_down.weight:48,32 "
-                   "1:ffn_gate_inp.weight:32,4 1:ffn_gate_exps.weight:32,16,4 "
-                   "1:ffn_up_exps.weight:32,16,4 1:ffn_down_exps.weight:16,32,4 1:exp_probs_b.bias:4 "
-                   "1:ffn_gate_shexp.weight:32,16 1:ffn_up_shexp.weight:32,16 "
-                   "1:ffn_down_shexp.weight:16,32 "},
+     ENDS MLA_ATTN
+     "attn_k_b.weight:8,16,4 attn_v_b.weight:16,8,4 ffn_norm.weight:32 "
+     "0:ffn_gate.weight:32,48 0:ffn_up.weight:32,48 0:ffn_down.weight:48,32 "
+     "1:ffn_gate_inp.weight:32,4 1:ffn_gate_exps.weight:32,16,4 "
+     "1:ffn_up_exps.weight:32,16,4 1:ffn_down_exps.weight:16,32,4 1:exp_probs_b.bias:4 "
+     "1:ffn_gate_shexp.weight:32,16 1:ffn_up_shexp.weight:32,16 "
+     "1:ffn_down_shexp.weight:16,32 "},
     {"deepseek2-unfolded", "deepseek2", 2,
      "attention.head_count=4 attention.head_count_kv=4 " RMS
      "expert_count=8 expert_used_count=2 expert_feed_forward_length=16 expert_group_count=4 "
@@ -118,10 +125,11 @@ const struct tiny_model tiny_models[] = {
      HEADS RMS ROTATED EXPERTS "attention.sliding_window=6 rope.scaling.type=yarn "
                                "rope.scaling.factor=8.0 rope.scaling.original_context_length=16 "
                                "attention.key_length=8 attention.value_length=8",
-     ENDS ATTN "attn_q.bias:32 attn_k.bias:16 attn_v.bias:16 attn_output.bias:32 attn_sinks.weight:4 "
-               "post_attention_norm.weight:32 ffn_gate_inp.weight:32,4 ffn_gate_inp.bias:4 "
-               "ffn_gate_exps.weight:32,16,4 ffn_gate_exps.bias:16,4 ffn_up_exps.weight:32,16,4 "
-               "ffn_up_exps.bias:16,4 ffn_down_exps.weight:16,32,4 ffn_down_exps.bias:32,4 "},
+     ENDS ATTN
+     "attn_q.bias:32 attn_k.bias:16 attn_v.bias:16 attn_output.bias:32 attn_sinks.weight:4 "
+     "post_attention_norm.weight:32 ffn_gate_inp.weight:32,4 ffn_gate_inp.bias:4 "
+     "ffn_gate_exps.weight:32,16,4 ffn_gate_exps.bias:16,4 ffn_up_exps.weight:32,16,4 "
+     "ffn_up_exps.bias:16,4 ffn_down_exps.weight:16,32,4 ffn_down_exps.bias:32,4 "},
     {"phi3-long", "phi3", 2,
      HEADS RMS ROTATED "rope.scaling.original_context_length=32 rope.scaling.attn_factor=1.2",
      ENDS "attn_qkv.weight:32,64 attn_output.weight:32,32 ffn_norm.weight:32 ffn_up.weight:32,96 "
@@ -133,15 +141,16 @@ const struct tiny_model tiny_models[] = {
                        "0:ssm_alpha.weight:32,4 0:ssm_beta.weight:32,4 "},
     {"qwen3next", "qwen3next", 2,
      "attention.head_count=4 attention.head_count_kv=2 expert_shared_feed_forward_length=16 " RMS
-     ROTATED EXPERTS DELTA,
+         ROTATED EXPERTS DELTA,
      ENDS DELTA_LAYERS "0:ssm_ba.weight:32,8 ffn_gate_inp.weight:32,4 ffn_gate_exps.weight:32,16,4 "
                        "ffn_up_exps.weight:32,16,4 ffn_down_exps.weight:16,32,4 "
                        "ffn_gate_inp_shexp.weight:32 " SHARED},
     {"mamba2", "mamba2", 2,
      RMS "ssm.conv_kernel=4 ssm.inner_size=64 ssm.state_size=16 ssm.time_step_rank=4 "
          "ssm.group_count=2",
-     ENDS "ssm_in.weight:32,196 ssm_conv1d.weight:4,128 ssm_conv1d.bias:128 ssm_dt.bias:4 ssm_a:1,4 "
-          "ssm_d:1,4 ssm_norm.weight:32,2 ssm_out.weight:64,32 "},
+     ENDS
+     "ssm_in.weight:32,196 ssm_conv1d.weight:4,128 ssm_conv1d.bias:128 ssm_dt.bias:4 ssm_a:1,4 "
+     "ssm_d:1,4 ssm_norm.weight:32,2 ssm_out.weight:64,32 "},
 };
 const size_t tiny_n_models = sizeof tiny_models / sizeof *tiny_models;
 
@@ -155,7 +164,7 @@ const struct tiny_model *tiny_model_find(const char *name)
     return NULL;
 }
 
-/* --- keys ------------------------------------------------------------------------------------------*/
+/* --- keys --------------------------------------------------------------------------------------*/
 
 static void put_key(struct ggufw *w, const char *arch, char *pair)
 {
@@ -181,7 +190,7 @@ static void put_key(struct ggufw *w, const char *arch, char *pair)
     }
 }
 
-/* --- tensors ---------------------------------------------------------------------------------------*/
+/* --- tensors -----------------------------------------------------------------------------------*/
 
 struct tensor {
     char name[96];

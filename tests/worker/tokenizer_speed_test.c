@@ -81,7 +81,8 @@ int main(void)
         CHECK_INT(gguf_open(path, &g, &e), 0);
         double load = 1e9;
         t = NULL;
-        for (int k = 0; k < 6; k++) { /* the best of them: other work on the machine only ever adds */
+        for (int k = 0; k < 6;
+             k++) { /* the best of them: other work on the machine only ever adds */
             tokenizer_destroy(&t);
             double began = cpu_ms();
             CHECK_INT(tokenizer_create(&g, &t, warn, &e), 0);

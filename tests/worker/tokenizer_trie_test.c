@@ -97,7 +97,8 @@ static void damage(void)
     tokenizer_trie_finish(&t);
 }
 
-/* A table of edges without a free slot, its sum right: a search for what is not there would never end. */
+/* A table of edges without a free slot, its sum right: a search for what is not there would never
+ * end. */
 static void full_table(void)
 {
     struct {

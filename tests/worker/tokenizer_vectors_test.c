@@ -110,8 +110,8 @@ static int check_file(const struct tokenizer *t, const char *what, struct file t
     return n_wrong;
 }
 
-/* With the tables of another tokenizer of the same file, which is gone by then; and with tables that
- * are not whole, which are made anew. */
+/* With the tables of another tokenizer of the same file, which is gone by then; and with tables
+ * that are not whole, which are made anew. */
 static int check_kept_tables(const struct gguf *g, const struct tokenizer *t, const char *name,
                              struct file in, struct file out, bool is_exact)
 {

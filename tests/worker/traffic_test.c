@@ -134,7 +134,8 @@ static void admit(void)
     }
     write_text(&x);
     int64_t most = x.n - (int64_t)below(2), held;
-    int64_t cached = engine_cached(t.en, x.ids, most, &held), free_before = engine_free_blocks(t.en);
+    int64_t cached = engine_cached(t.en, x.ids, most, &held),
+            free_before = engine_free_blocks(t.en);
     CHECK(engine_seq_create(t.en, &l->seq) == 0);
     int64_t n = engine_seq_reuse(t.en, l->seq, x.ids, most);
     CHECK(n >= cached && n < cached + ENGINE_BLOCK_TOKENS);
@@ -239,8 +240,10 @@ static void run(int64_t n_blocks, int32_t n_snapshots, uint64_t seed, uint64_t n
             fork_one();
         } else if (what == 4 && t.n_live > 0) {
             end((int)below((uint64_t)t.n_live));
-        } else if (what == 5 && below(4) == 0) { /* the cache gets smaller and larger under all of them */
-            engine_resize_kv(t.en, below(3) == 0 ? n_blocks : (int64_t)below((uint64_t)n_blocks + 1));
+        } else if (what == 5 &&
+                   below(4) == 0) { /* the cache gets smaller and larger under all of them */
+            engine_resize_kv(t.en,
+                             below(3) == 0 ? n_blocks : (int64_t)below((uint64_t)n_blocks + 1));
         } else {
             step();
         }

@@ -1,4 +1,5 @@
-/* Baichuan 1 and 2: as LLaMA; the 13B (40 layers) has ALiBi in place of rotation, which no key says. */
+/* Baichuan 1 and 2: as LLaMA; the 13B (40 layers) has ALiBi in place of rotation, which no key
+ * says. */
 #include "worker/arch/arch.h"
 
 enum { LAYERS_WITH_ALIBI = 40, MAX_BIAS = 8 };

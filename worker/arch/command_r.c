@@ -1,5 +1,5 @@
-/* Command R and R+ (Cohere): layer norm without bias, attention and network side by side, scaled logits; the
- * larger one norms each head of q and k by its own weights. */
+/* Command R and R+ (Cohere): layer norm without bias, attention and network side by side, scaled
+ * logits; the larger one norms each head of q and k by its own weights. */
 #include "worker/arch/arch.h"
 
 void arch_command_r(struct model *m)

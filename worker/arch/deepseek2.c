@@ -1,8 +1,8 @@
-/* DeepSeek V2, V2-Lite, V3 and R1, and what shares their plan: multi-head latent attention (DeepSeek-AI
- * 2024, section 2.1) and experts with a shared one. The cache holds one latent vector per token. Files
- * that have k_b and v_b apart are computed in the absorbed form: queries go into the latent space, all
- * heads share one KV head, and v_b brings each head back. Older files (kv_b in one) are unfolded into
- * plain heads. */
+/* DeepSeek V2, V2-Lite, V3 and R1, and what shares their plan: multi-head latent attention
+ * (DeepSeek-AI 2024, section 2.1) and experts with a shared one. The cache holds one latent vector
+ * per token. Files that have k_b and v_b apart are computed in the absorbed form: queries go into
+ * the latent space, all heads share one KV head, and v_b brings each head back. Older files (kv_b
+ * in one) are unfolded into plain heads. */
 #include "worker/arch/arch.h"
 
 #include <math.h>
@@ -70,7 +70,8 @@ static struct shape read_shape(struct model *m)
 {
     struct shape s = {.n_head = model_int(m, "attention.head_count", 1, MAX_HEAD, MODEL_REQUIRED),
                       .rank = model_int(m, "attention.kv_lora_rank", 1, MAX_RANK, MODEL_REQUIRED),
-                      .dim_rope = model_int(m, "rope.dimension_count", 2, MAX_HEAD, MODEL_REQUIRED)};
+                      .dim_rope =
+                          model_int(m, "rope.dimension_count", 2, MAX_HEAD, MODEL_REQUIRED)};
     /* Without the _mla keys the plain ones mean the unfolded heads. */
     bool is_mla = model_has_key(m, "attention.key_length_mla");
     int64_t dim_k = model_int(m, is_mla ? "attention.key_length_mla" : "attention.key_length", 1,

@@ -1,5 +1,5 @@
-/* Falcon 7B to 180B (Almazrouei et al. 2023): layer norm, attention and network side by side; the larger
- * ones norm attention's input apart. */
+/* Falcon 7B to 180B (Almazrouei et al. 2023): layer norm, attention and network side by side; the
+ * larger ones norm attention's input apart. */
 #include "worker/arch/arch.h"
 
 void arch_falcon(struct model *m)

@@ -1,13 +1,14 @@
 /* Gemma 1, 2 and 3 (Google): embedding scaled by sqrt(width), gated GELU. Gemma 2 and 3 norm each
- * branch's result too and alternate windowed with full layers; Gemma 2 caps scores and logits, Gemma 3
- * norms the heads of q and k and turns windowed layers by a base of their own. (The "1 +" of the norm
- * weights is in the files' weights.) */
+ * branch's result too and alternate windowed with full layers; Gemma 2 caps scores and logits,
+ * Gemma 3 norms the heads of q and k and turns windowed layers by a base of their own. (The "1 +"
+ * of the norm weights is in the files' weights.) */
 #include "worker/arch/arch.h"
 
 #include <math.h>
 
 /* The 27B models scale scores by the width per head, not by the head's size; no key says so. */
-static double score_scale(const struct model *m, const struct model_attention *a, int64_t layers_27b)
+static double score_scale(const struct model *m, const struct model_attention *a,
+                          int64_t layers_27b)
 {
     return m->n_layer == layers_27b ? 1 / sqrt((double)m->n_embd / (double)a->n_head) : a->scale;
 }

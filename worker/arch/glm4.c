@@ -1,5 +1,6 @@
-/* GLM-4 (2025 releases): norms before and after each branch, gate and up in one matrix, partial rotation
- * of adjacent pairs; of half-apart pairs where the file deals them to sections (vision models). */
+/* GLM-4 (2025 releases): norms before and after each branch, gate and up in one matrix, partial
+ * rotation of adjacent pairs; of half-apart pairs where the file deals them to sections (vision
+ * models). */
 #include "worker/arch/arch.h"
 
 void arch_glm4(struct model *m)

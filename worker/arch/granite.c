@@ -1,5 +1,5 @@
-/* Granite 3 (IBM), dense and with experts: as LLaMA with scales on embedding, attention, residual branches
- * and logits. Rotation may be switched off by a key. */
+/* Granite 3 (IBM), dense and with experts: as LLaMA with scales on embedding, attention, residual
+ * branches and logits. Rotation may be switched off by a key. */
 #include "worker/arch/arch.h"
 
 void arch_granite(struct model *m)

@@ -1,5 +1,5 @@
-/* LFM2 (Liquid AI 2025), dense and with experts: most layers are gated short convolutions; those with KV
- * heads are attention. */
+/* LFM2 (Liquid AI 2025), dense and with experts: most layers are gated short convolutions; those
+ * with KV heads are attention. */
 #include "worker/arch/arch.h"
 
 static struct op_rows short_conv(struct model *m, struct op_rows x, int64_t width)

@@ -1,5 +1,5 @@
-/* Mamba-2 (Dao, Gu 2024): no attention; each layer is a short convolution and a selective scan with one decay
- * per head, gated and normed in groups. */
+/* Mamba-2 (Dao, Gu 2024): no attention; each layer is a short convolution and a selective scan with
+ * one decay per head, gated and normed in groups. */
 #include "worker/arch/arch.h"
 
 enum { MAX_DIM = 1 << 20 };

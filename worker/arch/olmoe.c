@@ -1,5 +1,5 @@
-/* OLMoE (Muennighoff et al. 2024): every layer of experts, weights not normalised; q and k normed over the
- * whole row before they are cut into heads. */
+/* OLMoE (Muennighoff et al. 2024): every layer of experts, weights not normalised; q and k normed
+ * over the whole row before they are cut into heads. */
 #include "worker/arch/arch.h"
 
 void arch_olmoe(struct model *m)

@@ -1,5 +1,5 @@
-/* Phi-1, 1.5 and 2 (Microsoft): layer norm, biases everywhere, partial rotation; attention and network
- * read the same normed input and are added together to the residual. */
+/* Phi-1, 1.5 and 2 (Microsoft): layer norm, biases everywhere, partial rotation; attention and
+ * network read the same normed input and are added together to the residual. */
 #include "worker/arch/arch.h"
 
 void arch_phi2(struct model *m)

@@ -1,6 +1,6 @@
-/* Phi-3, 3.5 and 4 mini (Microsoft): as LLaMA with half-apart pairs, q, k and v in one matrix, gate and up in
- * one matrix, LongRoPE factors in tensors. The files' window key is not used: it does not hold what
- * the models were trained with. */
+/* Phi-3, 3.5 and 4 mini (Microsoft): as LLaMA with half-apart pairs, q, k and v in one matrix, gate
+ * and up in one matrix, LongRoPE factors in tensors. The files' window key is not used: it does not
+ * hold what the models were trained with. */
 #include "worker/arch/arch.h"
 
 void arch_phi3(struct model *m)

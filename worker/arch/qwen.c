@@ -1,5 +1,5 @@
-/* Qwen 2, 2.5 and 3: as LLaMA with rotation of half-apart pairs; Qwen 2 has biases on q, k and v, Qwen 3
- * norms the heads of q and k instead. Both show in the file's tensors. */
+/* Qwen 2, 2.5 and 3: as LLaMA with rotation of half-apart pairs; Qwen 2 has biases on q, k and v,
+ * Qwen 3 norms the heads of q and k instead. Both show in the file's tensors. */
 #include "worker/arch/arch.h"
 
 void arch_qwen(struct model *m)

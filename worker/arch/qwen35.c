@@ -1,5 +1,6 @@
-/* Qwen 3-Next, 3.5 and 3.6, dense and with experts: three of four layers are gated delta nets (Yang et
- * al. 2024), the others attention whose result is gated by a second half of the query projection. */
+/* Qwen 3-Next, 3.5 and 3.6, dense and with experts: three of four layers are gated delta nets (Yang
+ * et al. 2024), the others attention whose result is gated by a second half of the query
+ * projection. */
 #include "worker/arch/arch.h"
 
 #include <math.h>
@@ -41,7 +42,8 @@ static struct op_rows project(struct model *m, struct op_rows x, const struct ne
         *ret_z = model_linear(m, x, "attn_gate", n->inner);
         return model_linear(m, x, "attn_qkv", 2 * n_key + n->inner);
     }
-    /* One matrix, dealt by key head: q, k, then the values and gates of the value heads it serves. */
+    /* One matrix, dealt by key head: q, k, then the values and gates of the value heads it
+     * serves. */
     int64_t n_value = n->inner / n->n_k, group = 2 * n->dim + 2 * n_value;
     struct op_rows all = model_linear(m, x, "ssm_in", n->n_k * group);
     struct op_rows part[4]; /* q, k, v, z */

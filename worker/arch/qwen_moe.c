@@ -1,5 +1,5 @@
-/* Qwen 2 and 3 with experts: Qwen 2 adds a gated shared expert and keeps the router's probabilities as
- * they are, Qwen 3 normalises them over the chosen. */
+/* Qwen 2 and 3 with experts: Qwen 2 adds a gated shared expert and keeps the router's probabilities
+ * as they are, Qwen 3 normalises them over the chosen. */
 #include "worker/arch/arch.h"
 
 static void build(struct model *m, bool normalize, bool has_shared)

@@ -1,5 +1,6 @@
-/* StableLM 3B, 2 1.6B and 2 12B (Stability AI): layer norm, partial rotation; the 12B norms each head of q and
- * k by its own weights and puts attention and network side by side (it has no ffn_norm). */
+/* StableLM 3B, 2 1.6B and 2 12B (Stability AI): layer norm, partial rotation; the 12B norms each
+ * head of q and k by its own weights and puts attention and network side by side (it has no
+ * ffn_norm). */
 #include "worker/arch/arch.h"
 
 void arch_stablelm(struct model *m)

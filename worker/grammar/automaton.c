@@ -460,7 +460,8 @@ int automaton_create(const struct grammar *g, struct automaton **ret, struct err
                                 : "nothing matches it");
     }
     rc = rc < 0 ? rc : check_rules(a, e);
-    rc = rc < 0 && a->is_refused ? grammar_budget_refuse(e) : rc; /* it is not the grammar's fault */
+    rc =
+        rc < 0 && a->is_refused ? grammar_budget_refuse(e) : rc; /* it is not the grammar's fault */
     if (rc == 0) {
         begin(a); /* what was only tried is forgotten */
         *ret = a;

@@ -1,5 +1,5 @@
-/* The memory that all constrained requests may take together: each has tables of its own, which grow
- * with what its grammar allows. Any thread. */
+/* The memory that all constrained requests may take together: each has tables of its own, which
+ * grow with what its grammar allows. Any thread. */
 #ifndef WORKER_GRAMMAR_BUDGET_H
 #define WORKER_GRAMMAR_BUDGET_H
 

@@ -106,11 +106,11 @@ static void test_attention(void)
                                .dim_v = 1024,
                                .n_splits = LIMIT_CONTEXT_TOKENS / ATTENTION_SPLIT,
                                .n_tiles = ROWS};
-    static const enum table_id ids[] = {TABLE_attention_split,      TABLE_attention_split_q8,
-                                        TABLE_attention_split_wide, TABLE_attention_split_one,
-                                        TABLE_attention_split_one_q8, TABLE_attention_split_one_wide,
-                                        TABLE_attention_fold,       TABLE_attention_tile,
-                                        TABLE_attention_tile_q8,    TABLE_attention_tile_wide};
+    static const enum table_id ids[] = {
+        TABLE_attention_split,     TABLE_attention_split_q8,     TABLE_attention_split_wide,
+        TABLE_attention_split_one, TABLE_attention_split_one_q8, TABLE_attention_split_one_wide,
+        TABLE_attention_fold,      TABLE_attention_tile,         TABLE_attention_tile_q8,
+        TABLE_attention_tile_wide};
     for (size_t i = 0; i < COUNT_OF(ids); i++) {
         a.n_kv_head = HEADS;
         check(ids[i], &a);

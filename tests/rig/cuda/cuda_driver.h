@@ -1,5 +1,6 @@
-/* The CUDA driver's functions that the rig calls, found at run time; numbers and handles are those of cuda.h. Its status
- * numbers are HIP's: 0 success, 2 out of memory, 600 not ready, 700 illegal address, 719 launch failure. */
+/* The CUDA driver's functions that the rig calls, found at run time; numbers and handles are those
+ * of cuda.h. Its status numbers are HIP's: 0 success, 2 out of memory, 600 not ready, 700 illegal
+ * address, 719 launch failure. */
 #ifndef TESTS_RIG_CUDA_CUDA_DRIVER_H
 #define TESTS_RIG_CUDA_CUDA_DRIVER_H
 
@@ -73,8 +74,8 @@ static inline struct cuda_driver *cuda_driver(void)
     CUDA_FUNCTIONS(CUDA)
 #undef CUDA
     int device = 0;
-    if (d.Init(0) != 0 || d.DeviceGet(&device, 0) != 0 || d.PrimaryRetain(&d.context, device) != 0 ||
-        d.SetCurrent(d.context) != 0) {
+    if (d.Init(0) != 0 || d.DeviceGet(&device, 0) != 0 ||
+        d.PrimaryRetain(&d.context, device) != 0 || d.SetCurrent(d.context) != 0) {
         fprintf(stderr, "cuda rig: no device\n");
         exit(77);
     }

@@ -1,5 +1,5 @@
-/* tests/rig/emulator.h on a card: the tests of kernels, unchanged, with the kernels of a cubin (ROCMFORGE_CUBIN names it). What the
- * emulator would judge, compute-sanitizer does. */
+/* tests/rig/emulator.h on a card: the tests of kernels, unchanged, with the kernels of a cubin
+ * (ROCMFORGE_CUBIN names it). What the emulator would judge, compute-sanitizer does. */
 #include "tests/rig/cuda/cuda_driver.h"
 #include "tests/rig/emulator.h"
 
@@ -73,8 +73,9 @@ bool emulator_launch(const struct gpu_host_kernel *kernel, const struct emulator
     snprintf(symbol, sizeof symbol, "gpu_%s", kernel->name);
     must(cuda_driver()->ModuleGetFunction(&function, module, symbol), symbol);
     memcpy(params, &args, sizeof args);
-    int error = cuda_driver()->LaunchKernel(function, (unsigned)g->x, (unsigned)g->y, (unsigned)g->z,
-                                            (unsigned)kernel->threads, 1, 1, 0, NULL, params, NULL);
+    int error =
+        cuda_driver()->LaunchKernel(function, (unsigned)g->x, (unsigned)g->y, (unsigned)g->z,
+                                    (unsigned)kernel->threads, 1, 1, 0, NULL, params, NULL);
     error = error == 0 ? cuda_driver()->Synchronize() : error;
     snprintf(fault, sizeof fault, "%s: error %d", kernel->name, error);
     return error == 0;

@@ -149,7 +149,8 @@ int hipStreamEndCapture(void *stream, void **ret_graph)
 {
     return cuda_driver()->EndCapture(stream, ret_graph);
 }
-int hipGraphInstantiate(void **ret_exec, void *graph, void **ret_bad_node, char *log, size_t log_bytes)
+int hipGraphInstantiate(void **ret_exec, void *graph, void **ret_bad_node, char *log,
+                        size_t log_bytes)
 {
     (void)ret_bad_node;
     (void)log;
