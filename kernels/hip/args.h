@@ -146,6 +146,8 @@ struct embed_args {
  * bias[i], y[0] + add.
  *   gemv_one_<type>   one token, or a slot; quantized weights
  *   gemv_<type>   a few tokens; weights are read once for GEMV_TOKENS of them
+ *   gemv_tile_<type>   likewise for GEMV_TILE_TOKENS, on matrix units: quantized weights whose columns are a multiple of
+ *                      ARGS_CHUNK, no experts; the types of gemv_one
  *   gemm_<type>   many tokens
  * The bits of a result are the same from all, for any number of tokens.
  * With glu (and two matrices): y[0] = f(w[0] x + bias[0]) * (w[1] x + bias[1]) as op glu, in gemv
@@ -161,6 +163,8 @@ enum {
     GEMV_THREADS = 256,
     GEMV_ROWS = 32,
     GEMV_TOKENS = 8,
+    GEMV_TILE_THREADS = 512,
+    GEMV_TILE_TOKENS = 16,
     GEMV_ONE_THREADS = NORM_THREADS,
     GEMV_ONE_NORM = 1024,
     GEMV_ONE_NORM_WORK = 1 << 19, /* columns times blocks: beyond, a norm once costs less */

@@ -126,6 +126,8 @@ GPU_FN void gemm_store(const struct matmul_args *a, int type, const struct gemm_
 GPU_FN void gemm_chunk(bool has_halves, bool has_min, const struct gemm_place *place,
                        const struct gemm_shared *s, struct gpu_acc_f32 sum[2][2])
 {
+    const int32_t from = GROUP_START;
+    const struct gpu_acc_i32 start = {{from, from, from, from, from, from, from, from}};
     GPU_LOOP
     for (int g = 0; g < GEMM_GROUPS; g++) {
         GPU_UNROLL
@@ -142,12 +144,13 @@ GPU_FN void gemm_chunk(bool has_halves, bool has_min, const struct gemm_place *p
             for (int j = 0; j < 2; j++) {
                 int first = place->first_row + 16 * j;
                 const int8_t *w = s->w + first * GEMM_PITCH + g * ARGS_GROUP;
-                struct gpu_acc_i32 dot = {{0, 0, 0, 0, 0, 0, 0, 0}};
                 GPU_UNROLL
-                for (int h = 0; h < 2; h++) {
-                    gpu_mma_i8_rows(x + 16 * h, w + 16 * h, GEMM_PITCH, &dot);
-                    if (!has_halves && h == 0) {
-                        continue;
+                for (int h = has_halves ? 0 : 1; h < 2; h++) {
+                    struct gpu_acc_i32 dot = start;
+                    if (has_halves) {
+                        gpu_mma_i8_rows(x + 16 * h, w + 16 * h, GEMM_PITCH, &dot);
+                    } else {
+                        gpu_mma_i8_rows_32(x, w, GEMM_PITCH, &start, &dot);
                     }
                     GPU_UNROLL
                     for (int e = 0; e < 8; e++) {
@@ -155,9 +158,8 @@ GPU_FN void gemm_chunk(bool has_halves, bool has_min, const struct gemm_place *p
                         float scale = s->scale[row], min = has_min ? s->min[row] : 0.0f;
                         struct args_act of = scales[e];
                         int of_x = has_halves ? of.sum[h] : of.sum[0] + of.sum[1];
-                        sum[i][j].x[e] = group_step(sum[i][j].x[e], dot.x[e], scale, has_min, min,
-                                                    of.scale, of_x);
-                        dot.x[e] = 0;
+                        sum[i][j].x[e] = group_step(sum[i][j].x[e], group_dot(dot.x[e]), scale, has_min,
+                                                    min, of.scale, of_x);
                     }
                 }
             }

@@ -44,8 +44,20 @@
  * loads a piece of row gpu_lane() % 16: gpu_frag_f16_load(p) takes a pointer to that row's 16 values,
  * aligned to 16 bytes. Element i (0..7) of a lane's gpu_acc is D[gpu_acc_row(i)][gpu_acc_col(i)];
  * on AMD GPUs the column is gpu_lane() % 16 for all of them.
- * Which lane holds what beyond that differs by target and is nobody's business. gpu_mma_i8_rows(a, b, pitch, d) takes
- * both operands from memory, `pitch` bytes from row to row: the form for targets without matrix units. */
+ * gpu_mma_i8_rows(a, b, pitch, d) and gpu_mma_i8_rows_32(a, b, pitch, c, d) take both operands from memory, `pitch` bytes
+ * from row to row: the forms for targets without matrix units. For what the others are see below.
+ *
+ * A lane's elements are of GPU_ACC_COLS columns, gpu_acc_column(0), ...; element i is of the one numbered gpu_acc_which(i).
+ *
+ * Which lane holds what of a gpu_frag_i8 differs by target, but who computes with its bytes may ask: a lane holds
+ * GPU_FRAG_WORDS words w[i] of four bytes, of row gpu_frag_row(i % GPU_FRAG_ROWS), columns 4 * gpu_frag_quad(i) and on.
+ *   gpu_frag_at(row)            where the lane's bytes of a row begin
+ *   gpu_frag_i8_at(at, n)       a lane's piece, given where its bytes of rows gpu_frag_row(0), ... begin; those from n
+ *                               on, a constant, are not read
+ *   gpu_mma_i8_from(a, b, c, d)      D = A B^T + C
+ *   gpu_mma_i8_32(a, b, c, d)        the same with 32 columns: a[2], b[2]
+ * Eight rows of A alone, where they cost least: row r is row gpu_few_row(r) of the eight (8 and more: of none), GPU_FEW_ROWS
+ * counts a lane's, and elements gpu_few(i), i = 0 to 3, of an accumulator belong to them. */
 #ifndef KERNELS_HIP_GPU_H
 #define KERNELS_HIP_GPU_H
 
@@ -80,6 +92,29 @@ GPU_FN void gpu_mma_i8_rows(const int8_t *a, const int8_t *b, int pitch, struct 
 {
     int row = gpu_lane() % 16;
     gpu_mma_i8(gpu_frag_i8_load(a + row * pitch), gpu_frag_i8_load(b + row * pitch), d);
+}
+#endif
+#if !defined(GPU_HAS_MMA_ROWS_32)
+GPU_FN void gpu_mma_i8_rows_32(const int8_t *a, const int8_t *b, int pitch,
+                               const struct gpu_acc_i32 *c, struct gpu_acc_i32 *d)
+{
+    *d = *c;
+    gpu_mma_i8_rows(a, b, pitch, d);
+    gpu_mma_i8_rows(a + 16, b + 16, pitch, d);
+}
+#endif
+#if !defined(GPU_HAS_MMA_FROM)
+GPU_FN void gpu_mma_i8_from(struct gpu_frag_i8 a, struct gpu_frag_i8 b,
+                            const struct gpu_acc_i32 *c, struct gpu_acc_i32 *d)
+{
+    *d = *c;
+    gpu_mma_i8(a, b, d);
+}
+GPU_FN void gpu_mma_i8_32(const struct gpu_frag_i8 a[2], const struct gpu_frag_i8 b[2],
+                          const struct gpu_acc_i32 *c, struct gpu_acc_i32 *d)
+{
+    gpu_mma_i8_from(a[0], b[0], c, d);
+    gpu_mma_i8(a[1], b[1], d);
 }
 #endif
 GPU_FN float gpu_bits_f32(uint32_t bits)

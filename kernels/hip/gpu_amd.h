@@ -220,6 +220,16 @@ GPU_FN int gpu_acc_col(int i)
     (void)i;
     return gpu_thread() % 16;
 }
+#define GPU_ACC_COLS 1
+GPU_FN int gpu_acc_column(int i)
+{
+    return gpu_acc_col(i);
+}
+GPU_FN int gpu_acc_which(int i)
+{
+    (void)i;
+    return 0;
+}
 struct gpu_acc_f32 {
     float x[8];
 };
@@ -231,9 +241,22 @@ struct gpu_acc_i32 {
 struct gpu_frag_f16 {
     gpu_h8 v;
 };
+#define GPU_FRAG_WORDS 2
 struct gpu_frag_i8 {
-    gpu_i2 v;
+    uint32_t w[GPU_FRAG_WORDS];
 };
+GPU_FN int gpu_frag_quad(int i)
+{
+    return gpu_thread() / 16 % 2 * 2 + i;
+}
+GPU_FN const int8_t *gpu_frag_at(const int8_t *row)
+{
+    return row + gpu_thread() / 16 % 2 * 8;
+}
+GPU_FN int gpu_few_row(int r)
+{
+    return r % 8 < 4 ? r / 8 * 4 + r % 4 : 8;
+}
 GPU_FN struct gpu_frag_f16 gpu_frag_f16_load(const uint16_t *row)
 {
     int half = gpu_thread() / 16 % 2;
@@ -242,12 +265,14 @@ GPU_FN struct gpu_frag_f16 gpu_frag_f16_load(const uint16_t *row)
 GPU_FN struct gpu_frag_i8 gpu_frag_i8_load(const int8_t *row)
 {
     int half = gpu_thread() / 16 % 2;
-    return (struct gpu_frag_i8){*(const gpu_i2 *)(row + 8 * half)};
+    gpu_i2 v = *(const gpu_i2 *)(row + 8 * half);
+    return (struct gpu_frag_i8){{(uint32_t)v.x, (uint32_t)v.y}};
 }
 GPU_FN int gpu_acc_row(int i)
 {
     return gpu_thread() / 16 % 2 * 8 + i;
 }
+typedef gpu_i2 gpu_words;
 #define GPU_AMD_MMA_F16(a, b, c) __builtin_amdgcn_wmma_f32_16x16x16_f16_w32_gfx12(a, b, c)
 #define GPU_AMD_MMA_I8(a, b, c)                                                                    \
     __builtin_amdgcn_wmma_i32_16x16x16_iu8_w32_gfx12(true, a, true, b, c, false)
@@ -257,9 +282,22 @@ GPU_FN int gpu_acc_row(int i)
 struct gpu_frag_f16 {
     gpu_h16 v;
 };
+#define GPU_FRAG_WORDS 4
 struct gpu_frag_i8 {
-    gpu_i4 v;
+    uint32_t w[GPU_FRAG_WORDS];
 };
+GPU_FN int gpu_frag_quad(int i)
+{
+    return i;
+}
+GPU_FN const int8_t *gpu_frag_at(const int8_t *row)
+{
+    return row;
+}
+GPU_FN int gpu_few_row(int r)
+{
+    return r;
+}
 GPU_FN struct gpu_frag_f16 gpu_frag_f16_load(const uint16_t *row)
 {
     gpu_h8 low = *(const gpu_h8 *)row, high = *(const gpu_h8 *)(row + 8);
@@ -268,16 +306,38 @@ GPU_FN struct gpu_frag_f16 gpu_frag_f16_load(const uint16_t *row)
 }
 GPU_FN struct gpu_frag_i8 gpu_frag_i8_load(const int8_t *row)
 {
-    return (struct gpu_frag_i8){*(const gpu_i4 *)row};
+    gpu_i4 v = *(const gpu_i4 *)row;
+    return (struct gpu_frag_i8){{(uint32_t)v.x, (uint32_t)v.y, (uint32_t)v.z, (uint32_t)v.w}};
 }
 GPU_FN int gpu_acc_row(int i)
 {
     return 2 * i + gpu_thread() / 16 % 2;
 }
+typedef gpu_i4 gpu_words;
 #define GPU_AMD_MMA_F16(a, b, c) __builtin_amdgcn_wmma_f32_16x16x16_f16_w32(a, b, c)
 #define GPU_AMD_MMA_I8(a, b, c)                                                                    \
     __builtin_amdgcn_wmma_i32_16x16x16_iu8_w32(true, a, true, b, c, false)
 #endif
+
+#define GPU_FRAG_ROWS 1
+#define GPU_FEW_ROWS 1
+GPU_FN int gpu_frag_row(int i)
+{
+    (void)i;
+    return gpu_thread() % 16;
+}
+GPU_FN int gpu_few(int i)
+{
+    return i;
+}
+GPU_FN struct gpu_frag_i8 gpu_frag_i8_at(const int8_t *const at[GPU_FRAG_ROWS], int n)
+{
+    (void)n;
+    struct gpu_frag_i8 f;
+    gpu_words v = *(const gpu_words *)at[0];
+    __builtin_memcpy(f.w, &v, sizeof f.w);
+    return f;
+}
 
 #if defined(__GFX10__)
 GPU_FN void gpu_mma_f16(struct gpu_frag_f16 a, struct gpu_frag_f16 b, struct gpu_acc_f32 *d)
@@ -298,7 +358,8 @@ GPU_FN void gpu_mma_i8(struct gpu_frag_i8 a, struct gpu_frag_i8 b, struct gpu_ac
     {
         _Pragma("unroll") for (int k = 0; k < 4; k++)
         {
-            d->x[i] = gpu_dot4(gpu_shuffle_i32(a.v[k], gpu_acc_row(i)), b.v[k], d->x[i]);
+            int32_t row = gpu_shuffle_i32((int32_t)a.w[k], gpu_acc_row(i));
+            d->x[i] = gpu_dot4(row, (int32_t)b.w[k], d->x[i]);
         }
     }
 }
@@ -326,7 +387,7 @@ GPU_FN void gpu_mma_f16(struct gpu_frag_f16 a, struct gpu_frag_f16 b, struct gpu
 GPU_FN void gpu_mma_i8(struct gpu_frag_i8 a, struct gpu_frag_i8 b, struct gpu_acc_i32 *d)
 {
     gpu_i8 c = __builtin_bit_cast(gpu_i8, *d);
-    c = GPU_AMD_MMA_I8(a.v, b.v, c);
+    c = GPU_AMD_MMA_I8(__builtin_bit_cast(gpu_words, a), __builtin_bit_cast(gpu_words, b), c);
     GPU_AMD_HERE(c);
     *d = __builtin_bit_cast(struct gpu_acc_i32, c);
 }

@@ -9,7 +9,7 @@
 /* CUDA has functions by some of our names: kernels are gpu_NAME here. */
 #define GPU_KERNEL(name, threads)                                                                  \
     GPU_FN void name##_body(const struct name##_args &a);                                          \
-    extern "C" __global__ void __launch_bounds__(threads, (threads) >= 256 ? 2 : 4)                \
+    extern "C" __global__ void __launch_bounds__(threads, (threads) >= 512 ? 1 : (threads) >= 256 ? 2 : 4) \
         gpu_##name(const __grid_constant__ struct name##_args a, const struct args_crumb crumb)    \
     {                                                                                              \
         gpu_leave(&crumb);                                                                         \
@@ -205,9 +205,29 @@ struct gpu_acc_i32 {
 struct gpu_frag_f16 {
     uint32_t w[4];
 };
+#define GPU_FRAG_ROWS 2
+#define GPU_FRAG_WORDS 2
+#define GPU_FEW_ROWS 1
 struct gpu_frag_i8 {
-    uint32_t w[2];
+    uint32_t w[GPU_FRAG_WORDS];
 };
+GPU_FN int gpu_frag_row(int i)
+{
+    return gpu_thread() % 32 / 4 + 8 * i;
+}
+GPU_FN int gpu_frag_quad(int i)
+{
+    (void)i;
+    return gpu_thread() % 4;
+}
+GPU_FN int gpu_few_row(int r)
+{
+    return r;
+}
+GPU_FN int gpu_few(int i)
+{
+    return i % 2 + i / 2 * 4;
+}
 
 GPU_FN int gpu_acc_row(int i)
 {
@@ -216,6 +236,15 @@ GPU_FN int gpu_acc_row(int i)
 GPU_FN int gpu_acc_col(int i)
 {
     return gpu_thread() % 4 * 2 + i % 2 + i / 4 * 8;
+}
+#define GPU_ACC_COLS 4
+GPU_FN int gpu_acc_column(int i)
+{
+    return gpu_thread() % 4 * 2 + i % 2 + i / 2 * 8;
+}
+GPU_FN int gpu_acc_which(int i)
+{
+    return i % 2 + i / 4 * 2;
 }
 /* The word at byte `at` of row r, given by the lane that holds that row's address. */
 GPU_FN uint32_t gpu_cuda_word(const void *row, int r, int at)
@@ -242,6 +271,19 @@ GPU_FN struct gpu_frag_i8 gpu_frag_i8_load(const int8_t *row)
     f.w[1] = gpu_cuda_word(row, lane / 4 + 8, lane % 4 * 4);
     return f;
 }
+GPU_FN const int8_t *gpu_frag_at(const int8_t *row)
+{
+    return row + gpu_thread() % 4 * 4;
+}
+GPU_FN struct gpu_frag_i8 gpu_frag_i8_at(const int8_t *const at[GPU_FRAG_ROWS], int n)
+{
+    struct gpu_frag_i8 f;
+    GPU_UNROLL
+    for (int i = 0; i < 2; i++) {
+        f.w[i] = i < n ? *(const uint32_t *)at[i] : 0;
+    }
+    return f;
+}
 GPU_FN void gpu_mma_f16(struct gpu_frag_f16 a, struct gpu_frag_f16 b, struct gpu_acc_f32 *d)
 {
     GPU_UNROLL
@@ -254,17 +296,41 @@ GPU_FN void gpu_mma_f16(struct gpu_frag_f16 a, struct gpu_frag_f16 b, struct gpu
                        "r"(b.w[n + 2]));
     }
 }
-GPU_FN void gpu_mma_i8(struct gpu_frag_i8 a, struct gpu_frag_i8 b, struct gpu_acc_i32 *d)
+GPU_FN void gpu_mma_i8_from(struct gpu_frag_i8 a, struct gpu_frag_i8 b,
+                            const struct gpu_acc_i32 *c, struct gpu_acc_i32 *d)
 {
     GPU_UNROLL
     for (int n = 0; n < 2; n++) {
         int32_t *x = d->x + 4 * n;
+        const int32_t *from = c->x + 4 * n;
         asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5}, "
-                     "{%6}, {%0, %1, %2, %3};"
-                     : "+r"(x[0]), "+r"(x[1]), "+r"(x[2]), "+r"(x[3])
-                     : "r"(a.w[0]), "r"(a.w[1]), "r"(b.w[n]));
+                     "{%6}, {%7, %8, %9, %10};"
+                     : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                     : "r"(a.w[0]), "r"(a.w[1]), "r"(b.w[n]), "r"(from[0]), "r"(from[1]),
+                       "r"(from[2]), "r"(from[3]));
     }
 }
+GPU_FN void gpu_mma_i8(struct gpu_frag_i8 a, struct gpu_frag_i8 b, struct gpu_acc_i32 *d)
+{
+    struct gpu_acc_i32 c = *d;
+    gpu_mma_i8_from(a, b, &c, d);
+}
+GPU_FN void gpu_mma_i8_32(const struct gpu_frag_i8 a[2], const struct gpu_frag_i8 b[2],
+                          const struct gpu_acc_i32 *c, struct gpu_acc_i32 *d)
+{
+    GPU_UNROLL
+    for (int n = 0; n < 2; n++) {
+        int32_t *x = d->x + 4 * n;
+        const int32_t *from = c->x + 4 * n;
+        asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, "
+                     "{%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};"
+                     : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                     : "r"(a[0].w[0]), "r"(a[0].w[1]), "r"(a[1].w[0]), "r"(a[1].w[1]),
+                       "r"(b[0].w[n]), "r"(b[1].w[n]), "r"(from[0]), "r"(from[1]), "r"(from[2]),
+                       "r"(from[3]));
+    }
+}
+#define GPU_HAS_MMA_FROM
 #define GPU_HAS_MMA_ROWS
 /* From shared or global memory; no lane needs another's address. */
 GPU_FN void gpu_mma_i8_rows(const int8_t *a, const int8_t *b, int pitch, struct gpu_acc_i32 *d)
@@ -276,6 +342,22 @@ GPU_FN void gpu_mma_i8_rows(const int8_t *a, const int8_t *b, int pitch, struct 
     of_b.w[0] = *(const uint32_t *)(b + at);
     of_b.w[1] = *(const uint32_t *)(b + at + 8 * pitch);
     gpu_mma_i8(of_a, of_b, d);
+}
+#define GPU_HAS_MMA_ROWS_32
+GPU_FN void gpu_mma_i8_rows_32(const int8_t *a, const int8_t *b, int pitch,
+                               const struct gpu_acc_i32 *c, struct gpu_acc_i32 *d)
+{
+    int lane = gpu_thread() % 32, at = lane / 4 * pitch + lane % 4 * 4;
+    struct gpu_frag_i8 of_a[2], of_b[2];
+    GPU_UNROLL
+    for (int h = 0; h < 2; h++) {
+        GPU_UNROLL
+        for (int r = 0; r < 2; r++) {
+            of_a[h].w[r] = *(const uint32_t *)(a + at + 8 * r * pitch + 16 * h);
+            of_b[h].w[r] = *(const uint32_t *)(b + at + 8 * r * pitch + 16 * h);
+        }
+    }
+    gpu_mma_i8_32(of_a, of_b, c, d);
 }
 
 #endif

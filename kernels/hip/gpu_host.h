@@ -178,8 +178,11 @@ GPU_FN int32_t gpu_host_sum_i32(int32_t v, const char *site)
 struct gpu_frag_f16 {
     uint32_t w[8];
 };
+#define GPU_FRAG_ROWS 1
+#define GPU_FRAG_WORDS 4
+#define GPU_FEW_ROWS 1
 struct gpu_frag_i8 {
-    uint32_t w[4];
+    uint32_t w[GPU_FRAG_WORDS];
 };
 struct gpu_acc_f32 {
     float x[8];
@@ -215,10 +218,57 @@ GPU_FN int gpu_acc_col(int i)
     (void)i;
     return gpu_host_thread() % 16;
 }
+#define GPU_ACC_COLS 1
+GPU_FN int gpu_acc_column(int i)
+{
+    return gpu_acc_col(i);
+}
+GPU_FN int gpu_acc_which(int i)
+{
+    (void)i;
+    return 0;
+}
 GPU_FN int gpu_acc_row(int i)
 {
     int half = gpu_host_thread() / 16 % 2;
     return gpu_host_matrix() == 12 ? 8 * half + i : 2 * i + half;
+}
+GPU_FN int gpu_frag_row(int i)
+{
+    (void)i;
+    return gpu_host_thread() % 16;
+}
+GPU_FN int gpu_frag_quad(int i)
+{
+    return gpu_host_matrix() == 12 ? gpu_host_thread() / 16 % 2 * 2 + i % 2 : i;
+}
+GPU_FN int gpu_few_row(int r)
+{
+    if (gpu_host_matrix() == 12) {
+        return r % 8 < 4 ? r / 8 * 4 + r % 4 : 8;
+    }
+    return r;
+}
+GPU_FN int gpu_few(int i)
+{
+    return i;
+}
+GPU_FN const int8_t *gpu_frag_at(const int8_t *row)
+{
+    return gpu_host_matrix() == 12 ? row + gpu_host_thread() / 16 % 2 * 8 : row;
+}
+GPU_FN struct gpu_frag_i8 gpu_frag_i8_at(const int8_t *const at[GPU_FRAG_ROWS], int n)
+{
+    (void)n;
+    struct gpu_frag_i8 f = {{0}};
+    if (gpu_host_matrix() == 12) {
+        struct gpu_16 all = gpu_load16(at[0] - gpu_host_thread() / 16 % 2 * 8);
+        __builtin_memcpy(f.w, all.w + gpu_host_thread() / 16 % 2 * 2, 8);
+        __builtin_memcpy(f.w + 2, f.w, 8); /* nobody's, but as gpu_frag_quad says */
+    } else {
+        __builtin_memcpy(f.w, gpu_load16(at[0]).w, 16);
+    }
+    return f;
 }
 /* Word k of row r of a matrix of n_words words a row, of which a lane holds all, or a half. */
 GPU_FN uint32_t gpu_host_word(const uint32_t *all, int r, int k, int n_words)

@@ -284,6 +284,51 @@ GPU_FN void group_codebook(const struct group_chunk *c, int type, int g, float d
     }
 }
 
+/* Scales and minima of a group: of its own 2 or 4 bytes, and the block's four where it has such. Not of codebook types. */
+GPU_FN void group_scales(int type, uint32_t scale, uint32_t super, struct group *ret)
+{
+    float d = gpu_f16_f32((uint16_t)super), dmin = gpu_f16_f32((uint16_t)(super >> 16));
+    switch (type) {
+    case TYPE_Q4_1:
+    case TYPE_Q5_1:
+        ret->scale[0] = ret->scale[1] = gpu_f16_f32((uint16_t)scale);
+        ret->min[0] = ret->min[1] = gpu_f16_f32((uint16_t)(scale >> 16));
+        break;
+    case TYPE_Q2_K:
+        for (int h = 0; h < 2; h++) {
+            ret->scale[h] = d * (float)(scale >> 8 * h & 15);
+            ret->min[h] = -(dmin * (float)(scale >> (8 * h + 4) & 15));
+        }
+        break;
+    case TYPE_Q3_K:
+    case TYPE_Q6_K:
+        ret->scale[0] = d * (float)(int8_t)scale;
+        ret->scale[1] = d * (float)(int8_t)(scale >> 8);
+        break;
+    case TYPE_IQ4_XS:
+        ret->scale[0] = ret->scale[1] = d * (float)(int8_t)scale;
+        break;
+    case TYPE_Q4_K:
+    case TYPE_Q5_K:
+        ret->scale[0] = ret->scale[1] = d * (float)(scale & 255);
+        ret->min[0] = ret->min[1] = -(dmin * (float)(scale >> 8));
+        break;
+    case TYPE_Q8_K:
+        ret->scale[0] = ret->scale[1] = gpu_bits_f32(super);
+        break;
+    case TYPE_MXFP4:
+        ret->scale[0] = ret->scale[1] = group_e8m0(scale);
+        break;
+    case TYPE_NVFP4:
+        ret->scale[0] = group_e4m3(scale);
+        ret->scale[1] = group_e4m3(scale >> 8);
+        break;
+    default:
+        ret->scale[0] = ret->scale[1] = gpu_f16_f32((uint16_t)scale);
+        break;
+    }
+}
+
 /* Group g (0 to 3, a constant) of a chunk of a type that is a constant. */
 GPU_FN struct group group_of(const struct group_chunk *c, int type, int g)
 {
@@ -291,13 +336,12 @@ GPU_FN struct group group_of(const struct group_chunk *c, int type, int g)
     int low = group_low(type), high = group_words(type) - low;
     uint32_t scale = group_scale_bytes(type) == 16 ? c->scale[g]
                                                    : c->scale[g / 2] >> g % 2 * 16 & 0xffff;
-    float d = gpu_f16_f32((uint16_t)c->super), dmin = gpu_f16_f32((uint16_t)(c->super >> 16));
     if (low > 8) {
         return ret; /* floats are no groups */
     }
     if (type == TYPE_IQ1_S || type == TYPE_IQ1_M || type == TYPE_IQ2_XXS || type == TYPE_IQ2_XS ||
         type == TYPE_IQ2_S || type == TYPE_IQ3_XXS || type == TYPE_IQ3_S) {
-        group_codebook(c, type, g, d, scale, &ret);
+        group_codebook(c, type, g, gpu_f16_f32((uint16_t)c->super), scale, &ret);
         return ret;
     }
     GPU_UNROLL
@@ -325,56 +369,26 @@ GPU_FN struct group group_of(const struct group_chunk *c, int type, int g)
             ret.q[j] = group_pick16(table, ret.q[j]);
         }
     }
-    switch (type) {
-    case TYPE_Q4_1:
-    case TYPE_Q5_1:
-        ret.scale[0] = ret.scale[1] = gpu_f16_f32((uint16_t)scale);
-        ret.min[0] = ret.min[1] = gpu_f16_f32((uint16_t)(scale >> 16));
-        break;
-    case TYPE_Q2_K:
-        for (int h = 0; h < 2; h++) {
-            ret.scale[h] = d * (float)(scale >> 8 * h & 15);
-            ret.min[h] = -(dmin * (float)(scale >> (8 * h + 4) & 15));
-        }
-        break;
-    case TYPE_Q3_K:
-    case TYPE_Q6_K:
-        ret.scale[0] = d * (float)(int8_t)scale;
-        ret.scale[1] = d * (float)(int8_t)(scale >> 8);
-        break;
-    case TYPE_IQ4_XS:
-        ret.scale[0] = ret.scale[1] = d * (float)(int8_t)scale;
-        break;
-    case TYPE_Q4_K:
-    case TYPE_Q5_K:
-        ret.scale[0] = ret.scale[1] = d * (float)(scale & 255);
-        ret.min[0] = ret.min[1] = -(dmin * (float)(scale >> 8));
-        break;
-    case TYPE_Q8_K:
-        ret.scale[0] = ret.scale[1] = gpu_bits_f32(c->super);
-        break;
-    case TYPE_MXFP4:
-        ret.scale[0] = ret.scale[1] = group_e8m0(scale);
-        break;
-    case TYPE_NVFP4:
-        ret.scale[0] = group_e4m3(scale);
-        ret.scale[1] = group_e4m3(scale >> 8);
-        break;
-    default:
-        ret.scale[0] = ret.scale[1] = gpu_f16_f32((uint16_t)scale);
-        break;
-    }
+    group_scales(type, scale, c->super, &ret);
     return ret;
 }
 
 /* --- sums ---------------------------------------------------------------------------------------- */
 
+/* Integers below 2^22 that were added up from this number on are its last digits: group_dot has no need of a conversion,
+ * which is slower than a difference on some cards. */
+enum { GROUP_START = 0x4b400000 };
+GPU_FN float group_dot(int32_t dot)
+{
+    return gpu_bits_f32((uint32_t)dot) - GPU_ROUNDER;
+}
+
 /* The integer products of n columns that share a scale, offset taken off, and the sum of their x. Every output is summed in
  * this way over the groups of a segment in order, and then over the segments in order. */
-GPU_FN float group_step(float sum, int32_t dot, float scale, bool has_min, float min, float x_scale,
+GPU_FN float group_step(float sum, float dot, float scale, bool has_min, float min, float x_scale,
                         int x_sum)
 {
-    sum = gpu_fma((float)dot, scale * x_scale, sum);
+    sum = gpu_fma(dot, scale * x_scale, sum);
     return has_min ? gpu_fma(min, x_scale * (float)x_sum, sum) : sum;
 }
 
@@ -385,14 +399,14 @@ GPU_FN float group_add(float sum, const struct group *g, int type, const int32_t
     int offset = group_offset(type);
     bool has_min = group_has_min(type);
     if (group_has_halves(type)) {
-        sum = group_step(sum, dot[0] - offset * x.sum[0], g->scale[0], has_min, g->min[0], x.scale,
-                         x.sum[0]);
-        return group_step(sum, dot[1] - offset * x.sum[1], g->scale[1], has_min, g->min[1], x.scale,
-                          x.sum[1]);
+        sum = group_step(sum, (float)(dot[0] - offset * x.sum[0]), g->scale[0], has_min, g->min[0],
+                         x.scale, x.sum[0]);
+        return group_step(sum, (float)(dot[1] - offset * x.sum[1]), g->scale[1], has_min, g->min[1],
+                          x.scale, x.sum[1]);
     }
     int of_x = x.sum[0] + x.sum[1];
-    return group_step(sum, dot[0] + dot[1] - offset * of_x, g->scale[0], has_min, g->min[0],
-                      x.scale, of_x);
+    return group_step(sum, (float)(dot[0] + dot[1] - offset * of_x), g->scale[0], has_min,
+                      g->min[0], x.scale, of_x);
 }
 
 #endif

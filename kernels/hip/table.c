@@ -1,6 +1,8 @@
 /* The table of GPU kernels; see table.h. */
 #include "kernels/hip/table.h"
 
+#include <string.h>
+
 #define TABLE_ENTRY(name, args, threads, op, x, y, z)                                              \
     static void name##_grid(const void *p, int32_t ret[3])                                         \
     {                                                                                              \
@@ -56,6 +58,27 @@ enum table_id table_gemv_one(enum type type)
     default:
         return table_gemv(type);
     }
+}
+
+enum table_id table_gemv_tile(enum type type, int64_t n_cols)
+{
+    switch (n_cols % ARGS_CHUNK == 0 ? (int)type : -1) {
+    case TYPE_Q4_0:
+        return TABLE_gemv_tile_q4_0;
+    case TYPE_Q8_0:
+        return TABLE_gemv_tile_q8_0;
+    case TYPE_Q4_K:
+        return TABLE_gemv_tile_q4_k;
+    case TYPE_Q6_K:
+        return TABLE_gemv_tile_q6_k;
+    default:
+        return table_gemv(type);
+    }
+}
+
+bool table_has_matrix(const char *arch)
+{
+    return strncmp(arch, "gfx10", 5) != 0;
 }
 
 enum table_id table_gemm(enum type type)

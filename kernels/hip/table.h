@@ -10,6 +10,8 @@
 #include "kernels/ops.h"
 #include "shared/type.h"
 
+#include <stdbool.h>
+
 #define TABLE_CEIL(a, b) (((a) + (b) - 1) / (b))
 
 #define TABLE_GEMV(KERNEL, name)                                                                   \
@@ -18,6 +20,10 @@
 #define TABLE_GEMV_ONE(KERNEL, name)                                                               \
     KERNEL(name, matmul_args, GEMV_ONE_THREADS, matmul, table_row_blocks(a, GEMV_ROWS),            \
            a->n_tokens, 1)
+
+#define TABLE_GEMV_TILE(KERNEL, name)                                                              \
+    KERNEL(name, matmul_args, GEMV_TILE_THREADS, matmul, table_row_blocks(a, GEMV_ROWS),           \
+           TABLE_CEIL(a->n_tokens, GEMV_TILE_TOKENS), 1)
 
 /* With experts: no more tiles than slots, and than full tiles and one of each expert. */
 #define TABLE_GEMM(KERNEL, name)                                                                   \
@@ -100,6 +106,10 @@ enum { OP_none = OP_COUNT };
     TABLE_GEMV_ONE(KERNEL, gemv_one_q8_0)                                                          \
     TABLE_GEMV_ONE(KERNEL, gemv_one_q4_k)                                                          \
     TABLE_GEMV_ONE(KERNEL, gemv_one_q6_k)                                                          \
+    TABLE_GEMV_TILE(KERNEL, gemv_tile_q4_0)                                                        \
+    TABLE_GEMV_TILE(KERNEL, gemv_tile_q8_0)                                                        \
+    TABLE_GEMV_TILE(KERNEL, gemv_tile_q4_k)                                                        \
+    TABLE_GEMV_TILE(KERNEL, gemv_tile_q6_k)                                                        \
     TABLE_GEMM(KERNEL, gemm)                                                                       \
     TABLE_GEMM(KERNEL, gemm_q4_0)                                                                  \
     TABLE_GEMM(KERNEL, gemm_q8_0)                                                                  \
@@ -156,6 +166,9 @@ enum table_id table_attention_tile(enum type type);
 /* Which gemv, which gemm serves matrices of this type. */
 enum table_id table_gemv(enum type type);
 enum table_id table_gemv_one(enum type type); /* the same of a token or slot a block, where there are few of them */
+enum table_id table_gemv_tile(enum type type, int64_t n_cols); /* on matrix units; gemv where it cannot be done there */
 enum table_id table_gemm(enum type type);
+/* Whether a target ("gfx1100") has matrix units: where not, gemv is faster than gemv_tile. */
+bool table_has_matrix(const char *arch);
 
 #endif

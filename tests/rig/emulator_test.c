@@ -99,7 +99,9 @@ static void test_words(int matrix)
         b8[i] = (int8_t)test_random(&seed);
     }
     float d16[256], lanes[128];
-    int32_t d8[256], numbers[96];
+    int32_t d8[256], d32[256], few[128], numbers[96];
+    uint32_t words[128];
+    int32_t places[128];
     const struct {
         void *host;
         size_t n;
@@ -107,6 +109,8 @@ static void test_words(int matrix)
     } parts[] = {{a16, sizeof a16, true},      {b16, sizeof b16, true},
                  {a8, sizeof a8, true},        {b8, sizeof b8, true},
                  {d16, sizeof d16, false},     {d8, sizeof d8, false},
+                 {d32, sizeof d32, false},     {words, sizeof words, false},
+                 {places, sizeof places, false}, {few, sizeof few, false},
                  {lanes, sizeof lanes, false}, {numbers, sizeof numbers, false}};
     void *device[COUNT_OF(parts)];
     for (size_t i = 0; i < COUNT_OF(parts); i++) {
@@ -115,8 +119,8 @@ static void test_words(int matrix)
             emulator_upload(device[i], parts[i].host, parts[i].n);
         }
     }
-    struct words_args a = {device[0], device[1], device[2], device[3],
-                           device[4], device[5], device[6], device[7]};
+    struct words_args a = {device[0], device[1], device[2], device[3], device[4], device[5],
+                           device[6], device[7], device[8], device[9], device[10], device[11]};
     struct emulator_grid grid = {.x = 1, .y = 1, .z = 1, .matrix = matrix};
     if (!emulator_launch(&words_kernel, &grid, &a, sizeof a)) {
         TEST_FAIL("%s", emulator_fault());
@@ -130,13 +134,23 @@ static void test_words(int matrix)
     float sum = 0, largest = -1e9f;
     for (int i = 0; i < 256; i++) {
         float exact = 0;
-        int32_t whole = 0;
+        int32_t whole = 0, both = 7;
         for (int k = 0; k < 16; k++) {
             exact += half_to_f32(a16[i / 16 * 16 + k]) * half_to_f32(b16[i % 16 * 16 + k]);
             whole += a8[i / 16 * 16 + k] * b8[i % 16 * 16 + k];
+            both += a8[i / 16 * 16 + k] * b8[i % 16 * 16 + k] +
+                    b8[i / 16 * 16 + k] * a8[i % 16 * 16 + k];
         }
         CHECK(d16[i] == exact);
         CHECK_INT(d8[i], whole);
+        CHECK_INT(d32[i], both);
+        CHECK_INT(few[i % 128], few[i % 128 / 16 * 16]); /* the whole row of D, ... */
+    }
+    for (int i = 0; i < 128; i++) {
+        CHECK(places[i] < 0 || memcmp(&words[i], a8 + 4 * places[i], 4) == 0);
+    }
+    for (int i = 1; i < 8; i++) {
+        CHECK(few[16 * i] > few[16 * i - 16] && few[16 * i] < 16); /* eight of the 16 */
     }
     for (int i = 0; i < 32; i++) {
         sum += half_to_f32(a16[i]);

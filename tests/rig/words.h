@@ -11,6 +11,10 @@ struct words_args {
     const int8_t *a8, *b8;     /* 16 x 16 */
     float *d16;                /* 16 x 16 */
     int32_t *d8;               /* 16 x 16 */
+    int32_t *d32;              /* 16 x 16: 7 + a8 b8^T + b8 a8^T */
+    uint32_t *words;           /* 32 x 4: of each lane's piece of a8, ... */
+    int32_t *places;           /* ... and which of a8's words each is; -1: none */
+    int32_t *few;              /* 8 x 16: of each of eight rows, where it stands among 16 */
     float *lanes; /* 4 x 32: sum, maximum, shuffle from lane * 5 % 32, exchange with lane ^ 12 */
     int32_t *numbers; /* 3 x 32: sum of lane * lane, dot4, pick */
 };

@@ -14,6 +14,27 @@ GPU_KERNEL(words, WORDS_THREADS)
         a.d16[gpu_acc_row(i) * 16 + gpu_acc_col(i)] = d16.x[i];
         a.d8[gpu_acc_row(i) * 16 + gpu_acc_col(i)] = d8.x[i];
     }
+    const int8_t *at_a[GPU_FRAG_ROWS], *at_b[GPU_FRAG_ROWS];
+    for (int i = 0; i < GPU_FRAG_ROWS; i++) {
+        at_a[i] = gpu_frag_at(a.a8 + 16 * gpu_frag_row(i));
+        at_b[i] = gpu_frag_at(a.b8 + 16 * gpu_frag_row(i));
+    }
+    struct gpu_frag_i8 ab[2] = {gpu_frag_i8_at(at_a, GPU_FRAG_ROWS), gpu_frag_i8_at(at_b, GPU_FRAG_ROWS)};
+    struct gpu_frag_i8 ba[2] = {ab[1], ab[0]};
+    for (int i = 0; i < 4; i++) {
+        bool is_there = i < GPU_FRAG_WORDS;
+        a.words[lane * 4 + i] = is_there ? ab[0].w[i] : 0;
+        a.places[lane * 4 + i] = is_there ? gpu_frag_row(i % GPU_FRAG_ROWS) * 4 + gpu_frag_quad(i) : -1;
+    }
+    struct gpu_acc_i32 from = {{7, 7, 7, 7, 7, 7, 7, 7}}, d32;
+    gpu_mma_i8_32(ab, ba, &from, &d32);
+    for (int i = 0; i < 8; i++) {
+        a.d32[gpu_acc_row(i) * 16 + gpu_acc_column(gpu_acc_which(i))] = d32.x[i];
+    }
+    for (int i = 0; i < 4; i++) {
+        int row = gpu_acc_row(gpu_few(i));
+        a.few[gpu_few_row(row) * 16 + gpu_acc_col(gpu_few(i))] = row;
+    }
     float v = gpu_f16_f32(a.a16[lane]);
     a.lanes[lane] = gpu_sum(v);
     a.lanes[32 + lane] = gpu_max(v);

@@ -260,6 +260,11 @@ const char *door_arch(const struct door *d)
     return d->arch;
 }
 
+bool door_has_matrix(const struct door *d)
+{
+    return table_has_matrix(d->arch);
+}
+
 uint64_t door_kernels(const struct door *d)
 {
     return d->kernels;

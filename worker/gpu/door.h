@@ -34,6 +34,7 @@ struct door_options {
 MUST_CHECK int door_open(const struct door_options *o, struct door **ret, struct err *e);
 void door_close(struct door **d);
 const char *door_arch(const struct door *d); /* "gfx1100" */
+bool door_has_matrix(const struct door *d);  /* matrix units */
 /* A digest of the kernels' code: another one may compute other bits. */
 uint64_t door_kernels(const struct door *d);
 /* Ends the process like any fault of the device: what it computes is wrong. */

@@ -9,7 +9,7 @@
 enum {
     GPU_EMIT_MAX_TABLES = 8,
     /* The bits are the same on either side of these. */
-    GPU_EMIT_GEMV_ROWS = 16,    /* more rows are multiplied on matrix units */
+    GPU_EMIT_GEMV_ROWS = 16,    /* more rows are multiplied by gemm */
     GPU_EMIT_EXPERT_SLOTS = 64, /* more slots are sorted by expert and multiplied on matrix units */
     GPU_EMIT_TILE_ROWS = 8,     /* so many rows of a sequence and more are attended to in tiles */
     GPU_EMIT_MAX_PIECES = 64,
@@ -38,7 +38,7 @@ struct gpu_emit {
     const int32_t *rope_of;         /* by buffer: number of the rope_table op that makes it; -1 */
     struct gpu_inputs in;
     int64_t n_rows, n_out;
-    bool is_batch; /* products of many rows go to matrix units */
+    bool is_batch; /* products of several rows go to matrix units */
     bool is_inner; /* ops go into the kernels of others, where these can */
     int32_t tile_rows[GPU_EMIT_MAX_TABLES]; /* sizes of tiles that the attention ops want */
     int32_t n_tile_rows;

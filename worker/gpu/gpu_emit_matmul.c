@@ -33,8 +33,10 @@ static void launch_product(const struct gpu_emit *t, const struct matmul_args *a
 {
     enum table_id gemm = table_gemm((enum type)a->type);
     bool is_many = t->is_batch && a->n_tokens > GPU_EMIT_GEMV_ROWS && a->glu == MATMUL_NO_GLU;
-    enum table_id gemv =
-        a->n_tokens == 1 ? table_gemv_one((enum type)a->type) : table_gemv((enum type)a->type);
+    bool is_tile = t->is_batch && door_has_matrix(t->door);
+    enum table_id gemv = a->n_tokens == 1 ? table_gemv_one((enum type)a->type)
+                         : is_tile        ? table_gemv_tile((enum type)a->type, a->n_cols)
+                                          : table_gemv((enum type)a->type);
     door_launch(t->door, is_many ? gemm : gemv, a);
 }
 

@@ -260,6 +260,7 @@ static void choose_ways(struct gpu_engine *g, const struct op_step *s, int32_t n
 {
     struct gpu_route_step step = {.n_rows = s->n_rows,
                                   .n_slots = s->n_rows * g->n_used,
+                                  .has_matrix = door_has_matrix(g->door),
                                   .n_parts = g->parts.n_gpu,
                                   .n_top = n_top};
     for (int64_t i = 0; i < s->n_runs; i++) {

@@ -37,7 +37,8 @@ void gpu_route_choose(struct gpu_route *r, uint64_t step, const struct gpu_route
     const bool has_use[GPU_WAYS] = {
         /* of tiles there are as many as runs are long: no two such steps are alike */
         [GPU_WAY_REPLAY] = s->n_rows <= REPLAY_ROWS && s->n_parts <= REPLAY_PARTS && !is_long,
-        [GPU_WAY_BATCH] = s->n_rows > GPU_EMIT_GEMV_ROWS || s->n_slots > GPU_EMIT_EXPERT_SLOTS,
+        [GPU_WAY_BATCH] = s->n_rows > (s->has_matrix ? 1 : GPU_EMIT_GEMV_ROWS) ||
+                          s->n_slots > GPU_EMIT_EXPERT_SLOTS,
         [GPU_WAY_TILES] = is_long,
         [GPU_WAY_INNER] = true,
         [GPU_WAY_TOP] = s->n_top > 0,

@@ -39,6 +39,7 @@ struct gpu_route {
 struct gpu_route_step {
     int64_t n_rows, longest_run; /* a run: rows of one sequence */
     int64_t n_slots;             /* rows times experts of each */
+    bool has_matrix;             /* the card has matrix units */
     int n_parts;                 /* runs of ops on the GPU */
     int32_t n_top;
 };

@@ -11,18 +11,26 @@ static void test(enum type type, int n_rows, int n_cols, int n_tokens)
     matmul_product_free(&p);
 }
 
-/* Three matrices of different heights at once: each result as from a launch of its own. */
-static void test_several(void)
+/* On matrix units: the bits of gemv. */
+static void test_tile(enum type type, int n_rows, int n_cols, int n_tokens)
 {
-    enum { COLS = 320, TOKENS = 9 };
+    struct matmul_product p = matmul_product(type, n_rows, n_cols, n_tokens, matmul_gemv_tile);
+    matmul_check_same(&p, 0, n_tokens, matmul_gemv);
+    matmul_product_free(&p);
+}
+
+/* Three matrices of different heights at once: each result as from a launch of its own. */
+static void test_several(void (*run)(const struct matmul_args *a), int n_cols)
+{
+    enum { TOKENS = 9 };
     static const int n_rows[3] = {70, 31, 32};
     uint64_t seed = 11;
-    struct matmul_x x = matmul_x(TYPE_Q8_0, TOKENS, COLS, &seed);
+    struct matmul_x x = matmul_x(TYPE_Q8_0, TOKENS, n_cols, &seed);
     struct matmul_matrix m[3];
     struct matmul_args a = {0};
     void *bias[3];
     for (int i = 0; i < 3; i++) {
-        m[i] = matmul_matrix(TYPE_Q8_0, 1, n_rows[i], COLS, &seed);
+        m[i] = matmul_matrix(TYPE_Q8_0, 1, n_rows[i], n_cols, &seed);
         a = i == 0 ? matmul_args_of(&m[0], &x, NULL) : a;
         a.n_w = i + 1;
         float *b = device_random(n_rows[i], 1, &seed);
@@ -33,7 +41,7 @@ static void test_several(void)
         a.y[i] = emulator_alloc((size_t)(TOKENS * (n_rows[i] + 3)) * 4, 0);
         a.y_stride[i] = n_rows[i] + 3;
     }
-    matmul_gemv(&a);
+    run(&a);
     for (int i = 0; i < 3; i++) {
         void *dy = emulator_alloc((size_t)(TOKENS * n_rows[i]) * 4, 0);
         struct matmul_args one = a;
@@ -74,7 +82,7 @@ static void test_heads(enum type type)
     a.n_expert = HEADS;
     a.n_used = HEADS;
     a.x_per_slot = 1;
-    matmul_gemv_of(&a, false);
+    matmul_by(&a, table_gemv(type));
     for (int s = 0; s < SLOTS; s++) {
         float y[ROWS];
         double exact[ROWS];
@@ -89,7 +97,8 @@ static void test_heads(enum type type)
 }
 
 /* f(w0 x) * (w1 x) of some experts' matrices, in floats and in 8 bits. */
-static void test_gate(enum type type, int kind, int n_expert, int n_used, int n_tokens)
+static void test_gate(enum type type, int kind, int n_expert, int n_used, int n_tokens,
+                      void (*run)(const struct matmul_args *a))
 {
     enum { ROWS = 64, COLS = 512 };
     uint64_t seed = (uint64_t)(n_expert + n_used);
@@ -122,7 +131,7 @@ static void test_gate(enum type type, int kind, int n_expert, int n_used, int n_
     a.glu = kind;
     a.alpha = 1.702f;
     a.limit = 7;
-    matmul_gemv(&a);
+    run(&a);
     for (int s = 0; s < n_slots; s++) {
         double g[ROWS], u[ROWS];
         float y[ROWS];
@@ -211,19 +220,34 @@ int main(void)
     test(TYPE_Q4_0, 2, 32768 + 288, 1);
     test(TYPE_Q8_0, 2, 32768 + 32, 1);
     test(TYPE_Q6_K, 2, 4096 + 256, 8);
-    test_several();
+    test_several(matmul_gemv, 320);
+    test_several(matmul_gemv_tile, 384);
+    for (int i = 0; i < 4; i++) {
+        static const enum type tiles[] = {TYPE_Q4_0, TYPE_Q8_0, TYPE_Q4_K, TYPE_Q6_K};
+        bool is_super = type_info((uint32_t)tiles[i])->block_elems > 32;
+        test_tile(tiles[i], 70, is_super ? 256 : 128, 2);
+        test_tile(tiles[i], 33, is_super ? 512 : 384, 8);
+        test_tile(tiles[i], 31, 17 * 256, 9); /* a wave's second unit */
+        test_tile(tiles[i], 1, 33 * 256, 3);
+        test_tile(tiles[i], 32, 512, 17);
+        for (int n = 2; n <= 16; n += 7) {
+            test_gate(tiles[i], OP_GLU_SILU, 1, 1, n, matmul_gemv_tile);
+        }
+        matmul_check_not_finite(tiles[i], matmul_gemv_tile);
+    }
+    test_tile(TYPE_Q4_0, 3, 33 * 256 + 128, 8); /* a second round */
     static const enum type own[] = {TYPE_Q4_0, TYPE_Q8_0, TYPE_Q4_K, TYPE_Q6_K,
                                     TYPE_F32,  TYPE_F16,  TYPE_BF16, TYPE_MXFP4};
     for (size_t i = 0; i < COUNT_OF(own); i++) {
         test_heads(own[i]);
-        test_gate(own[i], OP_GLU_SILU, 1, 1, 1);
-        test_gate(own[i], OP_GLU_SILU, 1, 1, 3);
-        test_gate(own[i], OP_GLU_SILU, 5, 2, 3);
+        test_gate(own[i], OP_GLU_SILU, 1, 1, 1, matmul_gemv);
+        test_gate(own[i], OP_GLU_SILU, 1, 1, 3, matmul_gemv);
+        test_gate(own[i], OP_GLU_SILU, 5, 2, 3, matmul_gemv);
     }
     for (int kind = 0; kind < OP_GLU_COUNT; kind++) {
-        test_gate(TYPE_Q4_0, kind, 1, 1, 1);
-        test_gate(TYPE_Q4_K, kind, 1, 1, 2);
-        test_gate(TYPE_F16, kind, 1, 1, 2);
+        test_gate(TYPE_Q4_0, kind, 1, 1, 1, matmul_gemv);
+        test_gate(TYPE_Q4_K, kind, 1, 1, 2, matmul_gemv);
+        test_gate(TYPE_F16, kind, 1, 1, 2, matmul_gemv);
     }
     for (int i = 0; i < BLOCKS_N_TYPES; i++) {
         matmul_check_not_finite(blocks_types[i], matmul_gemv);

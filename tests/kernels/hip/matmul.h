@@ -229,18 +229,19 @@ static inline void matmul_product_free(struct matmul_product *p)
     matmul_x_free(&p->x);
 }
 
-static inline void matmul_gemv_of(const struct matmul_args *a, bool is_one)
+static inline void matmul_by(const struct matmul_args *a, enum table_id id)
 {
     extern const struct gpu_host_kernel gemv_kernel, gemv_q4_0_kernel, gemv_q8_0_kernel,
         gemv_q4_k_kernel, gemv_q6_k_kernel, gemv_f32_kernel, gemv_f16_kernel, gemv_bf16_kernel,
-        gemv_one_q4_0_kernel, gemv_one_q8_0_kernel, gemv_one_q4_k_kernel, gemv_one_q6_k_kernel;
+        gemv_one_q4_0_kernel, gemv_one_q8_0_kernel, gemv_one_q4_k_kernel, gemv_one_q6_k_kernel,
+        gemv_tile_q4_0_kernel, gemv_tile_q8_0_kernel, gemv_tile_q4_k_kernel, gemv_tile_q6_k_kernel;
     static const struct gpu_host_kernel *const all[] = {
         &gemv_kernel,          &gemv_q4_0_kernel,     &gemv_q8_0_kernel,     &gemv_q4_k_kernel,
         &gemv_q6_k_kernel,     &gemv_f32_kernel,      &gemv_f16_kernel,      &gemv_bf16_kernel,
-        &gemv_one_q4_0_kernel, &gemv_one_q8_0_kernel, &gemv_one_q4_k_kernel, &gemv_one_q6_k_kernel};
-    enum type type = (enum type)a->type;
-    const struct table_kernel *entry =
-        &table_kernels[is_one ? table_gemv_one(type) : table_gemv(type)];
+        &gemv_one_q4_0_kernel, &gemv_one_q8_0_kernel, &gemv_one_q4_k_kernel, &gemv_one_q6_k_kernel,
+        &gemv_tile_q4_0_kernel, &gemv_tile_q8_0_kernel, &gemv_tile_q4_k_kernel,
+        &gemv_tile_q6_k_kernel};
+    const struct table_kernel *entry = &table_kernels[id];
     for (size_t i = 0; i < COUNT_OF(all); i++) {
         if (strcmp(all[i]->name, entry->name) == 0) {
             device_run(all[i], entry, a, sizeof *a);
@@ -252,7 +253,17 @@ static inline void matmul_gemv_of(const struct matmul_args *a, bool is_one)
 /* One token, or slots, by the kernel for these where there is one. */
 static inline void matmul_gemv(const struct matmul_args *a)
 {
-    matmul_gemv_of(a, a->ids || a->n_tokens == 1);
+    enum type type = (enum type)a->type;
+    matmul_by(a, a->ids || a->n_tokens == 1 ? table_gemv_one(type) : table_gemv(type));
+}
+/* The same with several tokens on matrix units. */
+static inline void matmul_gemv_tile(const struct matmul_args *a)
+{
+    if (a->ids) {
+        matmul_gemv(a);
+    } else {
+        matmul_by(a, table_gemv_tile((enum type)a->type, a->n_cols));
+    }
 }
 
 /* What is not finite in one token, or in one row of weights, shows there and nowhere else. */
